@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""A small speaker-verification system from a folder of speech, on a CPU.
+
+> python run.py                                    (a synthetic corpus: a demo)
+> python run.py --data_folder=/path/to/corpus [--trials=/path/to/trials.txt]
+
+The corpus is speaker/[session/]utterance.{wav,flac,ogg,m4a}; without a trial
+list, one is made. It runs, and shows, the commands of ../VoxCeleb: verify the
+untrained encoder, train it with HAM-Softmax, verify it again. What else is
+given goes to the training, e.g. --number_of_epochs=30 --margin=0.1.
+"""
+
+import argparse
+import pathlib
+import shlex
+import subprocess
+import sys
+import time
+
+from speechbrain_hyperbolic.dataio.corpus import (
+    speaker_of,
+    training_audio,
+)
+from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.synthetic import make_synthetic_corpus
+from speechbrain_hyperbolic.dataio.trials import (
+    make_trial_list,
+    read_trials,
+    trial_speakers,
+)
+from speechbrain_hyperbolic.errors import exit_on_input_error
+from speechbrain_hyperbolic.plots import plot_det
+from speechbrain_hyperbolic.verification import (
+    format_results,
+    read_results,
+    read_scores,
+)
+
+VOXCELEB = pathlib.Path(__file__).resolve().parents[1] / "VoxCeleb"
+
+# What makes ham_ecapa.yaml small enough for two cores and some minutes.
+SMALL = {
+    "channels": 96,
+    "batch_size": 32,
+    "number_of_epochs": 15,
+    "num_workers": 1,
+    "check_audio": "decode",
+    "noise_source": "generate",
+    "rir_source": "generate",
+}
+
+
+def main():
+    """Verifies, trains, verifies, and sums up."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data_folder", help="default: a synthetic corpus")
+    parser.add_argument("--trials", help="default: a balanced list is made")
+    parser.add_argument("--output_folder", default="results/own_corpus")
+    options, extra = parser.parse_known_args()
+    began = time.monotonic()
+    output = pathlib.Path(options.output_folder).resolve()
+    data = options.data_folder
+    if data is None:
+        print("Synthetic speech by eSpeak NG: no recordings of people.")
+        data = make_synthetic_corpus(output / "synthetic_corpus")
+    data = pathlib.Path(data).resolve()
+
+    trials = pathlib.Path(options.trials or output / "trials.txt").resolve()
+    if options.trials is None and not trials.is_file():
+        make_trial_list(data, trials)
+    test_speakers = trial_speakers(read_trials(trials))
+    speakers = {speaker_of(u) for u in training_audio(data, test_speakers)}
+
+    common = {
+        "data_folder": data,
+        "verification_file": trials,
+    }
+    training = {
+        **SMALL,
+        "out_n_neurons": len(speakers),
+        "output_folder": output,
+    }
+    verify = {
+        "training": f"{{channels: {SMALL['channels']}}}",
+        **common,
+    }
+    run(
+        "speaker_verification.py",
+        "hparams/verification_ham_ecapa.yaml",
+        {**verify, "output_folder": output / "untrained"},
+        ["--pretrain_path=null"],
+    )
+    run(
+        "train_speaker_embeddings.py",
+        "hparams/ham_ecapa.yaml",
+        {**common, **training},
+        extra,
+    )
+    run(
+        "speaker_verification.py",
+        "hparams/verification_ham_ecapa.yaml",
+        {**verify, "output_folder": output / "trained"},
+        [f"--pretrain_path={output / 'model'}"],
+    )
+    summarize(output, options.data_folder, time.monotonic() - began)
+
+
+def run(script, hparams, overrides, extra):
+    """Runs a recipe's script as a user would, in its folder."""
+    command = [script, hparams, "--device=cpu"]
+    command += [f"--{key}={value}" for key, value in overrides.items()]
+    command += extra
+    print(f"\n$ cd {VOXCELEB}\n$ python {shlex.join(command)}", flush=True)
+    code = subprocess.run([sys.executable, *command], cwd=VOXCELEB).returncode
+    if code:
+        sys.exit(code)
+
+
+def summarize(output, data_folder, seconds):
+    """One screen: error rates before and after, and where things are."""
+    rows, curves = {}, {}
+    for system in ("untrained", "trained"):
+        for subset, result in read_results(
+            output / system / "results.json"
+        ).items():
+            rows[f"{system}, {subset}"] = result
+        scores, labels = read_scores(output / system / "scores.txt")
+        curves[system] = (scores[labels == 1], scores[labels == 0])
+    plot_det(
+        curves, output / "det.png", title=data_folder or "Synthetic speech"
+    )
+    summary = (
+        f"HAM-Softmax on {data_folder or 'synthetic speech (eSpeak NG)'}, "
+        f"{seconds / 60:.1f} minutes, 95 % intervals in brackets\n\n"
+        f"{format_results(rows)}\n\n"
+        f"model:     {output / 'model'} (loads in stock SpeakerRecognition)\n"
+        f"DET curve: {output / 'det.png'}\n"
+        f"scores:    {output / 'trained' / 'scores.txt'}\n"
+    )
+    with atomic_path(output / "summary.md") as temporary:
+        temporary.write_text(summary)
+    print(f"\n{summary}")
+
+
+if __name__ == "__main__":
+    with exit_on_input_error():
+        main()

@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Trains a speaker encoder with a hyperbolic softmax loss.
+
+> python train_speaker_embeddings.py hparams/ham_ecapa.yaml \
+      --data_folder=/path/to/VoxCeleb
+
+Any key of the hparams file can be given as --key=value. A run that was
+interrupted goes on from its last checkpoint. The result is the mean of the
+last epochs, in <output_folder>/model, for the stock SpeakerRecognition.
+"""
+
+import sys
+
+import speechbrain as sb
+import torch
+from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_hyperbolic.dataio.corpus import data_folders, prepare_corpus
+from speechbrain_hyperbolic.dataio.trials import (
+    fetch_trials,
+    read_trials,
+    trial_speakers,
+)
+from speechbrain_hyperbolic.errors import exit_on_input_error
+from speechbrain_hyperbolic.export import export_model
+from speechbrain_hyperbolic.hparams import load_hparams
+from speechbrain_hyperbolic.training import SpeakerBrain, make_datasets
+
+logger = get_logger(__name__)
+
+
+def prepare(hparams):
+    """Writes the CSV files; the speakers of the trial list do not train."""
+    trials = read_trials(
+        fetch_trials(hparams["verification_file"], hparams["save_folder"])
+    )
+    prepare_corpus(
+        hparams["data_folder"],
+        hparams["save_folder"],
+        test_speakers=trial_speakers(trials),
+        split_ratio=hparams["split_ratio"],
+        sample_rate=hparams["sample_rate"],
+        check_audio=hparams["check_audio"],
+        seed=hparams["seed"],
+        skip_prep=hparams["skip_prep"],
+    )
+
+
+def main():
+    """Prepares, trains, and exports."""
+    # The crops have one length, so the auto-tuner pays.
+    torch.backends.cudnn.benchmark = True
+    hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
+    sb.utils.distributed.ddp_init_group(run_opts)
+    hparams = load_hparams(hparams_file, overrides)
+    data_folders(hparams["data_folder"])
+    sb.create_experiment_directory(
+        hparams["output_folder"], hparams_file, overrides
+    )
+
+    run_on_main(prepare, args=[hparams])
+    train_data, valid_data, _ = make_datasets(hparams)
+    run_on_main(hparams["prepare_noise_data"])
+    run_on_main(hparams["prepare_rir_data"])
+
+    brain = SpeakerBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    brain.fit(
+        brain.hparams.epoch_counter,
+        train_data,
+        valid_data,
+        train_loader_kwargs=hparams["dataloader_options"],
+        valid_loader_kwargs=hparams["dataloader_options"],
+    )
+    if if_main_process():
+        folder = export_model(
+            hparams_file,
+            overrides,
+            hparams,
+            f"{hparams['output_folder']}/model",
+        )
+        logger.info(f"The trained model is in {folder}.")
+
+
+if __name__ == "__main__":
+    with exit_on_input_error():
+        main()

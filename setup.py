@@ -1,0 +1,41 @@
+"""Packaging of speechbrain-hyperbolic."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+)"',
+    (ROOT / "speechbrain_hyperbolic" / "__init__.py").read_text(),
+).group(1)
+
+DEMO = ["espeakng-loader>=0.2.4"]
+TEST = ["pytest>=8", "hypothesis>=6", "ruff>=0.12"]
+
+setup(
+    name="speechbrain-hyperbolic",
+    version=VERSION,
+    description="Hyperbolic softmax losses for speaker verification, "
+    "a SpeechBrain plugin and recipe",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["speechbrain_hyperbolic*"]),
+    install_requires=[
+        "speechbrain>=1.1,<1.2",
+        "torch>=2.4",
+        "torchaudio>=2.4",
+        "hyperpyyaml>=1.2",
+        "sentencepiece",
+        "numpy",
+        "scipy",
+        "soundfile",
+        "av>=12",
+        "matplotlib>=3.8",
+        "tqdm",
+    ],
+    extras_require={"demo": DEMO, "test": DEMO + TEST},
+)

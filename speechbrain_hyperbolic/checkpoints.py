@@ -1,0 +1,203 @@
+"""Checkpoints that are whole, and the average of the last ones."""
+
+import logging
+import os
+import pathlib
+import shutil
+
+import torch
+from speechbrain.utils.checkpoints import (
+    Checkpoint,
+    Checkpointer,
+    average_checkpoints,
+)
+from speechbrain.utils.distributed import ddp_barrier, if_main_process
+from speechbrain.utils.logger import get_logger
+from speechbrain.utils.parameter_transfer import Pretrainer
+
+from speechbrain_hyperbolic.errors import InputError
+
+logger = get_logger(__name__)
+
+
+class RecentCheckpointer(Checkpointer):
+    """The stock Checkpointer, safe against a kill while it saves, that also
+    keeps the last few ends of epochs for averaging.
+
+    The stock one writes a checkpoint's meta file first, so that a half-written
+    checkpoint counts as one. Here a checkpoint is written under a folder
+    ``partial`` and renamed when it's whole.
+
+    Arguments
+    ---------
+    checkpoints_dir : str or pathlib.Path
+    keep_epochs : int
+        Ends of epochs to keep, beside what the recipe asks to keep.
+    **options : dict
+        For the stock Checkpointer, e.g. recoverables.
+
+    Example
+    -------
+    >>> checkpointer = RecentCheckpointer(
+    ...     getfixture("tmpdir"), recoverables={"m": torch.nn.Linear(1, 1)}
+    ... )
+    >>> for epoch in range(7):
+    ...     checkpointer.save_and_keep_only(meta={"epoch": epoch})
+    >>> len(checkpointer.list_checkpoints())
+    5
+    """
+
+    def __init__(self, checkpoints_dir, keep_epochs=5, **options):
+        super().__init__(checkpoints_dir, **options)
+        if keep_epochs < 1:
+            raise InputError(
+                f"keep_epochs is {keep_epochs}, expected at least 1"
+            )
+        self.keep_epochs = keep_epochs
+
+    def save_checkpoint(
+        self, meta=None, end_of_epoch=True, name=None, verbosity=logging.INFO
+    ):
+        """As the stock method; the checkpoint appears when it's whole."""
+        partial = self.checkpoints_dir / "partial"
+        if if_main_process() and partial.exists():
+            shutil.rmtree(partial)  # what a kill left
+        ddp_barrier()
+        stage = Checkpointer(
+            partial,
+            custom_save_hooks=self.custom_save_hooks,
+            recoverables=self.recoverables,
+        )
+        saved = stage.save_checkpoint(
+            meta or {}, end_of_epoch, name, verbosity=logging.DEBUG
+        )
+        ddp_barrier()
+        if saved is None:  # not the main process
+            return None
+        final = self.checkpoints_dir / saved.path.name
+        if final.exists() and name is None:
+            final = self._new_checkpoint_dirpath()
+        elif final.exists():
+            shutil.rmtree(final)
+        os.replace(saved.path, final)
+        logger.log(verbosity, f"Saved a checkpoint in {final}")
+        files = {name: final / f.name for name, f in saved.paramfiles.items()}
+        return Checkpoint(final, saved.meta, files)
+
+    def save_and_keep_only(self, *args, ckpt_predicate=None, **kwargs):
+        """As the stock method; the last ends of epochs survive."""
+        # The list is bound here: the stock method's default grows a call.
+        kwargs["importance_keys"] = list(kwargs.get("importance_keys", []))
+
+        def may_delete(checkpoint):
+            recent = {c.path for c in find_epochs(self, self.keep_epochs)}
+            return checkpoint.path not in recent and (
+                ckpt_predicate is None or ckpt_predicate(checkpoint)
+            )
+
+        super().save_and_keep_only(*args, ckpt_predicate=may_delete, **kwargs)
+
+
+def find_epochs(checkpointer, count):
+    """The last checkpoints that were made at the end of an epoch.
+
+    Arguments
+    ---------
+    checkpointer : speechbrain.utils.checkpoints.Checkpointer
+    count : int
+
+    Returns
+    -------
+    checkpoints : list of Checkpoint
+        At most count, the newest first.
+    """
+    return checkpointer.find_checkpoints(
+        max_num_checkpoints=count,
+        importance_key=lambda c: c.meta["unixtime"],
+        ckpt_predicate=lambda c: c.meta["end-of-epoch"],
+    )
+
+
+def average_epochs(checkpoints_dir, count=5, name="embedding_model"):
+    """The mean of the parameters at the last ends of epochs.
+
+    Arguments
+    ---------
+    checkpoints_dir : str or pathlib.Path
+        The save folder of a training run.
+    count : int
+        How many; published: 5. Fewer are averaged where there are fewer.
+    name : str
+        The recoverable.
+
+    Returns
+    -------
+    state : dict
+        A state dict on the CPU, each tensor in its own dtype.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    folder = pathlib.Path(checkpoints_dir)
+    found = find_epochs(Checkpointer(folder), count) if folder.is_dir() else []
+    if not found:
+        raise InputError(
+            f"{folder} has no checkpoint of a finished epoch: train first, or "
+            "pass the folder of a run as --pretrain_path"
+        )
+    newest = average_checkpoints(found[:1], name)
+    mean = average_checkpoints(found, name)
+    # The stock average makes the batch counts of BatchNorm floating point.
+    return {key: mean[key].to(newest[key].dtype) for key in newest}
+
+
+class AveragedPretrainer(Pretrainer):
+    """The stock Pretrainer, for the mean of a training run's last epochs.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The save folder of a training run, or an exported model folder, which
+        holds ``embedding_model.ckpt``. None leaves the modules untrained.
+    count : int
+        Epochs to average.
+    loadables : mapping
+        Recoverable name -> module.
+
+    Example
+    -------
+    >>> model = torch.nn.Linear(1, 1)
+    >>> folder = getfixture("tmpdir")
+    >>> checkpointer = Checkpointer(folder, {"embedding_model": model})
+    >>> _ = checkpointer.save_checkpoint()
+    >>> pretrainer = AveragedPretrainer(
+    ...     folder, loadables={"embedding_model": model}
+    ... )
+    >>> pretrainer.collect_files()
+    >>> pretrainer.load_collected()
+    """
+
+    def __init__(self, path, count=5, loadables=None):
+        super().__init__(loadables=loadables)
+        self.path = path
+        self.count = count
+
+    def collect_files(self, *args, **kwargs):
+        """Nothing to fetch: the files are local."""
+
+    def load_collected(self, *args, **kwargs):
+        """Loads the modules, averaging where there is a choice of epochs."""
+        if self.path is None:
+            logger.warning("No pretrain_path: the encoder is untrained.")
+            return
+        for name, module in self.loadables.items():
+            exported = pathlib.Path(self.path) / f"{name}.ckpt"
+            if exported.is_file():
+                state = torch.load(
+                    exported, map_location="cpu", weights_only=True
+                )
+            else:
+                state = average_epochs(self.path, self.count, name)
+            module.load_state_dict(state)

@@ -1,0 +1,186 @@
+"""Reads any audio file as the recipe wants it: mono, at one sample rate.
+
+wav, flac, ogg and what else libsndfile knows are read by ``soundfile``, with
+random access; the rest (m4a, mp4, ...: VoxCeleb2 as released) by PyAV.
+"""
+
+import contextlib
+import pathlib
+from typing import NamedTuple
+
+import av
+import numpy as np
+import soundfile
+import torch
+import torchaudio
+
+from speechbrain_hyperbolic.errors import InputError
+
+EXTENSIONS = (".wav", ".flac", ".ogg", ".m4a")
+_BY_AV = (".m4a", ".mp4", ".aac")
+
+
+class AudioInfo(NamedTuple):
+    """What the header of an audio file says.
+
+    Arguments
+    ---------
+    sample_rate : int
+        In Hz.
+    frames : int
+        Number of samples per channel.
+    """
+
+    sample_rate: int
+    frames: int
+
+
+def info(path):
+    """Reads the header of an audio file.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+
+    Returns
+    -------
+    info : AudioInfo
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty or not audio; it names the file.
+    """
+    path = pathlib.Path(path)
+    with _naming(path):
+        if path.suffix.lower() in _BY_AV:
+            with av.open(str(path)) as container:
+                stream = container.streams.audio[0]
+                seconds = stream.duration * stream.time_base
+                found = AudioInfo(stream.rate, round(seconds * stream.rate))
+        else:
+            header = soundfile.info(str(path))
+            found = AudioInfo(header.samplerate, header.frames)
+    if found.frames <= 0:
+        raise InputError(f"{path} has no samples: replace or remove the file")
+    return found
+
+
+def load(path, sample_rate=16000, start=0, stop=None):
+    """Reads audio, mixed down to one channel and resampled.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+    sample_rate : int
+        The rate wanted, in Hz.
+    start : int
+        First sample, counted at the rate wanted.
+    stop : int
+        The sample after the last, counted likewise; None: to the end.
+
+    Returns
+    -------
+    waveform : torch.Tensor
+        float32 in [-1, 1], shape [time].
+
+    Raises
+    ------
+    InputError
+        If the file can't be decoded, or has nothing there; it names the file.
+
+    Example
+    -------
+    >>> path = getfixture("tmpdir") / "stereo.wav"
+    >>> soundfile.write(path, np.zeros((8000, 2)), 8000)
+    >>> load(path, sample_rate=16000, start=0, stop=4000).shape
+    torch.Size([4000])
+    """
+    path = pathlib.Path(path)
+    with _naming(path):
+        if path.suffix.lower() in _BY_AV:
+            samples, rate = _decode_by_av(path)
+            samples = samples[_to_rate(start, sample_rate, rate) :]
+            if stop is not None:
+                samples = samples[: _to_rate(stop - start, sample_rate, rate)]
+        else:
+            with soundfile.SoundFile(str(path)) as file:
+                rate = file.samplerate
+                file.seek(_to_rate(start, sample_rate, rate))
+                frames = -1
+                if stop is not None:
+                    frames = _to_rate(stop - start, sample_rate, rate)
+                samples = file.read(frames, dtype="float32", always_2d=True)
+    if len(samples) == 0:
+        raise InputError(
+            f"{path} has no samples from {start / sample_rate:.2f} s on: it "
+            "is empty or truncated; replace or remove the file"
+        )
+    waveform = torch.from_numpy(samples).mean(1)
+    if not waveform.isfinite().all():
+        raise InputError(
+            f"{path} holds NaN or infinite samples: replace or remove the file"
+        )
+    if rate != sample_rate:
+        waveform = torchaudio.functional.resample(waveform, rate, sample_rate)
+    return waveform if stop is None else waveform[: stop - start]
+
+
+def repeat_to(waveform, samples):
+    """Repeats a waveform until it is long enough, and cuts it there.
+
+    Arguments
+    ---------
+    waveform : torch.Tensor
+        Shape [time].
+    samples : int
+
+    Returns
+    -------
+    waveform : torch.Tensor
+        Shape [samples].
+
+    Example
+    -------
+    >>> repeat_to(torch.tensor([1, 2, 3]), 5)
+    tensor([1, 2, 3, 1, 2])
+    """
+    return waveform.repeat(-(-samples // len(waveform)))[:samples]
+
+
+def _to_rate(samples, rate_from, rate_to):
+    return round(samples * rate_to / rate_from)
+
+
+def _decode_by_av(path):
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        resampler = av.AudioResampler(format="fltp", rate=stream.rate)
+        blocks = [
+            block.to_ndarray()
+            for frame in container.decode(stream)
+            for block in resampler.resample(frame)
+        ]
+        if not blocks:
+            return np.zeros((0, 1), np.float32), stream.rate
+        return np.concatenate(blocks, axis=1).T, stream.rate
+
+
+@contextlib.contextmanager
+def _naming(path):
+    """Turns a decoder's error into one line that names the file."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing: no such audio file")
+    try:
+        yield
+    except (
+        soundfile.SoundFileError,
+        av.FFmpegError,
+        IndexError,  # a container without an audio stream
+        TypeError,  # a stream without a duration
+        OSError,
+    ) as error:
+        raise InputError(
+            f"{path} can't be read as audio ({error}): replace or remove the "
+            "file"
+        ) from error

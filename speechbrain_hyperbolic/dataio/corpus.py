@@ -1,0 +1,470 @@
+"""From a folder of audio to the stock recipe's CSV files.
+
+The folder is ``speaker/[session/]utterance.{wav,flac,ogg,m4a}``, or holds one
+like that in ``wav`` (VoxCeleb1), ``aac`` (VoxCeleb2 as released) or ``audio``.
+A ``speakers.csv`` in it is optional: ``spk_id`` and any of ``sex``, ``split``
+(train or test), and labels of your own.
+"""
+
+import concurrent.futures
+import csv
+import functools
+import json
+import os
+import pathlib
+import random
+from typing import NamedTuple
+
+import numpy as np
+import tqdm
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_hyperbolic.dataio import audio
+from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.errors import InputError
+
+logger = get_logger(__name__)
+
+COLUMNS = ["ID", "duration", "wav", "start", "stop", "spk_id"]
+_SUBFOLDERS = ("wav", "aac", "audio")
+# Mean absolute amplitude below which the stock preparation drops a chunk.
+SILENCE = 5e-4
+
+
+class Utterance(NamedTuple):
+    """A row of the stock CSV files.
+
+    Arguments
+    ---------
+    id : str
+        Path below the corpus without extension: speaker/[session/]utterance.
+    duration : float
+        In seconds.
+    wav : str
+        Path of the audio file.
+    start : int
+        First sample, at the sample rate of the recipe.
+    stop : int
+        The sample after the last.
+    spk_id : str
+    """
+
+    id: str
+    duration: float
+    wav: str
+    start: int
+    stop: int
+    spk_id: str
+
+
+def speaker_of(utterance):
+    """The speaker of an utterance id: its first folder.
+
+    Arguments
+    ---------
+    utterance : str
+
+    Returns
+    -------
+    speaker : str
+
+    Example
+    -------
+    >>> speaker_of("id10270/5r0dWxy17C8/00001")
+    'id10270'
+    """
+    return utterance.split("/", 1)[0]
+
+
+def data_folders(data_folder):
+    """The folders that a ``data_folder`` names, comma-separated as in the
+    stock recipe.
+
+    Arguments
+    ---------
+    data_folder : str or pathlib.Path
+
+    Returns
+    -------
+    folders : list of pathlib.Path
+
+    Raises
+    ------
+    InputError
+        If one of them is not a folder.
+    """
+    folders = [pathlib.Path(f.strip()) for f in str(data_folder).split(",")]
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(
+                f"data_folder {folder} is not a folder: pass "
+                "--data_folder=/path/to/corpus"
+            )
+    return folders
+
+
+def audio_roots(data_folder):
+    """The folders whose subfolders are the speakers.
+
+    Arguments
+    ---------
+    data_folder : str or pathlib.Path
+        One folder, or several separated by commas.
+
+    Returns
+    -------
+    roots : list of pathlib.Path
+    """
+    return [
+        next((folder / s for s in _SUBFOLDERS if (folder / s).is_dir()), folder)
+        for folder in data_folders(data_folder)
+    ]
+
+
+def find_audio(data_folder, utterances):
+    """Finds given utterances without a walk through the corpus.
+
+    Arguments
+    ---------
+    data_folder : str or pathlib.Path
+        One folder, or several separated by commas.
+    utterances : iterable of str
+        Their ids.
+
+    Returns
+    -------
+    paths : dict
+        Utterance id -> path, or None where there is no such file.
+    """
+    roots = audio_roots(data_folder)
+    paths = {}
+    for utterance in utterances:
+        candidates = (
+            root / f"{utterance}{extension}"
+            for root in roots
+            for extension in audio.EXTENSIONS
+        )
+        paths[utterance] = next((c for c in candidates if c.is_file()), None)
+    return paths
+
+
+def list_audio(data_folder):
+    """Finds the utterances of a corpus.
+
+    Arguments
+    ---------
+    data_folder : str or pathlib.Path
+        One folder, or several separated by commas.
+
+    Returns
+    -------
+    paths : dict
+        Utterance id -> path, sorted by id.
+
+    Raises
+    ------
+    InputError
+        If there is no audio, or two files have one id.
+    """
+    paths = {}
+    for root in audio_roots(data_folder):
+        for parent, _, names in os.walk(root, followlinks=True):
+            if pathlib.Path(parent) == root:
+                continue  # a file here has no speaker
+            for name in names:
+                stem, extension = os.path.splitext(name)
+                if extension.lower() not in audio.EXTENSIONS:
+                    continue
+                path = pathlib.Path(parent, name)
+                utterance = path.with_name(stem).relative_to(root).as_posix()
+                if utterance in paths:
+                    raise InputError(
+                        f"{paths[utterance]} and {path} are both utterance "
+                        f"{utterance}: rename or remove one of them"
+                    )
+                paths[utterance] = path
+    if not paths:
+        raise InputError(
+            f"data_folder {data_folder} holds no audio: expected "
+            f"speaker/[session/]utterance with {', '.join(audio.EXTENSIONS)}"
+        )
+    return dict(sorted(paths.items()))
+
+
+def read_speakers(data_folder):
+    """What ``speakers.csv`` says of the speakers.
+
+    Arguments
+    ---------
+    data_folder : str or pathlib.Path
+        One folder, or several separated by commas.
+
+    Returns
+    -------
+    speakers : dict
+        Speaker -> its row as a dict; empty where there is no such file.
+
+    Raises
+    ------
+    InputError
+        If the file has no column ``spk_id``.
+    """
+    speakers = {}
+    for folder in data_folders(data_folder):
+        path = folder / "speakers.csv"
+        if not path.is_file():
+            continue
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if "spk_id" not in (reader.fieldnames or []):
+                raise InputError(f"{path} has no column spk_id in its header")
+            speakers.update((row["spk_id"], row) for row in reader)
+    return speakers
+
+
+def training_audio(data_folder, test_speakers):
+    """The utterances that may train.
+
+    Arguments
+    ---------
+    data_folder : str or pathlib.Path
+        One folder, or several separated by commas.
+    test_speakers : iterable of str
+        Kept out, as is who has another split than "train" in
+        ``speakers.csv``.
+
+    Returns
+    -------
+    paths : dict
+        Utterance id -> path.
+    """
+    split = {s: r.get("split") for s, r in read_speakers(data_folder).items()}
+    held_out = set(test_speakers)
+    held_out |= {s for s in split if split[s] and split[s] != "train"}
+    paths = list_audio(data_folder)
+    return {u: p for u, p in paths.items() if speaker_of(u) not in held_out}
+
+
+def read_utterances(paths, sample_rate, check_audio="header"):
+    """Measures audio files, many at a time.
+
+    Arguments
+    ---------
+    paths : dict
+        Utterance id -> path.
+    sample_rate : int
+        Of the samples that start and stop count, in Hz.
+    check_audio : str
+        "header" reads headers only; "decode" reads every file, which also
+        finds the truncated and the silent.
+
+    Returns
+    -------
+    utterances : list of Utterance
+        In the order of paths.
+    problems : dict
+        Utterance id -> one line, for the files that can't be used.
+    """
+    if check_audio not in ("header", "decode"):
+        raise InputError(
+            f"check_audio is {check_audio!r}, expected 'header' or 'decode'"
+        )
+    measure = functools.partial(
+        _measure, sample_rate=sample_rate, decode=check_audio == "decode"
+    )
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(
+            tqdm.tqdm(
+                pool.map(measure, paths.items()),
+                total=len(paths),
+                desc="Reading audio",
+                unit="file",
+                dynamic_ncols=True,
+            )
+        )
+    utterances = [r for r in results if isinstance(r, Utterance)]
+    problems = {
+        utterance: str(result)
+        for utterance, result in zip(paths, results, strict=True)
+        if not isinstance(result, Utterance)
+    }
+    return utterances, problems
+
+
+def _measure(item, sample_rate, decode):
+    """An Utterance, or the InputError that says why there is none."""
+    utterance, path = item
+    try:
+        header = audio.info(path)
+        if decode:
+            _check_samples(path, header)
+    except InputError as error:
+        return error
+    return Utterance(
+        utterance,
+        header.frames / header.sample_rate,
+        str(path),
+        0,
+        round(header.frames * sample_rate / header.sample_rate),
+        speaker_of(utterance),
+    )
+
+
+def _check_samples(path, header):
+    samples = audio.load(path, header.sample_rate).numpy()
+    # An m4a header is exact only to a codec frame, some 2048 samples.
+    if len(samples) < header.frames - 2048:
+        raise InputError(
+            f"{path} is truncated: {len(samples)} of {header.frames} samples; "
+            "replace or remove the file"
+        )
+    if np.abs(samples).mean() < SILENCE:
+        raise InputError(f"{path} is silent: replace or remove the file")
+
+
+def prepare_corpus(
+    data_folder,
+    save_folder,
+    test_speakers,
+    split_ratio=(90, 10),
+    sample_rate=16000,
+    check_audio="header",
+    seed=0,
+    skip_prep=False,
+):
+    """Writes train.csv and dev.csv, in the columns of the stock recipe.
+
+    Files that can't be used are left out, warned of by name, and listed with
+    the reason in ``skipped.txt``. A finished preparation with the same
+    arguments is not repeated.
+
+    Arguments
+    ---------
+    data_folder : str or pathlib.Path
+        One folder, or several separated by commas.
+    save_folder : str or pathlib.Path
+        Where the CSV files go.
+    test_speakers : iterable of str
+        Kept out of training, see ``training_audio``.
+    split_ratio : sequence of int
+        Shares of train and dev utterances, of the same speakers. No speaker
+        is without a training utterance.
+    sample_rate : int
+        Of the recipe, in Hz.
+    check_audio : str
+        See ``read_utterances``.
+    seed : int
+        Of the split.
+    skip_prep : bool
+        Use the CSV files that are there.
+
+    Raises
+    ------
+    InputError
+        If no training utterance is left.
+    """
+    save_folder = pathlib.Path(save_folder)
+    if skip_prep:
+        return
+    options = {
+        "data_folder": str(data_folder),
+        "test_speakers": sorted(test_speakers),
+        "split_ratio": list(split_ratio),
+        "sample_rate": sample_rate,
+        "check_audio": check_audio,
+        "seed": seed,
+    }
+    stamp = save_folder / "prepare.json"
+    if stamp.is_file() and stamp.read_text() == json.dumps(options):
+        logger.info(f"Prepared before: delete {stamp} to prepare again.")
+        return
+
+    paths = training_audio(data_folder, test_speakers)
+    utterances, problems = read_utterances(paths, sample_rate, check_audio)
+    _report_problems(problems, save_folder / "skipped.txt")
+    if not utterances:
+        raise InputError(
+            f"data_folder {data_folder} leaves no training utterance: "
+            f"{len(test_speakers)} speakers are kept for the trials and "
+            f"{len(problems)} files can't be used"
+        )
+    train, dev = split_utterances(utterances, split_ratio, seed)
+    write_csv(train, save_folder / "train.csv")
+    write_csv(dev, save_folder / "dev.csv")
+    with atomic_path(stamp) as temporary:
+        temporary.write_text(json.dumps(options))
+    logger.info(
+        f"{len(train)} train and {len(dev)} dev utterances of "
+        f"{len({u.spk_id for u in train})} speakers; the "
+        f"{len(test_speakers)} speakers of the trials are kept out"
+    )
+
+
+def _report_problems(problems, path, shown=10):
+    for line in list(problems.values())[:shown]:
+        logger.warning(f"left out: {line}")
+    if len(problems) > shown:
+        logger.warning(f"left out {len(problems)} files in all, see {path}")
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(f"{p}\n" for p in problems.values()))
+
+
+def split_utterances(utterances, split_ratio=(90, 10), seed=0):
+    """Splits utterances at random into train and dev.
+
+    Arguments
+    ---------
+    utterances : list of Utterance
+    split_ratio : sequence of int
+    seed : int
+
+    Returns
+    -------
+    train, dev : list of Utterance
+        Every speaker keeps a training utterance.
+
+    Raises
+    ------
+    InputError
+        If no speaker has two utterances.
+    """
+    counts = {}
+    for utterance in utterances:
+        counts[utterance.spk_id] = counts.get(utterance.spk_id, 0) + 1
+    lonely = [speaker for speaker, count in counts.items() if count == 1]
+    if lonely:
+        logger.warning(
+            f"{len(lonely)} speakers have one utterance ({lonely[0]} the "
+            "first): it trains, nothing validates them; more would help"
+        )
+    shuffled = list(utterances)
+    random.Random(seed).shuffle(shuffled)
+    wanted = max(1, len(shuffled) * split_ratio[1] // sum(split_ratio))
+    train, dev = [], []
+    for utterance in shuffled:
+        if len(dev) < wanted and counts[utterance.spk_id] > 1:
+            counts[utterance.spk_id] -= 1
+            dev.append(utterance)
+        else:
+            train.append(utterance)
+    if not dev:
+        raise InputError(
+            f"each of the {len(train)} training speakers has one utterance: "
+            "training needs speakers with two or more"
+        )
+    return train, dev
+
+
+def write_csv(utterances, path):
+    """Writes a CSV file in the columns of the stock recipe.
+
+    Arguments
+    ---------
+    utterances : iterable of Utterance
+    path : str or pathlib.Path
+    """
+    with atomic_path(path) as temporary:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows(utterances)

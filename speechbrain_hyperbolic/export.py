@@ -1,0 +1,77 @@
+"""From a training run to a folder that the stock SpeakerRecognition loads."""
+
+import pathlib
+
+import ruamel.yaml
+import torch
+from hyperpyyaml import resolve_references
+
+from speechbrain_hyperbolic.checkpoints import average_epochs
+from speechbrain_hyperbolic.dataio.files import atomic_path
+
+_HEADER = """\
+# ################################
+# Speaker encoder. Load it with stock SpeechBrain:
+#   from speechbrain.inference.speaker import SpeakerRecognition
+#   SpeakerRecognition.from_hparams(source="this folder")
+# ################################
+"""
+
+_MODULES = """\
+mean_var_norm_emb: !new:speechbrain.processing.features.InputNormalization
+    norm_type: global
+    std_norm: False
+
+modules:
+    compute_features: !ref <compute_features>
+    mean_var_norm: !ref <mean_var_norm>
+    embedding_model: !ref <embedding_model>
+    mean_var_norm_emb: !ref <mean_var_norm_emb>
+
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+    loadables:
+        embedding_model: !ref <embedding_model>
+"""
+
+
+def export_model(hparams_file, overrides, hparams, folder):
+    """Writes ``embedding_model.ckpt`` and ``hyperparams.yaml``.
+
+    The encoder is the mean of the last epochs. The YAML names stock classes
+    only, so that the folder loads without this package.
+
+    Arguments
+    ---------
+    hparams_file : str or pathlib.Path
+        The training file: of its keys ``compute_features``, ``input_norm``
+        and ``embedding_model`` are taken.
+    overrides : str
+        As given to the training.
+    hparams : dict
+        The file as loaded, for ``save_folder`` and ``epochs_to_average``.
+    folder : str or pathlib.Path
+
+    Returns
+    -------
+    folder : pathlib.Path
+    """
+    folder = pathlib.Path(folder)
+    state = average_epochs(hparams["save_folder"], hparams["epochs_to_average"])
+    yaml = ruamel.yaml.YAML()
+    with open(hparams_file, encoding="utf-8") as file:
+        resolved = yaml.load(resolve_references(file, overrides))
+    nodes = {
+        "compute_features": resolved["compute_features"],
+        "mean_var_norm": resolved["input_norm"],
+        "embedding_model": resolved["embedding_model"],
+    }
+    with atomic_path(folder / "embedding_model.ckpt") as temporary:
+        torch.save(state, temporary)
+    with atomic_path(folder / "hyperparams.yaml") as temporary:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(_HEADER)
+            for key, node in nodes.items():
+                node.yaml_set_anchor(None)
+                yaml.dump({key: node}, file)
+            file.write(_MODULES)
+    return folder

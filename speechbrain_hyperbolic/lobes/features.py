@@ -1,0 +1,53 @@
+"""Feature processing between the filterbank and the encoder."""
+
+import torch
+
+
+class MaskedNormalization(torch.nn.Module):
+    """Normalises features and, in training, masks parts of them.
+
+    This puts SpecAugment where the published encoder has it, between the mean
+    normalisation and the first layer, in a recipe that knows of no such step.
+
+    Arguments
+    ---------
+    normalization : torch.nn.Module
+        Called with (features, lengths), e.g. the stock InputNormalization.
+    masks : list of torch.nn.Module
+        Each called with the features, e.g. the stock SpectrogramDrop.
+
+    Example
+    -------
+    >>> from speechbrain.augment.freq_domain import SpectrogramDrop
+    >>> from speechbrain.processing.features import InputNormalization
+    >>> normalize = InputNormalization(norm_type="sentence", std_norm=False)
+    >>> masked = MaskedNormalization(normalize, [SpectrogramDrop()])
+    >>> masked(torch.randn(2, 200, 80), torch.ones(2)).shape
+    torch.Size([2, 200, 80])
+    """
+
+    def __init__(self, normalization, masks):
+        super().__init__()
+        self.normalization = normalization
+        self.masks = torch.nn.ModuleList(masks)
+
+    def forward(self, features, lengths):
+        """Normalises, and masks in training.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            Shape [batch, frames, bands].
+        lengths : torch.Tensor
+            Relative lengths in (0, 1], shape [batch].
+
+        Returns
+        -------
+        features : torch.Tensor
+            Of the same shape.
+        """
+        features = self.normalization(features, lengths)
+        if self.training:
+            for mask in self.masks:
+                features = mask(features)
+        return features

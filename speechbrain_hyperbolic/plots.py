@@ -1,0 +1,163 @@
+"""Detection error trade-off (DET) curves."""
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy.special import ndtri
+
+from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.metrics import eer, error_rates, min_dcf
+
+PER_CENT = (
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20),
+    *(30, 50, 70, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9),
+)
+TICKS = np.array(PER_CENT) / 100
+# Okabe and Ito's palette without its yellow, too pale for a line on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+LINES = ("-", "--", ":", "-.")
+# Of different sizes, to see both where they coincide.
+MARKERS = {
+    "EER": {"marker": "o", "markersize": 10},
+    "minDCF(0.01)": {"marker": "D", "markersize": 6.5},
+}
+
+
+def plot_det(systems, path, title=None):
+    """Draw the DET curves of one or more systems into a PNG file.
+
+    Both axes are on the probit scale, where normally distributed scores give
+    straight lines (Martin et al., "The DET curve in assessment of detection
+    task performance", Eurospeech 1997). Each curve carries its EER point and
+    its minDCF point for p_target = 0.01, unless that is to accept or reject
+    everything. A point with a rate of zero sits on the edge of the plot.
+
+    The axes go from 0.1 % to 50 %: less far down for a few hundred trials,
+    further for some ten thousand, and as far as it takes to show the points.
+
+    Arguments
+    ---------
+    systems : dict
+        Name of each system -> ``(target_scores, nontarget_scores)``, as
+        `speechbrain_hyperbolic.metrics.error_rates` takes them.
+    path : str or pathlib.Path
+        The PNG file: 1200 x 1100 pixels, higher for more than four systems.
+        Its folder is made if need be; the file appears, or is replaced, only
+        once it is complete.
+    title : str, optional
+        Title above the curves.
+
+    Raises
+    ------
+    InputError
+        If there are no systems, or for scores that `error_rates` refuses.
+
+    Example
+    -------
+    >>> import pathlib
+    >>> import tempfile
+    >>> scores = np.random.default_rng(0).normal(size=(2, 100))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "det.png"
+    ...     plot_det({"baseline": (scores[0] + 2, scores[1])}, path)
+    ...     path.exists()
+    True
+    """
+    if not systems:
+        raise InputError("no systems to plot: give one name and its scores.")
+    figure = _draw(systems, title)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _draw(systems, title):
+    height = 22 / 3 + 0.2 * max(0, len(systems) - 4)
+    figure = Figure(figsize=(8, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(xlabel="False alarms (%)", ylabel="Misses (%)")
+    if title:
+        axes.set_title(title, parse_math=False)
+    curves = {}
+    for name, scores in systems.items():
+        try:
+            curves[name] = _curve(*scores)
+        except InputError as error:
+            raise InputError(f"system {name}: {error}") from error
+    low, high = _limits(curves.values())
+    tick_labels = [f"{tick:g}" for tick in PER_CENT]
+    axes.set_xticks(ndtri(TICKS), tick_labels)
+    axes.set_yticks(ndtri(TICKS), tick_labels)
+    axes.set_xlim(ndtri([low[0], high[0]]))
+    axes.set_ylim(ndtri([low[1], high[1]]))
+    axes.grid(color="0.9")
+    axes.plot(ndtri(TICKS), ndtri(TICKS), color="0.6", linestyle="--")
+
+    handles, labels = [], []
+    for i, (name, curve) in enumerate(curves.items()):
+        colour = COLOURS[i % len(COLOURS)]
+        style = LINES[i // len(COLOURS) % len(LINES)]
+        handles += axes.plot(*curve["line"], color=colour, linestyle=style)
+        labels.append(f"{name}: {curve['summary']}")
+        for mark, point in curve["marks"].items():
+            axes.plot(
+                *ndtri(np.clip(point, low, high)),
+                color=colour,
+                markeredgecolor="white",
+                clip_on=False,
+                zorder=3,
+                **MARKERS[mark],
+            )
+    for mark, look in MARKERS.items():
+        handles.append(Line2D([], [], color="0.4", linestyle="", **look))
+        labels.append(mark)
+    legend = figure.legend(handles, labels, loc="outside lower center")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return figure
+
+
+def _curve(target_scores, nontarget_scores):
+    """What is drawn of one system; each point is (p_fa, p_miss)."""
+    thresholds, p_miss, p_fa = error_rates(target_scores, nontarget_scores)
+    rates = np.stack([p_fa, p_miss])
+    equal, _ = eer(target_scores, nontarget_scores)
+    cost, threshold = min_dcf(target_scores, nontarget_scores, p_target=0.01)
+    best = rates[:, np.searchsorted(thresholds, threshold)]
+    marks = {"EER": (equal, equal)}
+    if best.max() < 1:
+        marks["minDCF(0.01)"] = best
+    # A step that is straight in the rates bends on the probit scale; this keeps
+    # the EER on the line.
+    rates = np.insert(rates, np.argmax(p_miss >= p_fa), equal, axis=1)
+    return {
+        "line": _thin(ndtri(np.clip(rates, 1e-9, 1 - 1e-9))),
+        "marks": marks,
+        "sizes": (len(nontarget_scores), len(target_scores)),
+        "summary": f"EER {100 * equal:.2f} %, minDCF {cost:.3f}",
+    }
+
+
+def _limits(curves):
+    """The lowest and the highest (p_fa, p_miss) to show."""
+    sizes = np.max([curve["sizes"] for curve in curves], axis=0)
+    marks = np.array([p for c in curves for p in c["marks"].values()])
+    lowest = np.where(marks > 0, marks, 1).min(axis=0)
+    highest = np.where(marks < 1, marks, 0).max(axis=0)
+    # Half an error is below all that few trials can show; thirty errors are
+    # what it takes to trust a rate (Doddington's rule of 30).
+    low = np.clip(0.5 / sizes, 0.001, 0.01)
+    low = np.minimum(np.minimum(low, 30 / sizes), 0.9 * lowest)
+    high = np.maximum(0.5, 1 - 0.9 * (1 - highest))
+    below = np.searchsorted(TICKS, low, side="right") - 1
+    above = np.searchsorted(TICKS, high)
+    last = len(TICKS) - 1
+    return TICKS[np.clip(below, 0, last)], TICKS[np.clip(above, 0, last)]
+
+
+def _thin(line):
+    """One point per cell of a grid finer than the pixels."""
+    cells = np.round(1000 * line)
+    moved = np.any(np.diff(cells, axis=1) != 0, axis=0)
+    return line[:, np.append(True, moved)]

@@ -1,0 +1,189 @@
+"""The training recipe: data sets and Brain.
+
+It follows the stock VoxCeleb recipe in what it reads from the hparams file,
+so that one file serves both.
+"""
+
+import random
+
+import speechbrain as sb
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_hyperbolic.dataio import audio
+from speechbrain_hyperbolic.errors import InputError
+
+logger = get_logger(__name__)
+
+
+class SpeakerBrain(sb.Brain):
+    """Trains an encoder with a classifier head on speaker labels."""
+
+    def compute_forward(self, batch, stage):
+        """From waveforms to the scores of the speakers.
+
+        Arguments
+        ---------
+        batch : PaddedBatch
+            With ``sig``, shape [batch, time].
+        stage : sb.Stage
+
+        Returns
+        -------
+        outputs : torch.Tensor
+            Shape [views * batch, 1, speakers].
+        lengths : torch.Tensor
+            Relative lengths, shape [views * batch].
+        """
+        batch = batch.to(self.device)
+        waveforms, lengths = batch.sig
+        if self._augments(stage):
+            waveforms, lengths = self.hparams.wav_augment(waveforms, lengths)
+        features = self.modules.compute_features(waveforms)
+        features = self.modules.mean_var_norm(features, lengths)
+        embeddings = self.modules.embedding_model(features, lengths)
+        return self.modules.classifier(embeddings), lengths
+
+    def compute_objectives(self, predictions, batch, stage):
+        """The loss, with the labels of every view.
+
+        Arguments
+        ---------
+        predictions : tuple
+            What ``compute_forward`` returned.
+        batch : PaddedBatch
+            With ``id`` and ``spk_id_encoded``.
+        stage : sb.Stage
+
+        Returns
+        -------
+        loss : torch.Tensor
+            A scalar.
+        """
+        outputs, lengths = predictions
+        labels = batch.spk_id_encoded.data
+        if self._augments(stage):
+            labels = self.hparams.wav_augment.replicate_labels(labels)
+        loss = self.hparams.compute_cost(outputs, labels, lengths)
+        if stage == sb.Stage.TRAIN:
+            if hasattr(self.hparams.lr_annealing, "on_batch_end"):
+                self.hparams.lr_annealing.on_batch_end(self.optimizer)
+        else:
+            self.error_metrics.append(batch.id, outputs, labels, lengths)
+        return loss
+
+    def _augments(self, stage):
+        return stage == sb.Stage.TRAIN and hasattr(self.hparams, "wav_augment")
+
+    def on_fit_start(self):
+        """Resumes from the newest checkpoint, and says so."""
+        newest = self.checkpointer and self.checkpointer.find_checkpoint()
+        super().on_fit_start()
+        if newest:
+            logger.info(
+                f"Resuming from {newest.path}, in epoch "
+                f"{self.hparams.epoch_counter.current} of "
+                f"{self.hparams.epoch_counter.limit}."
+            )
+
+    def on_stage_start(self, stage, epoch=None):
+        """Starts the statistics of an epoch."""
+        if stage != sb.Stage.TRAIN:
+            self.error_metrics = self.hparams.error_stats()
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Anneals the learning rate, logs, and saves a checkpoint."""
+        if stage == sb.Stage.TRAIN:
+            self.train_loss = stage_loss
+            return
+        error_rate = self.error_metrics.summarize("average")
+        if stage != sb.Stage.VALID:
+            return
+        old_lr, new_lr = self.hparams.lr_annealing(epoch)
+        sb.nnet.schedulers.update_learning_rate(self.optimizer, new_lr)
+        self.hparams.train_logger.log_stats(
+            stats_meta={"epoch": epoch, "lr": old_lr},
+            train_stats={"loss": self.train_loss},
+            valid_stats={"loss": stage_loss, "ErrorRate": error_rate},
+        )
+        self.checkpointer.save_and_keep_only(
+            meta={"ErrorRate": error_rate}, min_keys=["ErrorRate"]
+        )
+
+
+def make_datasets(hparams):
+    """Data sets that give a crop and a label for each row of the CSV files.
+
+    A training crop is drawn at random; an utterance that is shorter is
+    repeated up to it. A validation crop is the middle of the utterance.
+
+    Arguments
+    ---------
+    hparams : dict
+        With ``data_folder``, ``train_annotation``, ``valid_annotation``,
+        ``sample_rate``, ``sentence_len`` (seconds), ``random_chunk``,
+        ``save_folder`` and ``out_n_neurons``.
+
+    Returns
+    -------
+    train, valid : speechbrain.dataio.dataset.DynamicItemDataset
+    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
+
+    Raises
+    ------
+    InputError
+        If ``out_n_neurons`` is not the number of training speakers.
+    """
+    sample_rate = hparams["sample_rate"]
+    crop = int(sample_rate * hparams["sentence_len"])
+    train, valid = (
+        sb.dataio.dataset.DynamicItemDataset.from_csv(
+            csv_path=hparams[key],
+            replacements={"data_root": hparams["data_folder"]},
+        )
+        for key in ("train_annotation", "valid_annotation")
+    )
+
+    def crop_at(draw_offset):
+        @sb.utils.data_pipeline.takes("wav", "start", "stop")
+        @sb.utils.data_pipeline.provides("sig")
+        def pipeline(wav, start, stop):
+            start, stop = int(start), int(stop)
+            if stop - start > crop:
+                start += draw_offset(stop - start - crop)
+                stop = start + crop
+            return audio.repeat_to(
+                audio.load(wav, sample_rate, start, stop), crop
+            )
+
+        return pipeline
+
+    random_crop = crop_at(lambda slack: random.randint(0, slack))
+    middle_crop = crop_at(lambda slack: slack // 2)
+    train.add_dynamic_item(
+        random_crop if hparams["random_chunk"] else middle_crop
+    )
+    valid.add_dynamic_item(middle_crop)
+
+    label_encoder = sb.dataio.encoder.CategoricalEncoder()
+
+    @sb.utils.data_pipeline.takes("spk_id")
+    @sb.utils.data_pipeline.provides("spk_id_encoded")
+    def label_pipeline(spk_id):
+        return label_encoder.encode_sequence_torch([spk_id])
+
+    datasets = [train, valid]
+    sb.dataio.dataset.add_dynamic_item(datasets, label_pipeline)
+    label_encoder.load_or_create(
+        path=f"{hparams['save_folder']}/label_encoder.txt",
+        from_didatasets=[train],
+        output_key="spk_id",
+    )
+    if len(label_encoder) != hparams["out_n_neurons"]:
+        raise InputError(
+            f"out_n_neurons is {hparams['out_n_neurons']}, but "
+            f"{hparams['train_annotation']} has {len(label_encoder)} "
+            f"speakers: pass --out_n_neurons={len(label_encoder)}"
+        )
+    label_encoder.expect_len(hparams["out_n_neurons"])
+    sb.dataio.dataset.set_output_keys(datasets, ["id", "sig", "spk_id_encoded"])
+    return train, valid, label_encoder
