@@ -84,18 +84,24 @@ class RecentCheckpointer(Checkpointer):
         files = {name: final / f.name for name, f in saved.paramfiles.items()}
         return Checkpoint(final, saved.meta, files)
 
-    def save_and_keep_only(self, *args, ckpt_predicate=None, **kwargs):
+    def save_and_keep_only(
+        self, *args, keep_recent=True, ckpt_predicate=None, **kwargs
+    ):
         """As the stock method; the last ends of epochs survive."""
         # The list is bound here: the stock method's default grows a call.
         kwargs["importance_keys"] = list(kwargs.get("importance_keys", []))
 
         def may_delete(checkpoint):
-            recent = {c.path for c in find_epochs(self, self.keep_epochs)}
-            return checkpoint.path not in recent and (
+            kept = find_epochs(self, self.keep_epochs)
+            if keep_recent:
+                kept.append(self.find_checkpoint())
+            return checkpoint.path not in {k.path for k in kept} and (
                 ckpt_predicate is None or ckpt_predicate(checkpoint)
             )
 
-        super().save_and_keep_only(*args, ckpt_predicate=may_delete, **kwargs)
+        super().save_and_keep_only(
+            *args, keep_recent=False, ckpt_predicate=may_delete, **kwargs
+        )
 
 
 def find_epochs(checkpointer, count):
@@ -147,10 +153,14 @@ def average_epochs(checkpoints_dir, count=5, name="embedding_model"):
             f"{folder} has no checkpoint of a finished epoch: train first, or "
             "pass the folder of a run as --pretrain_path"
         )
-    newest = average_checkpoints(found[:1], name)
     mean = average_checkpoints(found, name)
     # The stock average makes the batch counts of BatchNorm floating point.
+    newest = _load(found[0].paramfiles[name])
     return {key: mean[key].to(newest[key].dtype) for key in newest}
+
+
+def _load(path):
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 class AveragedPretrainer(Pretrainer):
@@ -195,9 +205,7 @@ class AveragedPretrainer(Pretrainer):
         for name, module in self.loadables.items():
             exported = pathlib.Path(self.path) / f"{name}.ckpt"
             if exported.is_file():
-                state = torch.load(
-                    exported, map_location="cpu", weights_only=True
-                )
+                state = _load(exported)
             else:
                 state = average_epochs(self.path, self.count, name)
             module.load_state_dict(state)

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import ruamel.yaml
 from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain_hyperbolic.errors import InputError
@@ -23,8 +24,8 @@ def load_hparams(path, overrides=""):
     Raises
     ------
     InputError
-        If the file is missing, a !PLACEHOLDER is not replaced, or an override
-        names no key of the file.
+        If the file is missing or not YAML, a !PLACEHOLDER is not replaced, or
+        an override names no key of the file.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -41,6 +42,11 @@ def load_hparams(path, overrides=""):
             f"{path} needs a corpus: pass --data_folder=/path/to/corpus "
             "(speaker/[session/]utterance.wav), or run 'make demo' in the top "
             "folder for a synthetic one"
+        ) from error
+    except ruamel.yaml.YAMLError as error:
+        message = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path} or an option given to it is not valid YAML: {message}"
         ) from error
     except KeyError as error:
         if "Override" not in str(error):

@@ -11,11 +11,14 @@ given goes to the training, e.g. --number_of_epochs=30 --margin=0.1.
 """
 
 import argparse
+import json
 import pathlib
 import shlex
 import subprocess
 import sys
 import time
+
+import yaml
 
 from speechbrain_hyperbolic.dataio.corpus import (
     speaker_of,
@@ -28,7 +31,7 @@ from speechbrain_hyperbolic.dataio.trials import (
     read_trials,
     trial_speakers,
 )
-from speechbrain_hyperbolic.errors import exit_on_input_error
+from speechbrain_hyperbolic.errors import InputError, exit_on_input_error
 from speechbrain_hyperbolic.plots import plot_det
 from speechbrain_hyperbolic.verification import (
     format_results,
@@ -73,45 +76,38 @@ def main():
     test_speakers = trial_speakers(read_trials(trials))
     speakers = {speaker_of(u) for u in training_audio(data, test_speakers)}
 
-    common = {
-        "data_folder": data,
-        "verification_file": trials,
-    }
+    common = {"data_folder": str(data), "verification_file": str(trials)}
     training = {
+        **common,
         **SMALL,
         "out_n_neurons": len(speakers),
-        "output_folder": output,
+        "output_folder": str(output),
+        **parse(extra),
     }
-    verify = {
-        "training": f"{{channels: {SMALL['channels']}}}",
-        **common,
-    }
-    run(
-        "speaker_verification.py",
-        "hparams/verification_ham_ecapa.yaml",
-        {**verify, "output_folder": output / "untrained"},
-        ["--pretrain_path=null"],
-    )
-    run(
-        "train_speaker_embeddings.py",
-        "hparams/ham_ecapa.yaml",
-        {**common, **training},
-        extra,
-    )
-    run(
-        "speaker_verification.py",
-        "hparams/verification_ham_ecapa.yaml",
-        {**verify, "output_folder": output / "trained"},
-        [f"--pretrain_path={output / 'model'}"],
-    )
+    verification = {**common, "training": json.dumps(training)}
+    verify = ("speaker_verification.py", "hparams/verification_ham_ecapa.yaml")
+    untrained = {"output_folder": output / "untrained", "pretrain_path": "null"}
+    run(*verify, {**verification, **untrained})
+    run("train_speaker_embeddings.py", "hparams/ham_ecapa.yaml", training)
+    run(*verify, {**verification, "output_folder": output / "trained"})
     summarize(output, options.data_folder, time.monotonic() - began)
 
 
-def run(script, hparams, overrides, extra):
+def parse(arguments):
+    """--key=value arguments as a dict, the values read as YAML."""
+    pairs = {}
+    for argument in arguments:
+        key, equals, value = argument.removeprefix("--").partition("=")
+        if not (argument.startswith("--") and equals):
+            raise InputError(f"{argument!r} is not of the form --key=value")
+        pairs[key] = yaml.safe_load(value)
+    return pairs
+
+
+def run(script, hparams, overrides):
     """Runs a recipe's script as a user would, in its folder."""
     command = [script, hparams, "--device=cpu"]
     command += [f"--{key}={value}" for key, value in overrides.items()]
-    command += extra
     print(f"\n$ cd {VOXCELEB}\n$ python {shlex.join(command)}", flush=True)
     code = subprocess.run([sys.executable, *command], cwd=VOXCELEB).returncode
     if code:

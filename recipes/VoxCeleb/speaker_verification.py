@@ -48,7 +48,7 @@ def main():
     )
     embeddings = verification.embed(encoder, paths)
     scores = verification.score_trials(
-        trials, embeddings, hparams["score"], hparams["c"]
+        trials, embeddings, hparams["score"], hparams["clip_c"]
     )
     verification.write_scores(trials, scores, f"{output_folder}/scores.txt")
     results = verification.evaluate_trials(

@@ -78,7 +78,7 @@ def main():
         train_loader_kwargs=hparams["dataloader_options"],
         valid_loader_kwargs=hparams["dataloader_options"],
     )
-    if if_main_process():
+    if if_main_process() and not brain.debug:
         folder = export_model(
             hparams_file,
             overrides,

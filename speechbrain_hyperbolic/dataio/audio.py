@@ -6,6 +6,7 @@ random access; the rest (m4a, mp4, ...: VoxCeleb2 as released) by PyAV.
 
 import contextlib
 import pathlib
+import struct
 from typing import NamedTuple
 
 import av
@@ -18,6 +19,8 @@ from speechbrain_hyperbolic.errors import InputError
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".m4a")
 _BY_AV = (".m4a", ".mp4", ".aac")
+# The header of an AAC file is exact to two of its frames.
+_AAC_SLACK = 2048
 
 
 class AudioInfo(NamedTuple):
@@ -87,7 +90,8 @@ def load(path, sample_rate=16000, start=0, stop=None):
     Raises
     ------
     InputError
-        If the file can't be decoded, or has nothing there; it names the file.
+        If the file can't be decoded, has nothing there, or, where all of it
+        is read, is truncated; it names the file.
 
     Example
     -------
@@ -100,12 +104,14 @@ def load(path, sample_rate=16000, start=0, stop=None):
     with _naming(path):
         if path.suffix.lower() in _BY_AV:
             samples, rate = _decode_by_av(path)
+            expected = info(path).frames - _AAC_SLACK
             samples = samples[_to_rate(start, sample_rate, rate) :]
             if stop is not None:
                 samples = samples[: _to_rate(stop - start, sample_rate, rate)]
         else:
             with soundfile.SoundFile(str(path)) as file:
                 rate = file.samplerate
+                expected = file.frames
                 file.seek(_to_rate(start, sample_rate, rate))
                 frames = -1
                 if stop is not None:
@@ -116,6 +122,8 @@ def load(path, sample_rate=16000, start=0, stop=None):
             f"{path} has no samples from {start / sample_rate:.2f} s on: it "
             "is empty or truncated; replace or remove the file"
         )
+    if start == 0 and stop is None:
+        _check_whole(path, len(samples), expected)
     waveform = torch.from_numpy(samples).mean(1)
     if not waveform.isfinite().all():
         raise InputError(
@@ -146,6 +154,29 @@ def repeat_to(waveform, samples):
     tensor([1, 2, 3, 1, 2])
     """
     return waveform.repeat(-(-samples // len(waveform)))[:samples]
+
+
+def _check_whole(path, samples, expected):
+    """Decoders pass over a missing end; a cut file is to be noticed."""
+    whole = samples >= expected
+    if path.suffix.lower() == ".wav":
+        with open(path, "rb") as file:
+            magic, size = struct.unpack("<4sI", file.read(8))
+        # A writer to a pipe can't know the size, and writes a huge one.
+        known = magic == b"RIFF" and size < 0x7FFFF000
+        whole &= not known or size + 8 <= path.stat().st_size
+    elif path.suffix.lower() == ".ogg":
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - 65536))  # a page, at most
+            tail = file.read()
+        # The sixth byte of the last page's header flags the end of the stream.
+        page = tail.rfind(b"OggS")
+        whole &= page >= 0 and bool(tail[page + 5] & 4)
+    if not whole:
+        raise InputError(
+            f"{path} is truncated, its end is missing: replace or remove the "
+            "file"
+        )
 
 
 def _to_rate(samples, rate_from, rate_to):

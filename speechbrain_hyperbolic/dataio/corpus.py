@@ -15,7 +15,6 @@ import pathlib
 import random
 from typing import NamedTuple
 
-import numpy as np
 import tqdm
 from speechbrain.utils.logger import get_logger
 
@@ -311,14 +310,8 @@ def _measure(item, sample_rate, decode):
 
 
 def _check_samples(path, header):
-    samples = audio.load(path, header.sample_rate).numpy()
-    # An m4a header is exact only to a codec frame, some 2048 samples.
-    if len(samples) < header.frames - 2048:
-        raise InputError(
-            f"{path} is truncated: {len(samples)} of {header.frames} samples; "
-            "replace or remove the file"
-        )
-    if np.abs(samples).mean() < SILENCE:
+    samples = audio.load(path, header.sample_rate)
+    if samples.abs().mean() < SILENCE:
         raise InputError(f"{path} is silent: replace or remove the file")
 
 

@@ -1,0 +1,23 @@
+# The two commands of the README. Each makes a virtual environment in .venv,
+# installs what it needs, and runs.
+PYTHON ?= python3
+VENV := .venv
+
+.PHONY: demo test clean
+
+demo: $(VENV)/demo
+	$(VENV)/bin/python recipes/OwnCorpus/run.py --output_folder=results/demo
+
+test: $(VENV)/test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/python -m pytest
+
+# A file with the name of the extra stands for its installation.
+$(VENV)/%: setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable '.[$*]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) results

@@ -1,0 +1,139 @@
+"""Reading audio of every kind, and refusing what is none."""
+
+import av
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from speechbrain_hyperbolic.dataio import audio
+from speechbrain_hyperbolic.errors import InputError
+
+
+def tone(seconds=1.0, rate=16000, frequency=440.0):
+    time = np.arange(round(seconds * rate)) / rate
+    return 0.5 * np.sin(2 * np.pi * frequency * time).astype(np.float32)
+
+
+def write(path, samples, rate):
+    """Any format; m4a (AAC) by PyAV, as VoxCeleb2 is released."""
+    if path.suffix != ".m4a":
+        soundfile.write(path, samples, rate)
+        return path
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            samples[None], format="fltp", layout="mono"
+        )
+        frame.sample_rate = rate
+        for packet in [*stream.encode(frame), *stream.encode()]:
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("extension", audio.EXTENSIONS)
+def test_every_format_gives_the_signal(tmp_path, extension):
+    path = write(tmp_path / f"a{extension}", tone(2.0), 16000)
+    header = audio.info(path)
+    assert header.sample_rate == 16000
+    # AAC pads to whole frames of 1024 samples, one of them before the start.
+    slack = 2048 if extension == ".m4a" else 0
+    assert abs(header.frames - 32000) <= slack
+    waveform = audio.load(path, 16000)
+    assert waveform.dtype is torch.float32
+    assert abs(len(waveform) - header.frames) <= slack
+    spectrum = torch.fft.rfft(waveform[8000:24000]).abs()
+    assert spectrum.argmax() == 440  # 1 s: one bin is 1 Hz
+
+
+def test_wav_is_read_exactly(tmp_path):
+    samples = tone()
+    path = tmp_path / "a.wav"
+    soundfile.write(path, samples, 16000, subtype="FLOAT")
+    torch.testing.assert_close(
+        audio.load(path), torch.from_numpy(samples), rtol=0, atol=0
+    )
+
+
+def test_stereo_is_mixed_down(tmp_path):
+    left, right = tone(frequency=440), tone(frequency=1000)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.stack([left, right], 1), 16000, subtype="FLOAT")
+    torch.testing.assert_close(
+        audio.load(path), torch.from_numpy((left + right) / 2)
+    )
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+def test_other_rates_are_resampled(tmp_path, rate):
+    path = write(tmp_path / "a.wav", tone(2.0, rate), rate)
+    waveform = audio.load(path, 16000)
+    assert len(waveform) == 32000
+    expected = torch.from_numpy(tone(2.0))
+    middle = slice(4000, -4000)
+    assert (waveform - expected)[middle].abs().max() < 0.01
+
+
+@pytest.mark.parametrize("extension", [".wav", ".flac", ".ogg"])
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_a_crop_is_a_part_of_the_whole(tmp_path, extension, rate):
+    path = write(tmp_path / f"a{extension}", tone(3.0, rate), rate)
+    whole = audio.load(path, 16000)
+    crop = audio.load(path, 16000, start=16000, stop=32000)
+    assert len(crop) == 16000
+    middle = slice(2000, -2000)  # resampling sees no context at the ends
+    difference = (crop - whole[16000:32000])[middle].abs().max()
+    assert difference < (1e-6 if rate == 16000 else 0.02)
+
+
+def test_crop_of_m4a(tmp_path):
+    path = write(tmp_path / "a.m4a", tone(3.0), 16000)
+    whole = audio.load(path, 16000)
+    crop = audio.load(path, 16000, start=1000, stop=2000)
+    torch.testing.assert_close(crop, whole[1000:2000])
+
+
+def test_repeat_to_is_a_wrap():
+    wave = torch.arange(5)
+    for samples in (1, 5, 7, 23):
+        expected = np.pad(wave.numpy(), (0, 30), mode="wrap")[:samples]
+        np.testing.assert_array_equal(
+            audio.repeat_to(wave, samples).numpy(), expected
+        )
+
+
+@pytest.mark.parametrize("reader", [audio.info, audio.load])
+@pytest.mark.parametrize("extension", audio.EXTENSIONS)
+def test_what_is_not_audio_is_named(tmp_path, reader, extension):
+    missing = tmp_path / f"missing{extension}"
+    empty = tmp_path / f"empty{extension}"
+    empty.touch()
+    text = tmp_path / f"text{extension}"
+    text.write_text("this is no audio " * 100)
+    folder = tmp_path / f"folder{extension}"
+    folder.mkdir()
+    for path in (missing, empty, text, folder):
+        with pytest.raises(InputError, match=str(path)) as caught:
+            reader(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_no_samples(tmp_path):
+    path = write(tmp_path / "a.wav", tone()[:0], 16000)
+    with pytest.raises(InputError, match="has no samples"):
+        audio.info(path)
+
+
+def test_start_beyond_the_end(tmp_path):
+    path = write(tmp_path / "a.wav", tone(), 16000)
+    with pytest.raises(InputError, match="a.wav"):
+        audio.load(path, 16000, start=32000, stop=33000)
+
+
+def test_nan_samples(tmp_path):
+    samples = tone()
+    samples[5] = np.nan
+    path = tmp_path / "a.wav"
+    soundfile.write(path, samples, 16000, subtype="FLOAT")
+    with pytest.raises(InputError, match="NaN"):
+        audio.load(path)

@@ -1,0 +1,124 @@
+"""The sounds for augmentation, from each source."""
+
+import csv
+import functools
+import http.server
+import io
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from speechbrain.augment.time_domain import AddNoise, AddReverb
+
+from speechbrain_hyperbolic.dataio.noise import prepare_noise, prepare_rirs
+from speechbrain_hyperbolic.errors import InputError
+
+REFUSED = "http://127.0.0.1:9/noises.zip"  # the discard port
+
+
+def files(path):
+    with open(path, newline="") as file:
+        return [row["wav"] for row in csv.DictReader(file)]
+
+
+def wav(path, seconds=1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = np.random.default_rng(0).normal(scale=0.1, size=seconds * 16000)
+    soundfile.write(path, samples, 16000)
+
+
+def prepare(tmp_path, source, url=REFUSED):
+    prepare_noise(
+        source,
+        url,
+        tmp_path / "archive",
+        tmp_path / "noise.csv",
+        tmp_path / "music.csv",
+    )
+    return files(tmp_path / "noise.csv"), files(tmp_path / "music.csv")
+
+
+def test_generated_sounds_augment(tmp_path):
+    """The stock modules take the files, and change the signal as asked."""
+    noise, music = prepare(tmp_path, "generate")
+    prepare_rirs("generate", REFUSED, tmp_path, tmp_path / "rir.csv")
+    assert not set(noise) & set(music)
+    speech = torch.randn(4, 32240)
+    lengths = torch.ones(4)
+    for kind in ("noise", "music"):
+        add = AddNoise(tmp_path / f"{kind}.csv", snr_low=10, snr_high=10)
+        noisy = add(speech, lengths)
+        # The stock mix is convex: a * speech + (1 - a) * noise.
+        share = (noisy * speech).sum(1) / speech.square().sum(1)
+        rest = noisy - share.unsqueeze(1) * speech
+        snr = share.square() * speech.square().sum(1) / rest.square().sum(1)
+        assert (10 * snr.log10() - 10).abs().max() < 0.5
+    wet = AddReverb(tmp_path / "rir.csv")(speech)
+    assert wet.shape == speech.shape and wet.isfinite().all()
+    assert (wet - speech).abs().mean() > 0.01
+
+
+def test_generated_sounds_are_the_same_again(tmp_path):
+    first, _ = prepare(tmp_path / "a", "generate")
+    again, _ = prepare(tmp_path / "b", "generate")
+    for one, two in zip(first, again, strict=True):
+        with open(one, "rb") as a, open(two, "rb") as b:
+            assert a.read() == b.read()
+    levels = [np.abs(soundfile.read(f)[0]).max() for f in first]
+    assert np.allclose(levels, 0.5, atol=1e-3)
+
+
+def test_musan_folder(tmp_path):
+    for kind in ("noise", "music", "speech"):
+        wav(tmp_path / "musan" / kind / "x" / f"{kind}.wav")
+    noise, music = prepare(tmp_path, tmp_path / "musan")
+    assert [f.rsplit("/", 1)[1] for f in noise] == ["noise.wav"]
+    assert [f.rsplit("/", 1)[1] for f in music] == ["music.wav"]
+
+
+def test_any_other_folder_serves_both(tmp_path):
+    wav(tmp_path / "mine" / "a.wav")
+    noise, music = prepare(tmp_path, tmp_path / "mine")
+    assert noise == music == [str(tmp_path / "mine" / "a.wav")]
+
+
+def test_empty_folder(tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(InputError, match="holds no wav files"):
+        prepare(tmp_path, tmp_path / "mine")
+
+
+def test_refused_download_generates_and_says_so(tmp_path, caplog):
+    noise, _ = prepare(tmp_path, "download")
+    assert "generated" in noise[0]
+    assert f"can't download {REFUSED}" in caplog.text
+
+
+def test_download(tmp_path):
+    """The stock download, from a server on loopback."""
+    wav(tmp_path / "a.wav")
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(tmp_path / "a.wav", "a.wav")
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "noises.zip").write_bytes(archive.getvalue())
+    handler = functools.partial(
+        http.server.SimpleHTTPRequestHandler, directory=tmp_path / "served"
+    )
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/noises.zip"
+        noise, music = prepare(tmp_path, "download", url)
+    finally:
+        server.shutdown()
+    assert noise == music == [str(tmp_path / "archive" / "a.wav")]
+
+
+def test_a_list_that_is_there_is_kept(tmp_path):
+    (tmp_path / "rir.csv").write_text("mine")
+    prepare_rirs("generate", REFUSED, tmp_path, tmp_path / "rir.csv")
+    assert (tmp_path / "rir.csv").read_text() == "mine"

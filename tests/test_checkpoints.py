@@ -1,0 +1,141 @@
+"""Checkpoints survive a kill, and their average is the mean."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from speechbrain.utils.checkpoints import Checkpointer
+
+from speechbrain_hyperbolic.checkpoints import (
+    AveragedPretrainer,
+    RecentCheckpointer,
+    average_epochs,
+    find_epochs,
+)
+from speechbrain_hyperbolic.errors import InputError
+
+
+def model_of(value):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.fill_(value)
+    return model
+
+
+def save(checkpointer, model, values, **kwargs):
+    for value in values:
+        model.load_state_dict(model_of(value).state_dict())
+        checkpointer.save_and_keep_only(
+            meta={"ErrorRate": abs(value - 2)}, min_keys=["ErrorRate"], **kwargs
+        )
+
+
+def test_keeps_the_last_epochs_and_the_best(tmp_path):
+    model = model_of(0)
+    checkpointer = RecentCheckpointer(
+        tmp_path, keep_epochs=3, recoverables={"embedding_model": model}
+    )
+    save(checkpointer, model, range(1, 9))
+    kept = sorted(c.meta["ErrorRate"] for c in checkpointer.list_checkpoints())
+    assert kept == [0, 4, 5, 6]  # the best, and the last three
+    assert not list((tmp_path / "partial").iterdir())
+
+
+def test_mid_epoch_checkpoints_do_not_push_epochs_out(tmp_path):
+    model = model_of(0)
+    checkpointer = RecentCheckpointer(
+        tmp_path, keep_epochs=2, recoverables={"embedding_model": model}
+    )
+    save(checkpointer, model, [5, 6])
+    save(checkpointer, model, [7, 8, 9], end_of_epoch=False)
+    ends = [c.meta["ErrorRate"] for c in find_epochs(checkpointer, 5)]
+    assert ends == [4, 3]
+    assert checkpointer.find_checkpoint().meta["ErrorRate"] == 7
+
+
+def test_average(tmp_path):
+    model = model_of(0)
+    checkpointer = RecentCheckpointer(
+        tmp_path, recoverables={"embedding_model": model}
+    )
+    save(checkpointer, model, [100, 2, 4, 6, 8, 10])
+    save(checkpointer, model, [1000], end_of_epoch=False)
+    state = average_epochs(tmp_path, 5)
+    for name, tensor in model.state_dict().items():
+        assert state[name].dtype == tensor.dtype
+        assert (state[name] == 6).all()
+    for path, value in ((tmp_path, 9), (None, 7)):
+        other = model_of(7)
+        pretrainer = AveragedPretrainer(
+            path, count=2, loadables={"embedding_model": other}
+        )
+        pretrainer.collect_files()
+        pretrainer.load_collected()
+        assert all((t == value).all() for t in other.state_dict().values())
+
+
+def test_exported_folder(tmp_path):
+    torch.save(model_of(3).state_dict(), tmp_path / "embedding_model.ckpt")
+    model = model_of(0)
+    AveragedPretrainer(
+        tmp_path, loadables={"embedding_model": model}
+    ).load_collected()
+    assert (model[0].weight == 3).all()
+
+
+@pytest.mark.parametrize("folder", ["", "missing"])
+def test_nothing_to_average(tmp_path, folder):
+    with pytest.raises(InputError, match="no checkpoint of a finished epoch"):
+        average_epochs(tmp_path / folder)
+
+
+def test_keep_epochs_out_of_range(tmp_path):
+    with pytest.raises(InputError, match="keep_epochs is 0"):
+        RecentCheckpointer(tmp_path, keep_epochs=0)
+
+
+def test_named_checkpoints_are_replaced(tmp_path):
+    model = model_of(1)
+    checkpointer = RecentCheckpointer(tmp_path, recoverables={"m": model})
+    for step in (1, 2):
+        checkpointer.save_checkpoint(name="best", meta={"step": step})
+    (found,) = checkpointer.list_checkpoints()
+    assert found.path.name == "CKPT+best" and found.meta["step"] == 2
+
+
+SAVER = """
+import sys, torch
+from speechbrain_hyperbolic.checkpoints import RecentCheckpointer
+model = torch.nn.Linear(1000, 1000)
+saver = RecentCheckpointer(sys.argv[1], recoverables={"a": model, "b": model})
+while True:
+    saver.save_and_keep_only()
+    print("saved", flush=True)
+"""
+
+
+def test_a_kill_leaves_only_whole_checkpoints(tmp_path):
+    """SIGKILL at five moments; the stock Checkpointer reads what is left."""
+    for attempt in range(5):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SAVER, tmp_path],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        process.stdout.readline()
+        time.sleep(0.03 * attempt)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        model = torch.nn.Linear(1000, 1000)
+        reader = Checkpointer(tmp_path, {"a": model, "b": model})
+        assert reader.recover_if_possible() is not None
+        for checkpoint in reader.list_checkpoints():
+            assert set(checkpoint.paramfiles) == {"a", "b"}
+            for file in checkpoint.paramfiles.values():
+                torch.load(file)
