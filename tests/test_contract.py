@@ -7,7 +7,6 @@ with the scripts themselves, and these run, unmodified, on our files.
 
 import ast
 import csv
-import inspect
 import os
 import pathlib
 import subprocess
@@ -250,15 +249,12 @@ def test_brain_takes_the_hparams(train):
 
 
 def test_keys_can_be_overridden(train, verify):
-    """argparse would take a key that begins an option of the stock parser
-    for that option, or refuse it as ambiguous.
+    """The stock parser takes a key that abbreviates one of its own options
+    for that option, or refuses it as ambiguous.
     """
-    options = set(inspect.getsource(sb.parse_arguments).split('"--')[1:])
-    options = {option.split('"')[0] for option in options}
-    assert "ckpt_interval_minutes" in options
     for key in {*train, *verify}:
-        for option in options - {key}:
-            assert not option.startswith(key)
+        _, run_opts, overrides = sb.parse_arguments(["a.yaml", f"--{key}=7"])
+        assert overrides.split() == [f"{key}:", "7"]
 
 
 def test_published_setting(root, tmp_path):
