@@ -46,6 +46,7 @@ SMALL = {
     "channels": 96,
     "batch_size": 32,
     "number_of_epochs": 15,
+    "lr_decay": 0.9,
     "num_workers": 1,
     "check_audio": "decode",
     "noise_source": "generate",
