@@ -126,7 +126,9 @@ def summarize(output, data_folder, seconds):
         scores, labels = read_scores(output / system / "scores.txt")
         curves[system] = (scores[labels == 1], scores[labels == 0])
     plot_det(
-        curves, output / "det.png", title=data_folder or "Synthetic speech"
+        curves,
+        output / "det.png",
+        title=pathlib.Path(data_folder or "Synthetic speech").name,
     )
     summary = (
         f"HAM-Softmax on {data_folder or 'synthetic speech (eSpeak NG)'}, "

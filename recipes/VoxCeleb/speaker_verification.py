@@ -57,9 +57,14 @@ def main():
     verification.write_results(results, f"{output_folder}/results.json")
     labels = np.array([t.label for t in trials])
     plot_det(
-        {hparams["score"]: (scores[labels == 1], scores[labels == 0])},
+        {
+            f"{hparams['pretrain_path'] or 'untrained'}, {hparams['score']}": (
+                scores[labels == 1],
+                scores[labels == 0],
+            )
+        },
         f"{output_folder}/det.png",
-        title=str(hparams["pretrain_path"] or "untrained"),
+        title=trial_list.name,
     )
     logger.info(
         f"{hparams['score']} scores of {hparams['pretrain_path']} on "
