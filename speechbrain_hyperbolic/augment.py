@@ -69,7 +69,7 @@ class OneOf(torch.nn.Module):
 
 
 class AddBabble(AddNoise):
-    """Adds the voices of other utterances of the batch.
+    """Adds the voices of utterances drawn from the batch.
 
     Arguments
     ---------

@@ -6,10 +6,11 @@ import pathlib
 import shutil
 
 import torch
+import yaml
 from speechbrain.utils.checkpoints import (
     Checkpoint,
     Checkpointer,
-    average_checkpoints,
+    average_state_dicts,
 )
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.logger import get_logger
@@ -71,9 +72,12 @@ class RecentCheckpointer(Checkpointer):
         saved = stage.save_checkpoint(
             meta or {}, end_of_epoch, name, verbosity=logging.DEBUG
         )
-        ddp_barrier()
-        if saved is None:  # not the main process
-            return None
+        ddp_barrier()  # every process has written its part
+        whole = self._publish(saved, name, verbosity) if saved else None
+        ddp_barrier()  # nobody looks for checkpoints before it's there
+        return whole
+
+    def _publish(self, saved, name, verbosity):
         final = self.checkpoints_dir / saved.path.name
         if final.exists() and name is None:
             final = self._new_checkpoint_dirpath()
@@ -81,47 +85,75 @@ class RecentCheckpointer(Checkpointer):
             shutil.rmtree(final)
         os.replace(saved.path, final)
         logger.log(verbosity, f"Saved a checkpoint in {final}")
-        files = {name: final / f.name for name, f in saved.paramfiles.items()}
+        files = {key: final / f.name for key, f in saved.paramfiles.items()}
         return Checkpoint(final, saved.meta, files)
 
     def save_and_keep_only(
-        self, *args, keep_recent=True, ckpt_predicate=None, **kwargs
+        self,
+        meta=None,
+        end_of_epoch=True,
+        name=None,
+        num_to_keep=1,
+        keep_recent=True,
+        importance_keys=(),
+        max_keys=(),
+        min_keys=(),
+        ckpt_predicate=None,
+        verbosity=logging.INFO,
     ):
         """As the stock method; the last ends of epochs survive."""
-        # The list is bound here: the stock method's default grows a call.
-        kwargs["importance_keys"] = list(kwargs.get("importance_keys", []))
-
-        def may_delete(checkpoint):
-            kept = find_epochs(self, self.keep_epochs)
-            if keep_recent:
-                kept.append(self.find_checkpoint())
-            return checkpoint.path not in {k.path for k in kept} and (
-                ckpt_predicate is None or ckpt_predicate(checkpoint)
+        self.save_checkpoint(meta, end_of_epoch, name, verbosity)
+        wanted = [{"min_key": key} for key in min_keys]
+        wanted += [{"max_key": key} for key in max_keys]
+        wanted += [{"importance_key": key} for key in importance_keys]
+        wanted += [{}] if keep_recent else []
+        kept = {
+            checkpoint.path
+            for by in wanted
+            for checkpoint in self.find_checkpoints(
+                max_num_checkpoints=num_to_keep, **by
             )
-
-        super().save_and_keep_only(
-            *args, keep_recent=False, ckpt_predicate=may_delete, **kwargs
+        }
+        kept |= {
+            checkpoint.path
+            for checkpoint in self.find_checkpoints(
+                max_num_checkpoints=self.keep_epochs,
+                ckpt_predicate=lambda c: c.meta["end-of-epoch"],
+            )
+        }
+        self.delete_checkpoints(
+            num_to_keep=0,
+            ckpt_predicate=lambda c: (
+                c.path not in kept
+                and (ckpt_predicate is None or ckpt_predicate(c))
+            ),
+            verbosity=verbosity,
         )
 
 
-def find_epochs(checkpointer, count):
+def find_epochs(checkpoints_dir, count):
     """The last checkpoints that were made at the end of an epoch.
+
+    Unlike the stock Checkpointer of some releases, it reads what may come
+    from somebody else without running what is in it.
 
     Arguments
     ---------
-    checkpointer : speechbrain.utils.checkpoints.Checkpointer
+    checkpoints_dir : str or pathlib.Path
+        The save folder of a training run.
     count : int
 
     Returns
     -------
-    checkpoints : list of Checkpoint
+    folders : list of pathlib.Path
         At most count, the newest first.
     """
-    return checkpointer.find_checkpoints(
-        max_num_checkpoints=count,
-        importance_key=lambda c: c.meta["unixtime"],
-        ckpt_predicate=lambda c: c.meta["end-of-epoch"],
-    )
+    ends = []
+    for meta_file in pathlib.Path(checkpoints_dir).glob("CKPT*/CKPT.yaml"):
+        meta = yaml.safe_load(meta_file.read_text(encoding="utf-8"))
+        if meta["end-of-epoch"]:
+            ends.append((meta["unixtime"], meta_file.parent))
+    return [folder for _, folder in sorted(ends, reverse=True)[:count]]
 
 
 def average_epochs(checkpoints_dir, count=5, name="embedding_model"):
@@ -146,16 +178,15 @@ def average_epochs(checkpoints_dir, count=5, name="embedding_model"):
     InputError
         If there is none.
     """
-    folder = pathlib.Path(checkpoints_dir)
-    found = find_epochs(Checkpointer(folder), count) if folder.is_dir() else []
-    if not found:
+    folders = find_epochs(checkpoints_dir, count)
+    if not folders:
         raise InputError(
-            f"{folder} has no checkpoint of a finished epoch: train first, or "
-            "pass the folder of a run as --pretrain_path"
+            f"{checkpoints_dir} has no checkpoint of a finished epoch: train "
+            "first, or pass the folder of a run as --pretrain_path"
         )
-    mean = average_checkpoints(found, name)
+    newest = _load(folders[0] / f"{name}.ckpt")
+    mean = average_state_dicts(_load(f / f"{name}.ckpt") for f in folders)
     # The stock average makes the batch counts of BatchNorm floating point.
-    newest = _load(found[0].paramfiles[name])
     return {key: mean[key].to(newest[key].dtype) for key in newest}
 
 
@@ -208,4 +239,17 @@ class AveragedPretrainer(Pretrainer):
                 state = _load(exported)
             else:
                 state = average_epochs(self.path, self.count, name)
-            module.load_state_dict(state)
+            _fill(module, state, self.path)
+
+
+def _fill(module, state, path):
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    for key, value in module.state_dict().items():
+        if shapes.get(key) != tuple(value.shape):
+            raise InputError(
+                f"{path} is of another encoder: its {key} is "
+                f"{shapes.get(key, 'missing')}, the hparams file's "
+                f"{tuple(value.shape)}; give what was overridden in training "
+                "to the verification, as --training='{key: value}'"
+            )
+    module.load_state_dict(state)

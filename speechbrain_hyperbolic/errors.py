@@ -1,6 +1,8 @@
 """Errors for people: one line that says what to mend."""
 
 import contextlib
+import math
+import numbers
 import sys
 
 
@@ -26,5 +28,27 @@ def exit_on_input_error():
     try:
         yield
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # From a worker of a data loader it comes with the worker's traceback.
+        line = str(error).strip().splitlines()[-1]
+        line = line.removeprefix(f"{InputError.__module__}.InputError: ")
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
+
+
+def is_finite(value):
+    """Whether a value is a finite number.
+
+    Arguments
+    ---------
+    value : Any
+
+    Returns
+    -------
+    finite : bool
+
+    Example
+    -------
+    >>> is_finite(0.2), is_finite("0.2"), is_finite(float("nan"))
+    (True, False, False)
+    """
+    return isinstance(value, numbers.Real) and math.isfinite(value)

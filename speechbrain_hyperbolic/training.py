@@ -1,18 +1,77 @@
-"""The training recipe: data sets and Brain.
+"""The training recipe: preparation, data sets and Brain.
 
 It follows the stock VoxCeleb recipe in what it reads from the hparams file,
 so that one file serves both.
 """
 
+import pathlib
 import random
 
 import speechbrain as sb
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio import audio
+from speechbrain_hyperbolic.dataio.corpus import prepare_corpus
+from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.trials import (
+    fetch_trials,
+    read_trials,
+    trial_speakers,
+)
 from speechbrain_hyperbolic.errors import InputError
 
 logger = get_logger(__name__)
+
+
+def prepare(hparams):
+    """Writes the CSV files; the speakers of the trial list do not train.
+
+    Arguments
+    ---------
+    hparams : dict
+        With ``data_folder``, ``save_folder``, ``verification_file`` and the
+        options of ``prepare_corpus``.
+    """
+    trials = read_trials(
+        fetch_trials(hparams["verification_file"], hparams["save_folder"])
+    )
+    prepare_corpus(
+        hparams["data_folder"],
+        hparams["save_folder"],
+        test_speakers=trial_speakers(trials),
+        split_ratio=hparams["split_ratio"],
+        sample_rate=hparams["sample_rate"],
+        check_audio=hparams["check_audio"],
+        seed=hparams["seed"],
+        skip_prep=hparams["skip_prep"],
+    )
+
+
+def save_labels(label_encoder, hparams):
+    """Writes which output is which speaker, in the order of the centres.
+
+    Arguments
+    ---------
+    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
+    hparams : dict
+        With ``save_folder`` and ``checkpointer``.
+
+    Raises
+    ------
+    InputError
+        If there are checkpoints of a run with other speakers.
+    """
+    path = pathlib.Path(hparams["save_folder"]) / "label_encoder.txt"
+    with atomic_path(path) as temporary:
+        label_encoder.save(temporary)
+        labels = temporary.read_text(encoding="utf-8")
+        if hparams["checkpointer"].list_checkpoints() and (
+            not path.is_file() or path.read_text(encoding="utf-8") != labels
+        ):
+            raise InputError(
+                f"{path.parent} holds a run on other speakers: pass another "
+                "--output_folder"
+            )
 
 
 class SpeakerBrain(sb.Brain):
@@ -79,10 +138,10 @@ class SpeakerBrain(sb.Brain):
         newest = self.checkpointer and self.checkpointer.find_checkpoint()
         super().on_fit_start()
         if newest:
+            counter = self.hparams.epoch_counter
             logger.info(
-                f"Resuming from {newest.path}, in epoch "
-                f"{self.hparams.epoch_counter.current} of "
-                f"{self.hparams.epoch_counter.limit}."
+                f"Resuming from {newest.path}, after epoch {counter.current} "
+                f"of {counter.limit}."
             )
 
     def on_stage_start(self, stage, epoch=None):
@@ -121,7 +180,7 @@ def make_datasets(hparams):
     hparams : dict
         With ``data_folder``, ``train_annotation``, ``valid_annotation``,
         ``sample_rate``, ``sentence_len`` (seconds), ``random_chunk``,
-        ``save_folder`` and ``out_n_neurons``.
+        and ``out_n_neurons``.
 
     Returns
     -------
@@ -173,11 +232,7 @@ def make_datasets(hparams):
 
     datasets = [train, valid]
     sb.dataio.dataset.add_dynamic_item(datasets, label_pipeline)
-    label_encoder.load_or_create(
-        path=f"{hparams['save_folder']}/label_encoder.txt",
-        from_didatasets=[train],
-        output_key="spk_id",
-    )
+    label_encoder.update_from_didataset(train, output_key="spk_id")
     if len(label_encoder) != hparams["out_n_neurons"]:
         raise InputError(
             f"out_n_neurons is {hparams['out_n_neurons']}, but "

@@ -22,6 +22,24 @@ from speechbrain_hyperbolic.metrics import P_TARGETS, evaluate
 logger = get_logger(__name__)
 
 SCORES = ("cosine", "hyperbolic")
+# An encoder's convolutions need some frames: shorter utterances are repeated.
+SHORTEST = 0.1  # seconds
+
+
+def check_score(score):
+    """Checks the name of a score.
+
+    Arguments
+    ---------
+    score : str
+
+    Raises
+    ------
+    InputError
+        If there is no such score.
+    """
+    if score not in SCORES:
+        raise InputError(f"score is {score!r}, expected one of {SCORES}")
 
 
 def locate(trials, data_folder, trial_list):
@@ -123,10 +141,14 @@ def embed(encoder, paths, sample_rate=16000):
     bar = tqdm.tqdm(
         paths.items(), desc="Embedding", unit="utterance", dynamic_ncols=True
     )
-    return {
-        utterance: encoder(audio.load(path, sample_rate))
-        for utterance, path in bar
-    }
+    shortest = int(SHORTEST * sample_rate)
+    embeddings = {}
+    for utterance, path in bar:
+        waveform = audio.load(path, sample_rate)
+        if len(waveform) < shortest:
+            waveform = audio.repeat_to(waveform, shortest)
+        embeddings[utterance] = encoder(waveform)
+    return embeddings
 
 
 def score_trials(trials, embeddings, score="cosine", c=3.0):
@@ -153,8 +175,7 @@ def score_trials(trials, embeddings, score="cosine", c=3.0):
     InputError
         If there is no such score, or an embedding is not finite.
     """
-    if score not in SCORES:
-        raise InputError(f"score is {score!r}, expected one of {SCORES}")
+    check_score(score)
     rows = {utterance: row for row, utterance in enumerate(embeddings)}
     matrix = torch.stack(list(embeddings.values())).double()
     broken = ~matrix.isfinite().all(1)
@@ -207,7 +228,7 @@ def evaluate_trials(trials, scores, speakers=None, replicates=1000):
     sex = {s: row.get("sex") for s, row in (speakers or {}).items()}
     same = np.array(
         [
-            sex.get(a) is not None and sex.get(a) == sex.get(b)
+            bool(sex.get(a)) and sex.get(a) == sex.get(b)
             for a, b in zip(enrol, test, strict=True)
         ]
     )
@@ -301,7 +322,8 @@ def format_results(results):
     Returns
     -------
     table : str
-        Markdown; 95 % intervals by bootstrap over speakers in brackets.
+        Markdown; 95 % intervals by bootstrap over speakers in brackets, of
+        ten speakers or more.
     """
     costs = [f"min_dcf_{p:g}" for p in P_TARGETS]
     header = ["", "trials", "EER %", *(f"minDCF({p:g})" for p in P_TARGETS)]

@@ -1,6 +1,7 @@
 """Checkpoints survive a kill, and their average is the mean."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 
 import pytest
 import torch
+import yaml
 from speechbrain.utils.checkpoints import Checkpointer
 
 from speechbrain_hyperbolic.checkpoints import (
@@ -52,10 +54,51 @@ def test_mid_epoch_checkpoints_do_not_push_epochs_out(tmp_path):
         tmp_path, keep_epochs=2, recoverables={"embedding_model": model}
     )
     save(checkpointer, model, [5, 6])
-    save(checkpointer, model, [7, 8, 9], end_of_epoch=False)
-    ends = [c.meta["ErrorRate"] for c in find_epochs(checkpointer, 5)]
-    assert ends == [4, 3]
-    assert checkpointer.find_checkpoint().meta["ErrorRate"] == 7
+    ends = [c.path for c in checkpointer.find_checkpoints()]
+    for step in range(3):  # as Brain saves within an epoch
+        checkpointer.save_and_keep_only(
+            end_of_epoch=False, num_to_keep=1, meta={"step": step}
+        )
+    assert find_epochs(tmp_path, 5) == ends
+    # Of those within an epoch only the newest is of use.
+    assert len(checkpointer.list_checkpoints()) == 3
+    assert checkpointer.find_checkpoint().meta["step"] == 2
+
+
+def test_meta_of_a_stranger_runs_nothing(tmp_path):
+    """YAML that would run code is refused, on every SpeechBrain release."""
+    folder = tmp_path / "CKPT+evil"
+    folder.mkdir()
+    (folder / "CKPT.yaml").write_text(
+        f"!!python/object/apply:os.mkdir ['{tmp_path / 'ran'}']\n"
+    )
+    with pytest.raises(yaml.YAMLError):
+        average_epochs(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_of_a_stranger_run_nothing(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"0.weight": Evil()}, tmp_path / "embedding_model.ckpt")
+    pretrainer = AveragedPretrainer(
+        tmp_path, loadables={"embedding_model": model_of(0)}
+    )
+    with pytest.raises(pickle.UnpicklingError):
+        pretrainer.load_collected()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_of_another_encoder(tmp_path):
+    state = torch.nn.Sequential(torch.nn.Linear(5, 3)).state_dict()
+    torch.save(state, tmp_path / "embedding_model.ckpt")
+    pretrainer = AveragedPretrainer(
+        tmp_path, loadables={"embedding_model": model_of(0)}
+    )
+    with pytest.raises(InputError, match=r"0.weight is .3, 5.*--training="):
+        pretrainer.load_collected()
 
 
 def test_average(tmp_path):
@@ -64,7 +107,8 @@ def test_average(tmp_path):
         tmp_path, recoverables={"embedding_model": model}
     )
     save(checkpointer, model, [100, 2, 4, 6, 8, 10])
-    save(checkpointer, model, [1000], end_of_epoch=False)
+    model.load_state_dict(model_of(1000).state_dict())
+    checkpointer.save_and_keep_only(end_of_epoch=False)
     state = average_epochs(tmp_path, 5)
     for name, tensor in model.state_dict().items():
         assert state[name].dtype == tensor.dtype

@@ -4,6 +4,7 @@ import mpmath
 import pytest
 import torch
 
+from speechbrain_hyperbolic import geometry
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.geometry import (
     Points,
@@ -101,6 +102,37 @@ def test_c_is_not_a_curvature():
     assert distance.item() == pytest.approx(truth, rel=1e-12)
 
 
+def test_tf32_products(monkeypatch):
+    """Factors rounded as a GPU rounds them give a float32 product still."""
+
+    def rounded(x):
+        bits = x.view(torch.int32)
+        even = (bits >> 13) & 1
+        return ((bits + 0xFFF + even) & -(1 << 13)).view(torch.float32)
+
+    matmul = torch.Tensor.__matmul__
+    monkeypatch.setattr(
+        torch.Tensor, "__matmul__", lambda a, b: matmul(rounded(a), rounded(b))
+    )
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(30, 192, generator=generator)
+    y = torch.randn(40, 192, generator=generator)
+    truth = matmul(x.double(), y.double().T)
+    scale = x.norm(dim=1).outer(y.norm(dim=1))
+    plain = ((x @ y.T - truth).abs() / scale).max()
+    split = ((geometry._split_product(x, y) - truth).abs() / scale).max()
+    assert plain > 2e-5 and split < 1e-6
+
+
+def test_gradient_of_split_products():
+    x = torch.randn(3, 8, requires_grad=True)
+    y = torch.randn(4, 8, requires_grad=True)
+    weight = torch.randn(3, 4)
+    (geometry._split_product(x, y) * weight).sum().backward()
+    torch.testing.assert_close(x.grad, weight @ y)
+    torch.testing.assert_close(y.grad, weight.T @ x)
+
+
 def test_no_radial_gradient_beyond_the_cap():
     vectors = torch.tensor([[3.0, 4.0], [0.1, 0.2]], requires_grad=True)
     other = clip_to_ball(torch.tensor([[0.2, -0.3]]), 3.0)
@@ -109,7 +141,9 @@ def test_no_radial_gradient_beyond_the_cap():
     assert radial[0].abs() < 1e-6 and radial[1].abs() > 1e-2
 
 
-@pytest.mark.parametrize("value", [0.99, 0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "value", [0.99, -1.0, float("nan"), float("inf"), "3", None]
+)
 def test_c_out_of_range(value):
     with pytest.raises(InputError, match="expected a finite number >= 1"):
         check_c(value)

@@ -55,7 +55,6 @@ def command(script, corpus, output, *options, trials=None):
         f"--data_folder={corpus / 'corpus'}",
         f"--verification_file={trials or corpus / 'trials.txt'}",
         f"--output_folder={output}",
-        "--device=cpu",
         *options,
     ]
 
@@ -199,6 +198,14 @@ def test_a_killed_run_resumes_and_says_so(corpus, tmp_path):
         (TRAIN, ["--data_folder=/tmp", "--scale=0"], "scale is 0, expected"),
         (TRAIN, ["--data_folder=/tmp", "--marign=0"], "'marign' not found"),
         (TRAIN, ["--data_folder=/tmp", "--lr=0", "--lr=1"], "duplicate key"),
+        (TRAIN, ["--data_folder=/tmp", "--margin=abc"], "margin is abc, exp"),
+        (
+            VERIFY,
+            ["--data_folder=/tmp", "--training={chanels: 16}"],
+            "chanels.* is no key of ham_ecapa.yaml",
+        ),
+        (VERIFY, ["--data_folder=/tmp", "--score=plda"], "score is 'plda'"),
+        (VERIFY, ["--data_folder=/tmp", "--clip_c=0"], "c is 0, expected"),
         (
             TRAIN,
             ["--data_folder=/tmp", "--epochs_to_average=0"],
@@ -207,7 +214,7 @@ def test_a_killed_run_resumes_and_says_so(corpus, tmp_path):
     ],
 )
 def test_bad_options(script, options, message, monkeypatch, capsys, tmp_path):
-    """One line on stderr, exit code 2, and nothing made."""
+    """One line on stderr and exit code 2."""
     hparams = "ham_ecapa" if script == TRAIN else "verification_ham_ecapa"
     path = VOXCELEB / "hparams" / f"{hparams}.yaml"
     monkeypatch.chdir(tmp_path)
@@ -218,6 +225,32 @@ def test_bad_options(script, options, message, monkeypatch, capsys, tmp_path):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert re.search(message, line)
+
+
+def test_a_run_with_other_settings_is_not_gone_on_with(trained, corpus):
+    """Nothing is trained or exported under another loss."""
+    output, _ = trained
+    model = output / "model" / "embedding_model.ckpt"
+    before = model.stat().st_mtime_ns
+    code, printed = run(
+        sys.executable,
+        OWN_CORPUS / "run.py",
+        f"--data_folder={corpus / 'corpus'}",
+        f"--output_folder={output}",
+        "--number_of_epochs=12",
+        "--margin=0.9",
+        *TINY,
+    )
+    assert code == 2
+    assert "holds a run with margin 0.2, and now it is 0.9" in printed
+    assert model.stat().st_mtime_ns == before
+
+
+def test_a_folder_that_speechbrain_cannot_take(tmp_path):
+    code, printed = run(
+        sys.executable, OWN_CORPUS / "run.py", f"--data_folder={tmp_path}/a=b"
+    )
+    assert code == 2 and "has a '=' in its name" in printed
 
 
 def test_wrong_number_of_speakers(corpus, tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from speechbrain.lobes.features import Fbank
+from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.processing.features import InputNormalization
 
 from speechbrain_hyperbolic.dataio.trials import Trial
@@ -127,6 +128,24 @@ def test_results(tmp_path, trials):
     assert read_results(tmp_path / "r.json") == results
     table = format_results(results)
     assert "| all trials      | 9 + 27 | 25.00 |" in table
+
+
+def test_an_empty_sex_is_unknown(trials):
+    scores = np.arange(len(trials), dtype=float)
+    sexes = {speaker: {"sex": ""} for speaker in "abc"}
+    assert list(evaluate_trials(trials, scores, sexes, 10)) == ["all trials"]
+
+
+def test_shortest_utterances_are_repeated(tmp_path):
+    """10 ms is less than the convolutions of an ECAPA need."""
+    add(tmp_path, "a/1.wav", seconds=0.01)
+    encoder = Encoder(
+        Fbank(n_mels=80),
+        InputNormalization(norm_type="sentence", std_norm=False),
+        ECAPA_TDNN(80, channels=[16, 16, 16, 16, 48], lin_neurons=8),
+    )
+    embedding = embed(encoder, {"a/1": tmp_path / "a/1.wav"})["a/1"]
+    assert embedding.shape == (8,) and embedding.isfinite().all()
 
 
 def test_embedding_does_not_depend_on_the_list(tmp_path):

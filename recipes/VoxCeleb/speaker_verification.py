@@ -11,12 +11,14 @@ import sys
 
 import numpy as np
 import speechbrain as sb
+from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic import verification
 from speechbrain_hyperbolic.dataio.corpus import read_speakers
 from speechbrain_hyperbolic.dataio.trials import fetch_trials, read_trials
 from speechbrain_hyperbolic.errors import exit_on_input_error
+from speechbrain_hyperbolic.geometry import check_c
 from speechbrain_hyperbolic.hparams import load_hparams
 from speechbrain_hyperbolic.plots import plot_det
 
@@ -30,6 +32,8 @@ def main():
     output_folder = hparams["output_folder"]
     data_folder = hparams["data_folder"]
     speakers = read_speakers(data_folder)
+    verification.check_score(hparams["score"])
+    check_c(hparams["clip_c"])
     sb.create_experiment_directory(output_folder, hparams_file, overrides)
 
     trial_list = fetch_trials(
@@ -44,9 +48,9 @@ def main():
         hparams["compute_features"],
         hparams["mean_var_norm"],
         hparams["embedding_model"],
-        run_opts.get("device", "cpu"),
+        run_opts["device"] or infer_device(),
     )
-    embeddings = verification.embed(encoder, paths)
+    embeddings = verification.embed(encoder, paths, hparams["sample_rate"])
     scores = verification.score_trials(
         trials, embeddings, hparams["score"], hparams["clip_c"]
     )

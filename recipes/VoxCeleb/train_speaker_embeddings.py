@@ -16,35 +16,29 @@ import torch
 from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_hyperbolic.dataio.corpus import data_folders, prepare_corpus
-from speechbrain_hyperbolic.dataio.trials import (
-    fetch_trials,
-    read_trials,
-    trial_speakers,
-)
+from speechbrain_hyperbolic.dataio.corpus import data_folders
 from speechbrain_hyperbolic.errors import exit_on_input_error
 from speechbrain_hyperbolic.export import export_model
-from speechbrain_hyperbolic.hparams import load_hparams
-from speechbrain_hyperbolic.training import SpeakerBrain, make_datasets
+from speechbrain_hyperbolic.hparams import check_same_run, load_hparams
+from speechbrain_hyperbolic.training import (
+    SpeakerBrain,
+    make_datasets,
+    prepare,
+    save_labels,
+)
 
 logger = get_logger(__name__)
 
 
-def prepare(hparams):
-    """Writes the CSV files; the speakers of the trial list do not train."""
-    trials = read_trials(
-        fetch_trials(hparams["verification_file"], hparams["save_folder"])
-    )
-    prepare_corpus(
-        hparams["data_folder"],
-        hparams["save_folder"],
-        test_speakers=trial_speakers(trials),
-        split_ratio=hparams["split_ratio"],
-        sample_rate=hparams["sample_rate"],
-        check_audio=hparams["check_audio"],
-        seed=hparams["seed"],
-        skip_prep=hparams["skip_prep"],
-    )
+# What does not change what is learnt may differ when a run goes on.
+MAY_CHANGE = (
+    "number_of_epochs",
+    "num_workers",
+    "skip_prep",
+    "check_audio",
+    "ckpt_interval_minutes",
+    "epochs_to_average",
+)
 
 
 def main():
@@ -54,13 +48,15 @@ def main():
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
     sb.utils.distributed.ddp_init_group(run_opts)
     hparams = load_hparams(hparams_file, overrides)
+    output_folder = hparams["output_folder"]
     data_folders(hparams["data_folder"])
-    sb.create_experiment_directory(
-        hparams["output_folder"], hparams_file, overrides
-    )
+    if hparams["checkpointer"].list_checkpoints():
+        check_same_run(hparams_file, overrides, output_folder, MAY_CHANGE)
+    sb.create_experiment_directory(output_folder, hparams_file, overrides)
 
     run_on_main(prepare, args=[hparams])
-    train_data, valid_data, _ = make_datasets(hparams)
+    train_data, valid_data, label_encoder = make_datasets(hparams)
+    run_on_main(save_labels, args=[label_encoder, hparams])
     run_on_main(hparams["prepare_noise_data"])
     run_on_main(hparams["prepare_rir_data"])
 
@@ -80,10 +76,7 @@ def main():
     )
     if if_main_process() and not brain.debug:
         folder = export_model(
-            hparams_file,
-            overrides,
-            hparams,
-            f"{hparams['output_folder']}/model",
+            hparams_file, overrides, hparams, f"{output_folder}/model"
         )
         logger.info(f"The trained model is in {folder}.")
 

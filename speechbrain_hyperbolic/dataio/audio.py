@@ -17,7 +17,8 @@ import torchaudio
 
 from speechbrain_hyperbolic.errors import InputError
 
-EXTENSIONS = (".wav", ".flac", ".ogg", ".m4a")
+_EXTENSIONS = (".wav", ".flac", ".ogg", ".m4a")
+EXTENSIONS = _EXTENSIONS + tuple(e.upper() for e in _EXTENSIONS)
 _BY_AV = (".m4a", ".mp4", ".aac")
 # The header of an AAC file is exact to two of its frames.
 _AAC_SLACK = 2048
@@ -32,10 +33,12 @@ class AudioInfo(NamedTuple):
         In Hz.
     frames : int
         Number of samples per channel.
+    channels : int
     """
 
     sample_rate: int
     frames: int
+    channels: int
 
 
 def info(path):
@@ -60,17 +63,19 @@ def info(path):
             with av.open(str(path)) as container:
                 stream = container.streams.audio[0]
                 seconds = stream.duration * stream.time_base
-                found = AudioInfo(stream.rate, round(seconds * stream.rate))
+                found = AudioInfo(
+                    stream.rate, round(seconds * stream.rate), stream.channels
+                )
         else:
             header = soundfile.info(str(path))
-            found = AudioInfo(header.samplerate, header.frames)
+            found = AudioInfo(header.samplerate, header.frames, header.channels)
     if found.frames <= 0:
         raise InputError(f"{path} has no samples: replace or remove the file")
     return found
 
 
-def load(path, sample_rate=16000, start=0, stop=None):
-    """Reads audio, mixed down to one channel and resampled.
+def load(path, sample_rate=16000, start=0, stop=None, channel=None):
+    """Reads audio, as one channel and resampled.
 
     Arguments
     ---------
@@ -81,6 +86,8 @@ def load(path, sample_rate=16000, start=0, stop=None):
         First sample, counted at the rate wanted.
     stop : int
         The sample after the last, counted likewise; None: to the end.
+    channel : int
+        The channel to take; None: their mean.
 
     Returns
     -------
@@ -124,7 +131,8 @@ def load(path, sample_rate=16000, start=0, stop=None):
         )
     if start == 0 and stop is None:
         _check_whole(path, len(samples), expected)
-    waveform = torch.from_numpy(samples).mean(1)
+    waveform = torch.from_numpy(samples)
+    waveform = waveform.mean(1) if channel is None else waveform[:, channel]
     if not waveform.isfinite().all():
         raise InputError(
             f"{path} holds NaN or infinite samples: replace or remove the file"

@@ -9,7 +9,7 @@ A ``speakers.csv`` in it is optional: ``spk_id`` and any of ``sex``, ``split``
 import concurrent.futures
 import csv
 import functools
-import json
+import hashlib
 import os
 import pathlib
 import random
@@ -19,7 +19,7 @@ import tqdm
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio import audio
-from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.files import Stamp, atomic_path
 from speechbrain_hyperbolic.errors import InputError
 
 logger = get_logger(__name__)
@@ -147,13 +147,16 @@ def find_audio(data_folder, utterances):
     return paths
 
 
-def list_audio(data_folder):
+def list_audio(data_folder, outputs=None):
     """Finds the utterances of a corpus.
 
     Arguments
     ---------
     data_folder : str or pathlib.Path
         One folder, or several separated by commas.
+    outputs : str or pathlib.Path
+        A folder of results. Where it's below the corpus, the folder of the
+        corpus that it is in is no speaker.
 
     Returns
     -------
@@ -163,19 +166,29 @@ def list_audio(data_folder):
     Raises
     ------
     InputError
-        If there is no audio, or two files have one id.
+        If there is no audio, two files have one id, or an id has a space,
+        which a trial list can't hold.
     """
+    outputs = pathlib.Path(outputs).resolve() if outputs else None
     paths = {}
     for root in audio_roots(data_folder):
-        for parent, _, names in os.walk(root, followlinks=True):
+        for parent, folders, names in os.walk(root, followlinks=True):
             if pathlib.Path(parent) == root:
+                if outputs and outputs.is_relative_to(root.resolve()):
+                    own = outputs.relative_to(root.resolve()).parts[:1]
+                    folders[:] = [f for f in folders if f not in own]
                 continue  # a file here has no speaker
             for name in names:
                 stem, extension = os.path.splitext(name)
-                if extension.lower() not in audio.EXTENSIONS:
+                if extension not in audio.EXTENSIONS:
                     continue
                 path = pathlib.Path(parent, name)
                 utterance = path.with_name(stem).relative_to(root).as_posix()
+                if len(utterance.split()) != 1:
+                    raise InputError(
+                        f"{path} has a space in its name, which separates "
+                        "the fields of a trial list: rename it"
+                    )
                 if utterance in paths:
                     raise InputError(
                         f"{paths[utterance]} and {path} are both utterance "
@@ -206,22 +219,60 @@ def read_speakers(data_folder):
     Raises
     ------
     InputError
-        If the file has no column ``spk_id``.
+        If the file has no column ``spk_id`` or is not UTF-8.
     """
     speakers = {}
     for folder in data_folders(data_folder):
         path = folder / "speakers.csv"
         if not path.is_file():
             continue
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if "spk_id" not in (reader.fieldnames or []):
-                raise InputError(f"{path} has no column spk_id in its header")
-            speakers.update((row["spk_id"], row) for row in reader)
+        try:
+            # -sig: spreadsheets write a byte order mark
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path} is not UTF-8 ({error.reason} at byte "
+                f"{error.start}): save it as UTF-8"
+            ) from error
+        reader = csv.DictReader(text.splitlines())
+        if "spk_id" not in (reader.fieldnames or []):
+            raise InputError(f"{path} has no column spk_id in its header")
+        speakers.update((row["spk_id"], row) for row in reader)
     return speakers
 
 
-def training_audio(data_folder, test_speakers):
+def read_splits(data_folder):
+    """The column ``split`` of ``speakers.csv``.
+
+    Arguments
+    ---------
+    data_folder : str or pathlib.Path
+        One folder, or several separated by commas.
+
+    Returns
+    -------
+    splits : dict
+        Speaker -> "train" or "test", of the speakers that have one.
+
+    Raises
+    ------
+    InputError
+        If there is another value.
+    """
+    splits = {}
+    for speaker, row in read_speakers(data_folder).items():
+        split = (row.get("split") or "").strip().lower()
+        if split not in ("", "train", "test"):
+            raise InputError(
+                f"speakers.csv of {data_folder}: the split of {speaker} is "
+                f"{row['split']!r}, expected train or test"
+            )
+        if split:
+            splits[speaker] = split
+    return splits
+
+
+def training_audio(data_folder, test_speakers, outputs=None):
     """The utterances that may train.
 
     Arguments
@@ -229,22 +280,22 @@ def training_audio(data_folder, test_speakers):
     data_folder : str or pathlib.Path
         One folder, or several separated by commas.
     test_speakers : iterable of str
-        Kept out, as is who has another split than "train" in
-        ``speakers.csv``.
+        Kept out, as is who has the split "test" in ``speakers.csv``.
+    outputs : str or pathlib.Path
+        See ``list_audio``.
 
     Returns
     -------
     paths : dict
         Utterance id -> path.
     """
-    split = {s: r.get("split") for s, r in read_speakers(data_folder).items()}
     held_out = set(test_speakers)
-    held_out |= {s for s in split if split[s] and split[s] != "train"}
-    paths = list_audio(data_folder)
+    held_out |= {s for s, v in read_splits(data_folder).items() if v == "test"}
+    paths = list_audio(data_folder, outputs)
     return {u: p for u, p in paths.items() if speaker_of(u) not in held_out}
 
 
-def read_utterances(paths, sample_rate, check_audio="header"):
+def read_utterances(paths, sample_rate=16000, check_audio="header"):
     """Measures audio files, many at a time.
 
     Arguments
@@ -328,8 +379,8 @@ def prepare_corpus(
     """Writes train.csv and dev.csv, in the columns of the stock recipe.
 
     Files that can't be used are left out, warned of by name, and listed with
-    the reason in ``skipped.txt``. A finished preparation with the same
-    arguments is not repeated.
+    the reason in ``skipped.txt``. A finished preparation of the same files
+    is not repeated.
 
     Arguments
     ---------
@@ -354,27 +405,42 @@ def prepare_corpus(
     Raises
     ------
     InputError
-        If no training utterance is left.
+        If no training utterance is left, split_ratio is not two shares, or
+        there is nothing to skip to.
     """
     save_folder = pathlib.Path(save_folder)
     if skip_prep:
+        for name in ("train.csv", "dev.csv"):
+            if not (save_folder / name).is_file():
+                raise InputError(
+                    f"skip_prep is set, but {save_folder / name} is missing: "
+                    "pass --skip_prep=False"
+                )
         return
-    options = {
-        "data_folder": str(data_folder),
-        "test_speakers": sorted(test_speakers),
-        "split_ratio": list(split_ratio),
-        "sample_rate": sample_rate,
-        "check_audio": check_audio,
-        "seed": seed,
-    }
-    stamp = save_folder / "prepare.json"
-    if stamp.is_file() and stamp.read_text() == json.dumps(options):
-        logger.info(f"Prepared before: delete {stamp} to prepare again.")
+    if len(split_ratio) != 2 or min(split_ratio) <= 0:
+        raise InputError(
+            f"split_ratio is {split_ratio}, expected two shares above 0, of "
+            "train and dev, e.g. [90, 10]"
+        )
+    paths = training_audio(data_folder, test_speakers, save_folder)
+    names = "\n".join(map(str, paths.values()))
+    stamp = Stamp(
+        save_folder / "prepare.json",
+        {
+            "files": hashlib.sha256(names.encode()).hexdigest(),
+            "split_ratio": list(split_ratio),
+            "sample_rate": sample_rate,
+            "check_audio": check_audio,
+            "seed": seed,
+        },
+    )
+    if stamp.is_there():
+        logger.info(f"Prepared before: delete {stamp.path} to prepare again.")
         return
 
-    paths = training_audio(data_folder, test_speakers)
+    stamp.remove()
     utterances, problems = read_utterances(paths, sample_rate, check_audio)
-    _report_problems(problems, save_folder / "skipped.txt")
+    report_problems(problems, save_folder / "skipped.txt")
     if not utterances:
         raise InputError(
             f"data_folder {data_folder} leaves no training utterance: "
@@ -384,8 +450,7 @@ def prepare_corpus(
     train, dev = split_utterances(utterances, split_ratio, seed)
     write_csv(train, save_folder / "train.csv")
     write_csv(dev, save_folder / "dev.csv")
-    with atomic_path(stamp) as temporary:
-        temporary.write_text(json.dumps(options))
+    stamp.write()
     logger.info(
         f"{len(train)} train and {len(dev)} dev utterances of "
         f"{len({u.spk_id for u in train})} speakers; the "
@@ -393,7 +458,21 @@ def prepare_corpus(
     )
 
 
-def _report_problems(problems, path, shown=10):
+def report_problems(problems, path, shown=10):
+    """Warns of files that can't be used, and lists them in a file.
+
+    Arguments
+    ---------
+    problems : dict
+        Utterance id -> one line, of ``read_utterances``.
+    path : str or pathlib.Path
+        Written where there are any.
+    shown : int
+        How many are warned of by name.
+    """
+    if not problems:
+        pathlib.Path(path).unlink(missing_ok=True)
+        return
     for line in list(problems.values())[:shown]:
         logger.warning(f"left out: {line}")
     if len(problems) > shown:

@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import contextlib
+import json
 import os
 import pathlib
 import tempfile
@@ -44,3 +45,40 @@ def atomic_path(path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class Stamp:
+    """A file that says with which arguments something was made.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+    arguments : dict
+        Of what JSON can hold.
+
+    Example
+    -------
+    >>> stamp = Stamp(getfixture("tmpdir") / "stamp.json", {"seed": 1})
+    >>> stamp.is_there()
+    False
+    >>> stamp.write()
+    >>> stamp.is_there()
+    True
+    """
+
+    def __init__(self, path, arguments):
+        self.path = pathlib.Path(path)
+        self.text = json.dumps(arguments)
+
+    def is_there(self):
+        """Whether it was made with just these arguments."""
+        return self.path.is_file() and self.path.read_text() == self.text
+
+    def remove(self):
+        """To be called before the making starts."""
+        self.path.unlink(missing_ok=True)
+
+    def write(self):
+        """To be called when all is made."""
+        with atomic_path(self.path) as temporary:
+            temporary.write_text(self.text)

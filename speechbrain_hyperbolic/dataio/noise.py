@@ -6,27 +6,31 @@ where there is neither, a generator.
 """
 
 import csv
+import hashlib
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import soundfile
-from speechbrain.augment.preparation import prepare_dataset_from_URL
+import tqdm
+from speechbrain.utils.data_utils import download_file
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio import audio
-from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.files import Stamp, atomic_path
 from speechbrain_hyperbolic.errors import InputError
 
 logger = get_logger(__name__)
 
 RATE = 16000
 GENERATED = 40  # files of a kind
+PIECE = 10  # seconds of a long file that one row holds
 # The columns that speechbrain.augment.preparation writes.
 COLUMNS = ["ID", "duration", "wav", "wav_format", "wav_opts"]
 
 
-def prepare_noise(source, url, download_folder, noise_csv, music_csv):
+def prepare_noise(source, url, work_folder, noise_csv, music_csv):
     """Writes the CSV files of noise and of music.
 
     Arguments
@@ -37,22 +41,23 @@ def prepare_noise(source, url, download_folder, noise_csv, music_csv):
         ``url``; generated where that fails, with a warning), or "generate".
     url : str
         Archive of noise, as in the stock recipe.
-    download_folder : str or pathlib.Path
-        Where the archive goes; generated files go beside the CSV files.
+    work_folder : str or pathlib.Path
+        Where the archive is unpacked, and copies go of files that are not
+        mono, not at 16 kHz, or long: the stock AddNoise reads whole files.
     noise_csv : str or pathlib.Path
-        File to write. One that is there is kept.
+        File to write; one that was made from the same source is kept.
     music_csv : str or pathlib.Path
         Likewise.
     """
     _prepare(
         source,
         url,
-        download_folder,
+        work_folder,
         {noise_csv: (("noise",), _noise), music_csv: (("music",), _music)},
     )
 
 
-def prepare_rirs(source, url, download_folder, rir_csv):
+def prepare_rirs(source, url, work_folder, rir_csv):
     """Writes the CSV file of room impulse responses.
 
     Arguments
@@ -62,54 +67,55 @@ def prepare_rirs(source, url, download_folder, rir_csv):
         everything. Or "download" or "generate", as in ``prepare_noise``.
     url : str
         Archive of room responses, as in the stock recipe.
-    download_folder : str or pathlib.Path
-        Where the archive goes.
+    work_folder : str or pathlib.Path
+        As in ``prepare_noise``.
     rir_csv : str or pathlib.Path
-        File to write. One that is there is kept.
+        File to write; one that was made from the same source is kept.
     """
-    _prepare(
-        source, url, download_folder, {rir_csv: (("simulated_rirs",), _rir)}
-    )
+    _prepare(source, url, work_folder, {rir_csv: (("simulated_rirs",), _rir)})
 
 
-def _prepare(source, url, download_folder, wanted):
-    wanted = {
-        pathlib.Path(path): how
-        for path, how in wanted.items()
-        if not os.path.isfile(path)
-    }
-    if not wanted:
-        return
-    if source == "download":
-        source = _download(url, download_folder, next(iter(wanted)))
+def _prepare(source, url, work_folder, wanted):
     for path, (subfolders, generate) in wanted.items():
-        if source == "generate":
-            kind = path.stem
-            logger.info(f"Generating {GENERATED} files of synthetic {kind}.")
-            folder = path.parent / "generated" / kind
+        path = pathlib.Path(path)
+        stamp = Stamp(path.with_suffix(".json"), [str(source), url])
+        if path.is_file() and stamp.is_there():
+            continue
+        stamp.remove()
+        folder = source
+        if source == "download":
+            folder = _download(url, pathlib.Path(work_folder) / "archive")
+        if folder == "generate":
+            logger.info(
+                f"Generating {GENERATED} files of synthetic {path.stem}."
+            )
+            folder = path.parent / "generated" / path.stem
             _generate(generate, folder)
-            write_noise_csv(folder, path)
-        else:
-            write_noise_csv(source, path, subfolders)
+        write_noise_csv(folder, path, work_folder, subfolders)
+        stamp.write()
 
 
-def _download(url, folder, csv_path):
+def _download(url, folder):
     """The folder, or "generate" where the archive can't be had."""
+    if folder.is_dir():
+        return folder
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # what an interruption left
     try:
-        prepare_dataset_from_URL(
-            url, str(folder), "wav", f"{csv_path}.download"
-        )
-    except OSError as error:
+        download_file(url, str(partial / "archive.zip"), unpack=True)
+    except (OSError, shutil.ReadError) as error:
         logger.warning(
             f"can't download {url} ({error}): augmenting with generated "
             "sounds instead; pass the path of a folder you have, e.g. MUSAN or "
             "RIRS_NOISES, as --noise_source or --rir_source"
         )
         return "generate"
+    (partial / "archive.zip").unlink()
+    os.replace(partial, folder)
     return folder
 
 
-def write_noise_csv(folder, path, subfolders=()):
+def write_noise_csv(folder, path, work_folder, subfolders=()):
     """Lists the wav files of a folder for the stock AddNoise and AddReverb.
 
     Arguments
@@ -117,6 +123,8 @@ def write_noise_csv(folder, path, subfolders=()):
     folder : str or pathlib.Path
     path : str or pathlib.Path
         The CSV file to write.
+    work_folder : str or pathlib.Path
+        For copies of files that are not mono, not at 16 kHz, or long.
     subfolders : sequence of str
         Where one of them is in the folder, only that one is listed.
 
@@ -135,16 +143,39 @@ def write_noise_csv(folder, path, subfolders=()):
             f"{chosen} holds no wav files for augmentation: pass a folder, "
             "'download' or 'generate' as --noise_source or --rir_source"
         )
+    copies = pathlib.Path(work_folder) / "copies"
+    bar = tqdm.tqdm(files, desc=f"Listing {chosen.name}", dynamic_ncols=True)
     with atomic_path(path) as temporary:
         with open(temporary, "w", newline="", encoding="utf-8") as out:
             writer = csv.writer(out)
             writer.writerow(COLUMNS)
-            for number, file in enumerate(files):
-                header = audio.info(file)
-                seconds = header.frames / header.sample_rate
-                writer.writerow(
-                    [f"{file.stem}_{number}", seconds, file, "wav", ""]
-                )
+            for number, file in enumerate(bar):
+                for piece in _pieces(file, copies):
+                    seconds = soundfile.info(str(piece)).duration
+                    name = f"{piece.stem}_{number}"
+                    writer.writerow([name, seconds, piece, "wav", ""])
+
+
+def _pieces(file, copies):
+    """The file itself, or its copies: mono, at 16 kHz, of PIECE seconds."""
+    header = audio.info(file)
+    seconds = header.frames / header.sample_rate
+    if (header.channels, header.sample_rate) == (1, RATE) and (
+        seconds <= 2 * PIECE
+    ):
+        return [file]
+    key = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]
+    count = max(1, int(seconds // PIECE))
+    pieces = [copies / f"{file.stem}_{key}_{n}.wav" for n in range(count)]
+    if not all(piece.is_file() for piece in pieces):
+        # The first channel: a mean over microphones would smear a room.
+        waveform = audio.load(file, RATE, channel=0)
+        for number, piece in enumerate(pieces):
+            start = number * PIECE * RATE
+            samples = waveform[start : start + PIECE * RATE]
+            with atomic_path(piece) as temporary:
+                soundfile.write(temporary, samples.numpy(), RATE)
+    return pieces
 
 
 def _generate(generate, folder):
@@ -165,20 +196,17 @@ def _noise(generator, seconds=6):
 
 def _music(generator, seconds=6):
     """Decaying chords of harmonic tones."""
-    samples = np.zeros(seconds * RATE)
-    time = np.arange(len(samples)) / RATE
-    for onset in np.arange(0, seconds, generator.uniform(0.2, 0.6)):
-        after = np.maximum(time - onset, 0)
-        envelope = (time >= onset) * np.exp(-3 * after)
-        for _ in range(3):
-            pitch = 110 * 2 ** (generator.integers(0, 36) / 12)
-            for harmonic in range(1, 5):
-                samples += (
-                    envelope
-                    * np.sin(2 * np.pi * harmonic * pitch * after)
-                    / harmonic
-                )
-    return samples
+    time = np.arange(RATE) / RATE
+    decay = np.exp(-4 * time)
+    harmonics = np.arange(1, 5)[:, None]
+    samples = np.zeros((seconds + 1) * RATE)
+    gap = generator.uniform(0.2, 0.6)
+    for onset in range(0, seconds * RATE, round(gap * RATE)):
+        for semitone in generator.integers(0, 36, size=3):
+            phase = 2 * np.pi * 110 * 2 ** (semitone / 12) * harmonics * time
+            tone = decay * (np.sin(phase) / harmonics).sum(0)
+            samples[onset : onset + RATE] += tone
+    return samples[: seconds * RATE]
 
 
 def _rir(generator):

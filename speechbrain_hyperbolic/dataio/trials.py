@@ -17,7 +17,9 @@ from typing import NamedTuple
 from speechbrain_hyperbolic.dataio.audio import EXTENSIONS
 from speechbrain_hyperbolic.dataio.corpus import (
     list_audio,
-    read_speakers,
+    read_splits,
+    read_utterances,
+    report_problems,
     speaker_of,
 )
 from speechbrain_hyperbolic.dataio.files import atomic_path
@@ -56,7 +58,8 @@ def read_trials(path):
     Raises
     ------
     InputError
-        For a missing or empty file, or a malformed line (with its number).
+        For a missing or empty file, a malformed line, or a path that leaves
+        the corpus (with the line's number).
 
     Example
     -------
@@ -79,6 +82,12 @@ def read_trials(path):
                 f"{path}, line {number}: {line[:80]!r} is not a trial, "
                 "expected 'label enrol test' with label 0 or 1"
             )
+        for name in fields[1:]:
+            if name.startswith("/") or ".." in name.split("/"):
+                raise InputError(
+                    f"{path}, line {number}: {name} leaves the corpus, "
+                    "expected a path below it: speaker/[session/]utterance"
+                )
         trials.append(Trial(int(fields[0]), *map(_utterance_id, fields[1:])))
     if not trials:
         raise InputError(f"{path} has no trials: expected 'label enrol test'")
@@ -234,9 +243,7 @@ def choose_test_speakers(data_folder, speakers, test_share=0.2, seed=0):
     -------
     speakers : set of str
     """
-    split = {
-        s: row.get("split") for s, row in read_speakers(data_folder).items()
-    }
+    split = read_splits(data_folder)
     if any(split.values()):
         return {s for s in speakers if split.get(s) == "test"}
     speakers = sorted(speakers)
@@ -249,7 +256,7 @@ def choose_test_speakers(data_folder, speakers, test_share=0.2, seed=0):
     return set(random.Random(seed).sample(speakers, count))
 
 
-def make_trial_list(data_folder, path, seed=0, **options):
+def make_trial_list(data_folder, path, check_audio="header", seed=0, **options):
     """Writes a balanced trial list for a corpus that has none.
 
     Arguments
@@ -257,7 +264,10 @@ def make_trial_list(data_folder, path, seed=0, **options):
     data_folder : str or pathlib.Path
         ``speaker/[session/]utterance.{wav,flac,ogg,m4a}``.
     path : str or pathlib.Path
-        The list to write.
+        The list to write. What is below its folder is no part of the corpus.
+    check_audio : str
+        See ``read_utterances``; files that can't be used get no trials, and
+        are warned of by name.
     seed : int
     **options : dict
         For ``make_trials``.
@@ -266,15 +276,14 @@ def make_trial_list(data_folder, path, seed=0, **options):
     -------
     trials : list of Trial
     """
-    utterances = list_audio(data_folder)
+    paths = list_audio(data_folder, outputs=pathlib.Path(path).parent)
     speakers = choose_test_speakers(
-        data_folder, {speaker_of(u) for u in utterances}, seed=seed
+        data_folder, {speaker_of(u) for u in paths}, seed=seed
     )
-    trials = make_trials(
-        (u for u in utterances if speaker_of(u) in speakers),
-        seed=seed,
-        **options,
-    )
+    paths = {u: p for u, p in paths.items() if speaker_of(u) in speakers}
+    utterances, problems = read_utterances(paths, check_audio=check_audio)
+    report_problems(problems, f"{path}.skipped")
+    trials = make_trials((u.id for u in utterances), seed=seed, **options)
     write_trials(trials, path)
     return trials
 
@@ -293,6 +302,7 @@ def main():
     parser.add_argument("data_folder")
     parser.add_argument("path", help="the trial list to write")
     parser.add_argument("--pairs_per_speaker", type=int, default=100)
+    parser.add_argument("--check_audio", default="header")
     parser.add_argument("--seed", type=int, default=0)
     options = vars(parser.parse_args())
     path = options["path"]
@@ -300,7 +310,8 @@ def main():
         trials = make_trial_list(**options)
     except InputError as error:
         parser.error(str(error))
-    print(f"{path}: {len(trials)} trials, half of them target trials")
+    targets = sum(trial.label for trial in trials)
+    print(f"{path}: {targets} target, {len(trials) - targets} impostor trials")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
 """Loss functions on the outputs of a classifier head."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, is_finite
 
 
 class AdditiveMarginSoftmax(torch.nn.Module):
@@ -41,12 +39,12 @@ class AdditiveMarginSoftmax(torch.nn.Module):
 
     def __init__(self, margin=0.2, scale=30.0):
         super().__init__()
-        if not (math.isfinite(margin) and margin >= 0):
+        if not (is_finite(margin) and margin >= 0):
             raise InputError(
                 f"margin is {margin}, expected a finite number >= 0; "
                 "published: 0.2 (HAM-Softmax), 0 (H-Softmax)"
             )
-        if not (math.isfinite(scale) and scale > 0):
+        if not (is_finite(scale) and scale > 0):
             raise InputError(
                 f"scale is {scale}, expected a finite number > 0; published: 30"
             )

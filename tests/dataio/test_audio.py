@@ -17,7 +17,7 @@ def tone(seconds=1.0, rate=16000, frequency=440.0):
 
 def write(path, samples, rate):
     """Any format; m4a (AAC) by PyAV, as VoxCeleb2 is released."""
-    if path.suffix != ".m4a":
+    if path.suffix.lower() != ".m4a":
         soundfile.write(path, samples, rate)
         return path
     with av.open(str(path), "w") as container:
@@ -31,7 +31,10 @@ def write(path, samples, rate):
     return path
 
 
-@pytest.mark.parametrize("extension", audio.EXTENSIONS)
+EXTENSIONS = [".wav", ".flac", ".ogg", ".m4a"]
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
 def test_every_format_gives_the_signal(tmp_path, extension):
     path = write(tmp_path / f"a{extension}", tone(2.0), 16000)
     header = audio.info(path)
@@ -103,7 +106,7 @@ def test_repeat_to_is_a_wrap():
 
 
 @pytest.mark.parametrize("reader", [audio.info, audio.load])
-@pytest.mark.parametrize("extension", audio.EXTENSIONS)
+@pytest.mark.parametrize("extension", EXTENSIONS)
 def test_what_is_not_audio_is_named(tmp_path, reader, extension):
     missing = tmp_path / f"missing{extension}"
     empty = tmp_path / f"empty{extension}"

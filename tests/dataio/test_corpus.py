@@ -7,9 +7,11 @@ import pytest
 import soundfile
 
 from speechbrain_hyperbolic.dataio.corpus import (
+    find_audio,
     list_audio,
     prepare_corpus,
     read_speakers,
+    read_splits,
     read_utterances,
 )
 from speechbrain_hyperbolic.errors import InputError
@@ -59,6 +61,41 @@ def test_speakers_csv_without_its_key(tmp_path):
     (tmp_path / "speakers.csv").write_text("name,sex\na,f\n")
     with pytest.raises(InputError, match="no column spk_id"):
         read_speakers(tmp_path)
+
+
+def test_spreadsheets_write_speakers_csv(tmp_path):
+    """A byte order mark, capitals and spaces are forgiven."""
+    text = "spk_id,split\na,Train\nb, TEST\nc,\n"
+    (tmp_path / "speakers.csv").write_text(text, encoding="utf-8-sig")
+    assert read_splits(tmp_path) == {"a": "train", "b": "test"}
+
+
+def test_speakers_csv_of_another_encoding_or_split(tmp_path):
+    path = tmp_path / "speakers.csv"
+    path.write_bytes("spk_id,name\na,Zo\u00eb\n".encode("latin-1"))
+    with pytest.raises(InputError, match="is not UTF-8"):
+        read_speakers(tmp_path)
+    path.write_text("spk_id,split\na,dev\n")
+    with pytest.raises(InputError, match="split of a is 'dev', expected"):
+        read_splits(tmp_path)
+
+
+def test_upper_case_extensions(tmp_path):
+    add(tmp_path, "a/1.WAV", "a/2.Flac")
+    assert list(list_audio(tmp_path)) == ["a/1"]
+    assert find_audio(tmp_path, ["a/1"]) == {"a/1": tmp_path / "a/1.WAV"}
+
+
+def test_spaces_are_named(tmp_path):
+    add(tmp_path, "my speaker/1.wav")
+    with pytest.raises(InputError, match="my speaker/1.wav has a space"):
+        list_audio(tmp_path)
+
+
+def test_results_below_the_corpus_are_no_speaker(tmp_path, monkeypatch):
+    add(tmp_path, "a/1.wav", "results/run/generated/noise.wav")
+    monkeypatch.chdir(tmp_path)
+    assert list(list_audio(".", outputs="results/run/save")) == ["a/1"]
 
 
 def test_csv_holds_the_corpus_once(tmp_path):
@@ -155,6 +192,26 @@ def test_preparation_is_not_repeated(tmp_path, caplog):
     prepare_corpus(tmp_path / "data", tmp_path, ["a"], [50, 50])
     train = rows(tmp_path / "train.csv")
     assert {row["spk_id"] for row in train} == {"b"}
+
+
+def test_new_files_are_noticed(tmp_path):
+    add(tmp_path / "data", "a/1.wav", "a/2.wav")
+    prepare_corpus(tmp_path / "data", tmp_path, [])
+    add(tmp_path / "data", "b/1.wav", "b/2.wav")
+    prepare_corpus(tmp_path / "data", tmp_path, [])
+    assert {r["spk_id"] for r in rows(tmp_path / "train.csv")} == {"a", "b"}
+
+
+def test_skip_prep_needs_the_files(tmp_path):
+    with pytest.raises(InputError, match="train.csv is missing"):
+        prepare_corpus(tmp_path, tmp_path, [], skip_prep=True)
+
+
+@pytest.mark.parametrize("ratio", [[0, 0], [100], [90, -1]])
+def test_split_ratio_out_of_range(tmp_path, ratio):
+    add(tmp_path, "a/1.wav", "a/2.wav")
+    with pytest.raises(InputError, match="split_ratio is .* expected two"):
+        prepare_corpus(tmp_path, tmp_path / "save", [], ratio)
 
 
 def test_real_speech(speechocean):

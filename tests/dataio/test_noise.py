@@ -34,7 +34,7 @@ def prepare(tmp_path, source, url=REFUSED):
     prepare_noise(
         source,
         url,
-        tmp_path / "archive",
+        tmp_path / "work",
         tmp_path / "noise.csv",
         tmp_path / "music.csv",
     )
@@ -111,14 +111,52 @@ def test_download(tmp_path):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        url = f"http://127.0.0.1:{server.server_port}/noises.zip"
-        noise, music = prepare(tmp_path, "download", url)
+        url = f"http://127.0.0.1:{server.server_port}"
+        missing = prepare(tmp_path / "x", "download", f"{url}/none.zip")
+        (tmp_path / "served" / "cut.zip").write_bytes(archive.getvalue()[:500])
+        cut = prepare(tmp_path / "x", "download", f"{url}/cut.zip")
+        noise, music = prepare(tmp_path / "x", "download", f"{url}/noises.zip")
     finally:
         server.shutdown()
-    assert noise == music == [str(tmp_path / "archive" / "a.wav")]
+    assert "generated" in missing[0][0] and "generated" in cut[0][0]
+    archived = tmp_path / "x" / "work" / "archive" / "a.wav"
+    assert noise == music == [str(archived)]
 
 
-def test_a_list_that_is_there_is_kept(tmp_path):
-    (tmp_path / "rir.csv").write_text("mine")
-    prepare_rirs("generate", REFUSED, tmp_path, tmp_path / "rir.csv")
-    assert (tmp_path / "rir.csv").read_text() == "mine"
+def test_a_list_is_kept_for_its_source_only(tmp_path):
+    path = tmp_path / "rir.csv"
+    prepare_rirs("generate", REFUSED, tmp_path, path)
+    first = path.stat().st_mtime_ns
+    prepare_rirs("generate", REFUSED, tmp_path, path)
+    assert path.stat().st_mtime_ns == first
+    wav(tmp_path / "mine" / "a.wav")
+    prepare_rirs(tmp_path / "mine", REFUSED, tmp_path, path)
+    assert files(path) == [str(tmp_path / "mine" / "a.wav")]
+
+
+def test_other_formats_and_long_files_are_copied(tmp_path):
+    """Mono, 16 kHz, in pieces: what the stock AddNoise can use."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    stereo = rng.normal(scale=0.1, size=(44100, 2))
+    soundfile.write(folder / "stereo.wav", stereo, 44100)
+    long = rng.normal(scale=0.1, size=25 * 16000)
+    soundfile.write(folder / "long.wav", long, 16000, subtype="FLOAT")
+    noise, _ = prepare(tmp_path, folder)
+    assert len(noise) == 3
+    for file in noise:
+        header = soundfile.info(file)
+        assert (header.samplerate, header.channels) == (16000, 1)
+        assert header.duration <= 10
+    pieces = [soundfile.read(f)[0] for f in noise if "/long_" in f]
+    np.testing.assert_allclose(
+        np.concatenate(pieces), long[: 20 * 16000], atol=1e-4
+    )
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "long.wav",
+        "stereo.wav",
+    ]
+    batch = torch.randn(3, 32240)
+    add = AddNoise(tmp_path / "noise.csv", snr_low=0, snr_high=15)
+    assert add(batch, torch.ones(3)).shape == batch.shape

@@ -43,6 +43,26 @@ def test_malformed_line_is_numbered(tmp_path, line):
         read_trials(path)
 
 
+@pytest.mark.parametrize("name", ["../x/1", "a/../../x", "/etc/1.wav"])
+def test_a_path_that_leaves_the_corpus(tmp_path, name):
+    path = tmp_path / "t.txt"
+    path.write_text(f"1 a/1 a/2\n0 a/1 {name}\n")
+    with pytest.raises(InputError, match="line 2: .* leaves the corpus"):
+        read_trials(path)
+
+
+def test_unusable_files_get_no_trials(tmp_path):
+    data = tmp_path / "data"
+    add(data, *(f"{s}/{i}.wav" for s in "abc" for i in range(3)))
+    (data / "speakers.csv").write_text("spk_id,split\na,test\nb,test\n")
+    (data / "a" / "empty.wav").touch()
+    trials = make_trial_list(data, tmp_path / "t.txt", "decode")
+    assert {u for t in trials for u in t[1:]} == {
+        f"{s}/{i}" for s in "ab" for i in range(3)
+    }
+    assert "empty.wav" in (tmp_path / "t.txt.skipped").read_text()
+
+
 def test_missing_and_empty(tmp_path):
     with pytest.raises(InputError, match="no such trial list"):
         read_trials(tmp_path / "none.txt")

@@ -30,13 +30,13 @@ def test_half_precision_outputs_are_lifted():
     assert loss.dtype is torch.float32
 
 
-@pytest.mark.parametrize("margin", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("margin", [-0.1, float("nan"), "0.2", None])
 def test_margin_out_of_range(margin):
     with pytest.raises(InputError, match="margin is .* expected"):
         AdditiveMarginSoftmax(margin=margin)
 
 
-@pytest.mark.parametrize("scale", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("scale", [0, -1, float("inf"), "x", None])
 def test_scale_out_of_range(scale):
     with pytest.raises(InputError, match="scale is .* expected"):
         AdditiveMarginSoftmax(scale=scale)

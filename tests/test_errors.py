@@ -1,0 +1,29 @@
+"""One line for people."""
+
+import pytest
+import torch
+
+from speechbrain_hyperbolic.errors import InputError, exit_on_input_error
+
+
+class Bad(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise InputError("a.flac is truncated: replace it")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_one_line_and_code_2(capsys, workers):
+    """Also from a worker, whose traceback comes with it."""
+    with pytest.raises(SystemExit) as stopped, exit_on_input_error():
+        next(iter(torch.utils.data.DataLoader(Bad(), num_workers=workers)))
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error == "error: a.flac is truncated: replace it\n"
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(KeyError), exit_on_input_error():
+        raise KeyError("a bug")
