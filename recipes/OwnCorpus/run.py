@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A small speaker-verification system from a folder of speech, on a CPU.
+"""A small speaker-verification system from a folder of speech.
 
 > python run.py                                    (a synthetic corpus: a demo)
 > python run.py --data_folder=/path/to/corpus [--trials=/path/to/trials.txt]
@@ -43,7 +43,7 @@ HPARAMS = {
 }
 VOXCELEB = pathlib.Path(__file__).resolve().parents[1] / "VoxCeleb"
 
-# What makes ham_ecapa.yaml small enough for two cores and some minutes.
+# What makes ham_ecapa.yaml small enough for two cores, no GPU, some minutes.
 SMALL = {
     "channels": 96,
     "batch_size": 32,
@@ -123,7 +123,7 @@ def parse(arguments):
 
 def run(script, overrides):
     """Runs a recipe's script as a user would, in its folder."""
-    command = [script, HPARAMS[script], "--device=cpu"]
+    command = [script, HPARAMS[script]]
     command += [f"--{key}={value}" for key, value in overrides.items()]
     print(f"\n$ cd {VOXCELEB}\n$ python {shlex.join(command)}", flush=True)
     # Threads that wait by spinning halve the speed where a core is shared.

@@ -30,15 +30,28 @@ from speechbrain_hyperbolic.training import (
 logger = get_logger(__name__)
 
 
-# What does not change what is learnt may differ when a run goes on.
-MAY_CHANGE = (
+# What does not change what is learnt may differ when a run goes on; so may
+# paths, since folders move.
+MAY_CHANGE = {
     "number_of_epochs",
     "num_workers",
     "skip_prep",
     "check_audio",
     "ckpt_interval_minutes",
     "epochs_to_average",
-)
+    "output_folder",
+    "save_folder",
+    "train_log",
+    "data_folder",
+    "data_folder_noise",
+    "data_folder_rir",
+    "verification_file",
+    "train_annotation",
+    "valid_annotation",
+    "noise_annotation",
+    "music_annotation",
+    "rir_annotation",
+}
 
 
 def main():
