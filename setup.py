@@ -12,7 +12,7 @@ VERSION = re.search(
 ).group(1)
 
 DEMO = ["espeakng-loader>=0.2.4"]
-TEST = ["pytest>=8", "hypothesis>=6", "ruff>=0.12"]
+TEST = ["pytest>=8", "hypothesis>=6", "ruff>=0.12", "geoopt", "mpmath"]
 
 setup(
     name="speechbrain-hyperbolic",

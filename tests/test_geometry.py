@@ -1,8 +1,11 @@
 """Distances against mpmath, at every radius that the clip allows."""
 
+import geoopt
 import mpmath
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from speechbrain_hyperbolic import geometry
 from speechbrain_hyperbolic.errors import InputError
@@ -10,8 +13,15 @@ from speechbrain_hyperbolic.geometry import (
     Points,
     check_c,
     clip_to_ball,
+    exponential_map,
+    from_ball,
+    from_lorentz,
+    midpoint,
     paired_distance,
     pairwise_distance,
+    smooth_cap,
+    to_ball,
+    to_lorentz,
 )
 
 mpmath.mp.dps = 50
@@ -147,3 +157,186 @@ def test_no_radial_gradient_beyond_the_cap():
 def test_c_out_of_range(value):
     with pytest.raises(InputError, match="expected a finite number >= 1"):
         check_c(value)
+
+
+# The other maps, coordinates, midpoint: against geoopt and identities
+
+SEEDS = range(10)
+BALL = geoopt.PoincareBall(c=1.0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("curvature", [0.25, 1.0, 3.0])
+def test_exponential_map_against_geoopt(seed, curvature):
+    """geoopt's ball of curvature -kappa, in float64."""
+    torch.manual_seed(seed)
+    ball = geoopt.PoincareBall(c=curvature)
+    # Its exponential map doubles lengths: the metric at the origin is 4 dx^2.
+    # geoopt clamps near the boundary: radii up to 4 or so.
+    x, y = torch.randn(2, 5, 7, dtype=torch.float64) / 2
+    points = [exponential_map(v, curvature) for v in (x, y)]
+    theirs = [ball.expmap0(v / 2) for v in (x, y)]
+    for ours, their in zip(points, theirs, strict=True):
+        torch.testing.assert_close(to_ball(ours), their * curvature**0.5)
+    torch.testing.assert_close(
+        paired_distance(*points) / curvature**0.5, ball.dist(*theirs)
+    )
+    pairs = pairwise_distance(*points) / curvature**0.5
+    expected = ball.dist(theirs[0].unsqueeze(1), theirs[1].unsqueeze(0))
+    torch.testing.assert_close(pairs, expected)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_lorentz_coordinates_against_geoopt(seed):
+    torch.manual_seed(seed)
+    x, y = (exponential_map(v) for v in torch.randn(2, 5, 7).double())
+    space = geoopt.Lorentz(k=1.0)
+    torch.testing.assert_close(
+        paired_distance(x, y), space.dist(to_lorentz(x), to_lorentz(y))
+    )
+    for forth, back in ((to_ball, from_ball), (to_lorentz, from_lorentz)):
+        again = back(forth(x))
+        torch.testing.assert_close(again.spatial, x.spatial)
+        torch.testing.assert_close(again.radius, x.radius)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_midpoint_against_geoopt(seed):
+    """The gyromidpoint of the ball, with weights."""
+    torch.manual_seed(seed)
+    points = exponential_map(torch.randn(4, 6, 7, dtype=torch.float64))
+    weights = torch.rand(4, 6, dtype=torch.float64)
+    ours = to_ball(midpoint(points, weights))
+    theirs = BALL.weighted_midpoint(
+        to_ball(points), weights, reducedim=[1], dim=-1
+    )
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("radius", [1e-3, 1.0, 6.0, 12.0])
+def test_midpoint_of_two_far_out(radius):
+    """In float32: half-way between two, where coordinates are huge."""
+    x = polar([radius] * 5, 16, 0, torch.float32)
+    y = polar([0.9 * radius] * 5, 16, 1, torch.float32)
+    middle = midpoint(
+        Points(
+            torch.stack([x.spatial, y.spatial], 1),
+            torch.stack([x.radius, y.radius], 1),
+        )
+    )
+    half = paired_distance(x, y) / 2
+    for end in (x, y):
+        torch.testing.assert_close(
+            paired_distance(middle, end), half, rtol=1e-4, atol=0
+        )
+
+
+@pytest.mark.parametrize("radius", [1e-3, 0.1, 1.0, 2.3])
+@pytest.mark.parametrize("gap", [1e-2, 1e-3, 1e-4])
+def test_close_pairs_in_float32(radius, gap):
+    """Within 1 % of what the float32 coordinates mean, in 50 digits."""
+    x = polar([radius] * 8, 192, 0, torch.float64)
+    step = polar([gap] * 8, 192, 1, torch.float64).spatial
+    step /= x.radius.cosh().unsqueeze(1)
+    x, y = (
+        from_lorentz_float32(x.spatial),
+        from_lorentz_float32(x.spatial + step),
+    )
+    ours = paired_distance(x, y)
+    for i in range(8):
+        truth = exact_distance(
+            Points(x.spatial[i], x.radius[i]), Points(y.spatial[i], y.radius[i])
+        )
+        assert ours[i].item() == pytest.approx(truth, rel=0.01)
+
+
+def from_lorentz_float32(spatial):
+    spatial = spatial.float()
+    return from_lorentz(torch.nn.functional.pad(spatial, (1, 0)))
+
+
+def test_outside_the_ball():
+    with pytest.raises(InputError, match="norm 1.5, expected below 1"):
+        from_ball(torch.tensor([[0.1, 0.2], [1.5, 0.0]]))
+
+
+MAPS = {
+    "clip": lambda v: clip_to_ball(v, 3.0),
+    "exponential": exponential_map,
+    "smooth": lambda v: smooth_cap(v, 2.3),
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_maps_and_distances_are_finite_at_extremes(name):
+    """float32: the origin, coincident points, norms from 1e-8 to 1e8."""
+    torch.manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(17, 64))
+    vectors = torch.logspace(-8, 8, 17).unsqueeze(1) * directions
+    vectors = torch.cat([torch.zeros(1, 64), vectors, -vectors])
+    vectors.requires_grad_()
+    points = MAPS[name](vectors)
+    other = MAPS[name](vectors.detach().flip(0))
+    for value in (
+        pairwise_distance(points, points),
+        pairwise_distance(points, other),
+        paired_distance(points, points),
+        paired_distance(points, other),
+        *midpoint(points),
+    ):
+        assert value.isfinite().all()
+        (gradient,) = torch.autograd.grad(
+            value.sum(), vectors, retain_graph=True
+        )
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_gradcheck_of_maps(name):
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 3, 4, dtype=torch.float64).mul(0.2)
+    x.requires_grad_()
+    y.requires_grad_()
+
+    def distances(x, y):
+        x, y = MAPS[name](x), MAPS[name](y)
+        return pairwise_distance(x, y), paired_distance(x, y)
+
+    assert torch.autograd.gradcheck(distances, (x, y))
+
+
+def test_smooth_cap():
+    """rho = R tanh(|v| / R): below the cap, with a radial gradient."""
+    vectors = torch.tensor([[1e-4, 0.0], [1.0, 0.0], [4.0, 0.0]])
+    vectors.requires_grad_()
+    radius = smooth_cap(vectors, 2.3).radius
+    expected = 2.3 * torch.tanh(vectors[:, 0] / 2.3)
+    torch.testing.assert_close(radius, expected)
+    (gradient,) = torch.autograd.grad(radius.sum(), vectors)
+    assert (gradient[:, 0] > 0).all() and radius.max() < 2.3
+
+
+VECTORS = st.lists(
+    st.floats(-3, 3, allow_subnormal=False), min_size=4, max_size=4
+).map(lambda v: torch.tensor([v], dtype=torch.float64))
+
+
+@settings(max_examples=200, deadline=None)
+@given(VECTORS, VECTORS, VECTORS, st.integers(0, 1000))
+def test_metric(x, y, z, seed):
+    """Symmetry, triangle inequality, invariance under rotation."""
+    generator = torch.Generator().manual_seed(seed)
+    square = torch.randn(4, 4, generator=generator, dtype=torch.float64)
+    rotation = torch.linalg.qr(square).Q
+
+    def distance(one, two):
+        return paired_distance(
+            exponential_map(one), exponential_map(two)
+        ).item()
+
+    assert distance(x, y) == pytest.approx(distance(y, x), abs=1e-12)
+    assert distance(x, z) <= distance(x, y) + distance(y, z) + 1e-7
+    assert distance(x @ rotation, y @ rotation) == pytest.approx(
+        distance(x, y), abs=1e-6
+    )
+    assert distance(x, x) < 1e-100
