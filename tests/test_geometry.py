@@ -35,14 +35,17 @@ def polar(radius, dim, seed, dtype):
     )
     direction /= direction.norm(dim=1, keepdim=True)
     radius = torch.as_tensor(radius, dtype=torch.float64)
-    spatial = radius.sinh().unsqueeze(1) * direction
-    return Points(spatial.to(dtype), radius.to(dtype))
+    return Points(*(v.to(dtype) for v in (direction, radius.sinh(), radius)))
+
+
+def row(points, i):
+    return Points(*(field[i] for field in points))
 
 
 def exact_distance(x, y):
     """Law of cosines, in 50 digits, of points given in floating point."""
-    s = [mpmath.mpf(v.item()) for v in x.spatial.double()]
-    t = [mpmath.mpf(v.item()) for v in y.spatial.double()]
+    s = [mpmath.mpf(v.item()) for v in x.vectors.double()]
+    t = [mpmath.mpf(v.item()) for v in y.vectors.double()]
     norms = [mpmath.sqrt(mpmath.fsum(v * v for v in u)) for u in (s, t)]
     cosine = mpmath.fdot(s, t) / (norms[0] * norms[1])
     a, b = (mpmath.mpf(p.radius.double().item()) for p in (x, y))
@@ -61,9 +64,7 @@ def test_distance_against_mpmath(radius, dtype, tolerance):
     pairs = pairwise_distance(x, y)
     for i in range(4):
         for j in range(4):
-            one = Points(x.spatial[i], x.radius[i])
-            two = Points(y.spatial[j], y.radius[j])
-            truth = exact_distance(one, two)
+            truth = exact_distance(row(x, i), row(y, j))
             scale = max(1.0, truth) if radius > 1e-3 else truth
             assert abs(pairs[i, j].item() - truth) < tolerance * scale
     torch.testing.assert_close(
@@ -170,10 +171,10 @@ BALL = geoopt.PoincareBall(c=1.0)
 def test_exponential_map_against_geoopt(seed, curvature):
     """geoopt's ball of curvature -kappa, in float64."""
     torch.manual_seed(seed)
-    ball = geoopt.PoincareBall(c=curvature)
+    # From a plain number geoopt would take its root in float32.
+    ball = geoopt.PoincareBall(c=torch.tensor(curvature).double())
     # Its exponential map doubles lengths: the metric at the origin is 4 dx^2.
-    # geoopt clamps near the boundary: radii up to 4 or so.
-    x, y = torch.randn(2, 5, 7, dtype=torch.float64) / 2
+    x, y = torch.randn(2, 5, 7, dtype=torch.float64)
     points = [exponential_map(v, curvature) for v in (x, y)]
     theirs = [ball.expmap0(v / 2) for v in (x, y)]
     for ours, their in zip(points, theirs, strict=True):
@@ -218,12 +219,8 @@ def test_midpoint_of_two_far_out(radius):
     """In float32: half-way between two, where coordinates are huge."""
     x = polar([radius] * 5, 16, 0, torch.float32)
     y = polar([0.9 * radius] * 5, 16, 1, torch.float32)
-    middle = midpoint(
-        Points(
-            torch.stack([x.spatial, y.spatial], 1),
-            torch.stack([x.radius, y.radius], 1),
-        )
-    )
+    both = (torch.stack(pair, 1) for pair in zip(x, y, strict=True))
+    middle = midpoint(Points(*both))
     half = paired_distance(x, y) / 2
     for end in (x, y):
         torch.testing.assert_close(
@@ -244,9 +241,7 @@ def test_close_pairs_in_float32(radius, gap):
     )
     ours = paired_distance(x, y)
     for i in range(8):
-        truth = exact_distance(
-            Points(x.spatial[i], x.radius[i]), Points(y.spatial[i], y.radius[i])
-        )
+        truth = exact_distance(row(x, i), row(y, i))
         assert ours[i].item() == pytest.approx(truth, rel=0.01)
 
 
@@ -282,7 +277,8 @@ def test_maps_and_distances_are_finite_at_extremes(name):
         pairwise_distance(points, other),
         paired_distance(points, points),
         paired_distance(points, other),
-        *midpoint(points),
+        midpoint(points).spatial,
+        midpoint(points).radius,
     ):
         assert value.isfinite().all()
         (gradient,) = torch.autograd.grad(

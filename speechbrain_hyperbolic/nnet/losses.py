@@ -1,7 +1,6 @@
 """Loss functions on the outputs of a classifier head."""
 
 import torch
-import torch.nn.functional as F
 
 from speechbrain_hyperbolic.errors import InputError, is_finite
 
@@ -72,10 +71,40 @@ class AdditiveMarginSoftmax(torch.nn.Module):
         targets = targets.squeeze(1).long()
         check_labels(targets, outputs.shape[-1])
         dtype = torch.promote_types(outputs.dtype, torch.float32)
-        logits = self.scale * outputs.to(dtype)
-        penalty = logits.new_full((len(targets), 1), -self.scale * self.margin)
-        logits = logits.scatter_add(1, targets.unsqueeze(1), penalty)
-        return F.cross_entropy(logits, targets)
+        return _AdditiveMarginCrossEntropy.apply(
+            outputs.to(dtype), targets.unsqueeze(1), self.margin, self.scale
+        )
+
+
+class _AdditiveMarginCrossEntropy(torch.autograd.Function):
+    """Mean cross entropy with its gradient in closed form.
+
+    It keeps one [batch, classes] buffer, the probabilities; autograd through
+    the same steps keeps four.
+    """
+
+    @staticmethod
+    def forward(ctx, outputs, targets, margin, scale):
+        logits = outputs * scale
+        penalty = logits.new_full(targets.shape, -scale * margin)
+        logits.scatter_add_(1, targets, penalty)
+        # The loss of a row is log(sum) - (target's logit), relative to the top.
+        logits -= logits.amax(1, keepdim=True)
+        target_logits = logits.gather(1, targets)
+        probabilities = logits.exp_()
+        total = probabilities.sum(1, keepdim=True)
+        probabilities /= total
+        ctx.save_for_backward(probabilities, targets)
+        ctx.scale = scale
+        return (total.log() - target_logits).mean()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        probabilities, targets = ctx.saved_tensors
+        share = gradient * (ctx.scale / len(targets))
+        slope = probabilities * share
+        slope.scatter_add_(1, targets, -share.expand(targets.shape))
+        return slope, None, None, None
 
 
 def check_labels(labels, classes):
