@@ -154,12 +154,24 @@ def exponential_map(vectors, curvature=1.0, max_radius=14.0):
     -------
     points : Points
 
+    Raises
+    ------
+    InputError
+        If the curvature is a number that is not positive.
+
     Example
     -------
     >>> points = exponential_map(torch.tensor([[3.0, 4.0]]), curvature=0.25)
     >>> points.radius
     tensor([2.5000])
     """
+    if not torch.is_tensor(curvature) and not (
+        is_finite(curvature) and curvature > 0
+    ):
+        raise InputError(
+            f"curvature is {curvature}, expected a finite number > 0, the "
+            "absolute value of the curvature"
+        )
     norm = _Length.apply(vectors)
     radius = (norm * curvature**0.5).clamp(max=max_radius)
     return _at_radius(vectors, norm, radius, curvature**0.5)
@@ -354,7 +366,7 @@ def pairwise_distance(x, y):
     Returns
     -------
     distance : torch.Tensor
-        Shape [N, M]. Points closer than some 3e-4 sinh(radius), in float32,
+        Shape [N, M]. Points closer than some 1.5e-3 sinh(radius), in float32,
         are not told apart: they may be given any distance below that.
 
     Example
@@ -404,7 +416,23 @@ def _close_haversine(x, y):
 
 def _direction(points):
     length = torch.linalg.vector_norm(points.vectors, dim=-1, keepdim=True)
-    return points.vectors / length.clamp(min=torch.finfo(length.dtype).tiny)
+    return points.vectors / length.masked_fill(length == 0, math.inf)
+
+
+def refuse_second_derivative():
+    """To be called by a backward in closed form, whose own derivative
+    autograd would get wrong without a word.
+
+    Raises
+    ------
+    RuntimeError
+        Where a graph of the backward is asked for (create_graph=True).
+    """
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError(
+            "hyperbolic distances and losses have no second derivative: "
+            "call backward without create_graph"
+        )
 
 
 def _arc_length(haversine):
@@ -441,8 +469,8 @@ class _Length(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         vectors, length = ctx.saved_tensors
-        tiny = torch.finfo(length.dtype).tiny
-        return vectors * (gradient / length.clamp(min=tiny)).unsqueeze(-1)
+        divisor = length.masked_fill(length == 0, math.inf)
+        return vectors * (gradient / divisor).unsqueeze(-1)
 
 
 class _ArcLength(torch.autograd.Function):
@@ -456,6 +484,7 @@ class _ArcLength(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
+        refuse_second_derivative()
         (haversine,) = ctx.saved_tensors
         return gradient * _arc_slope(haversine)
 
@@ -480,8 +509,8 @@ class _PairwiseDistance(torch.autograd.Function):
         return _arc_length(haversine)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
+        refuse_second_derivative()
         haversine, x, y, p, q, a, b = ctx.saved_tensors
         slope = _arc_slope(haversine).mul_(gradient)
         # Sums of dh over rows and columns, plain and weighted, and of h dh.

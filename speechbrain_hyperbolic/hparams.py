@@ -1,5 +1,6 @@
 """Loads hparams files, with errors for people."""
 
+import difflib
 import pathlib
 
 import ruamel.yaml
@@ -52,7 +53,11 @@ def load_hparams(path, overrides=""):
     except KeyError as error:
         if "Override" not in str(error):
             raise
-        raise InputError(f"{path}: {error.args[0][:200]}") from error
+        name = error.args[0].split("'")[1]
+        known = ruamel.yaml.YAML().load(path.read_text(encoding="utf-8"))
+        close = difflib.get_close_matches(name, known)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise InputError(f"{path} has no key {name}{hint}") from error
 
 
 def _check_nested(path, overrides):

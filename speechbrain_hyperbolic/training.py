@@ -19,8 +19,61 @@ from speechbrain_hyperbolic.dataio.trials import (
     trial_speakers,
 )
 from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.hparams import check_same_run
 
 logger = get_logger(__name__)
+
+# What does not change what is learnt may differ when a run goes on; so may
+# paths, since folders move.
+MAY_CHANGE = {
+    "out_n_neurons",  # save_labels compares the speakers themselves
+    "number_of_epochs",
+    "num_workers",
+    "skip_prep",
+    "check_audio",
+    "ckpt_interval_minutes",
+    "epochs_to_average",
+    "output_folder",
+    "save_folder",
+    "train_log",
+    "data_folder",
+    "data_folder_noise",
+    "data_folder_rir",
+    "verification_file",
+    "train_annotation",
+    "valid_annotation",
+    "noise_annotation",
+    "music_annotation",
+    "rir_annotation",
+}
+
+
+def check_resumable(hparams_file, overrides, hparams):
+    """Refuses to go on with the checkpoints of other settings.
+
+    Arguments
+    ---------
+    hparams_file : str or pathlib.Path
+    overrides : str or dict
+    hparams : dict
+        The file as loaded, for ``checkpointer`` and ``output_folder``.
+
+    Returns
+    -------
+    resumes : bool
+        Whether there are checkpoints to go on from.
+
+    Raises
+    ------
+    InputError
+        Names the first key that differs, and both its values.
+    """
+    if not hparams["checkpointer"].list_checkpoints():
+        return False
+    check_same_run(
+        hparams_file, overrides, hparams["output_folder"], MAY_CHANGE
+    )
+    return True
 
 
 def prepare(hparams):

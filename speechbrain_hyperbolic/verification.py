@@ -351,6 +351,23 @@ def format_results(results):
     )
 
 
+def interval_note(results):
+    """What is to be said of the intervals of a table.
+
+    Arguments
+    ---------
+    results : dict
+        Name -> what ``metrics.evaluate`` gives.
+
+    Returns
+    -------
+    note : str
+    """
+    if all(result["intervals"] for result in results.values()):
+        return "in brackets 95 % intervals by bootstrap over speakers"
+    return "too few speakers for intervals"
+
+
 def _with_interval(value, interval, factor, digits):
     text = f"{factor * value:.{digits}f}"
     if interval:

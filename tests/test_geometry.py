@@ -336,3 +336,42 @@ def test_metric(x, y, z, seed):
         distance(x, y), abs=1e-6
     )
     assert distance(x, x) < 1e-100
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("distance", [pairwise_distance, paired_distance])
+def test_strong_gradients_at_the_origin(name, distance):
+    """A logit scale of 30 and more must not make 0 * inf of it."""
+    vectors = torch.zeros(2, 4, requires_grad=True)
+    other = MAPS[name](torch.full((2, 4), 0.1))
+    total = 1e6 * distance(MAPS[name](vectors), other).sum()
+    (gradient,) = torch.autograd.grad(total, vectors)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("distance", [pairwise_distance, paired_distance])
+def test_second_derivative_is_refused(distance):
+    vectors = torch.randn(3, 4, requires_grad=True)
+    points = clip_to_ball(vectors, 3.0)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(
+            distance(points, points).sum(), vectors, create_graph=True
+        )
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("nan"), "1"])
+def test_curvature_out_of_range(value):
+    with pytest.raises(InputError, match="curvature is .* expected"):
+        exponential_map(torch.ones(1, 2), value)
+
+
+def test_learnable_curvature():
+    torch.manual_seed(0)
+    vectors = torch.randn(3, 4, dtype=torch.float64)
+    curvature = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda kappa: pairwise_distance(
+            exponential_map(vectors, kappa), exponential_map(vectors + 1, kappa)
+        ),
+        (curvature,),
+    )

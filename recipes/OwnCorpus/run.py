@@ -5,9 +5,9 @@
 > python run.py --data_folder=/path/to/corpus [--trials=/path/to/trials.txt]
 
 The corpus is speaker/[session/]utterance.{wav,flac,ogg,m4a}; without a trial
-list, one is made. It runs, and shows, the commands of ../VoxCeleb: verify the
-untrained encoder, train it with HAM-Softmax, verify it again. What else is
-given goes to the training, e.g. --number_of_epochs=30 --margin=0.1.
+list, one is made. It runs, and shows, the commands of ../VoxCeleb: train an
+encoder with HAM-Softmax, verify it untrained and trained. What else is given
+goes to the training, e.g. --number_of_epochs=30 --margin=0.1.
 """
 
 import argparse
@@ -28,9 +28,10 @@ from speechbrain_hyperbolic.dataio.trials import make_trial_list
 from speechbrain_hyperbolic.errors import InputError, exit_on_input_error
 from speechbrain_hyperbolic.hparams import load_hparams
 from speechbrain_hyperbolic.plots import plot_det
-from speechbrain_hyperbolic.training import prepare
+from speechbrain_hyperbolic.training import check_resumable, prepare
 from speechbrain_hyperbolic.verification import (
     format_results,
+    interval_note,
     read_results,
     read_scores,
 )
@@ -57,7 +58,7 @@ SMALL = {
 
 
 def main():
-    """Verifies, trains, verifies, and sums up."""
+    """Trains, verifies both encoders, and sums up."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -81,9 +82,8 @@ def main():
                 f"{path} has a '=' in its name, which SpeechBrain's command "
                 "line does not take: choose another folder"
             )
-    if options.trials is None:
-        make_trial_list(data, trials, SMALL["check_audio"])
-
+    if "out_n_neurons" in overrides:
+        raise InputError("out_n_neurons is counted here: leave it out")
     training = {
         "data_folder": str(data),
         "verification_file": str(trials),
@@ -91,8 +91,12 @@ def main():
         **SMALL,
         **overrides,
     }
+    hparams_file = VOXCELEB / HPARAMS[TRAIN]
+    hparams = load_hparams(hparams_file, dict(training))
+    resumes = check_resumable(hparams_file, dict(training), hparams)
+    if options.trials is None and not (resumes and trials.is_file()):
+        make_trial_list(data, trials, SMALL["check_audio"])
     # Prepared here as the training will, to count the speakers that are left.
-    hparams = load_hparams(VOXCELEB / HPARAMS[TRAIN], dict(training))
     prepare(hparams)
     with open(hparams["train_annotation"], newline="") as file:
         speakers = {row["spk_id"] for row in csv.DictReader(file)}
@@ -104,8 +108,9 @@ def main():
         "training": json.dumps(training),
     }
     untrained = {"output_folder": output / "untrained", "pretrain_path": "null"}
-    run(VERIFY, {**verification, **untrained})
+    # The training first: it may refuse to go on, and then nothing has changed.
     run(TRAIN, training)
+    run(VERIFY, {**verification, **untrained})
     run(VERIFY, {**verification, "output_folder": output / "trained"})
     summarize(output, options.data_folder, time.monotonic() - began)
 
@@ -152,7 +157,7 @@ def summarize(output, data_folder, seconds):
     )
     summary = (
         f"HAM-Softmax on {data_folder or 'synthetic speech (eSpeak NG)'}, "
-        f"{seconds / 60:.1f} minutes, 95 % intervals in brackets\n\n"
+        f"{seconds / 60:.1f} minutes; {interval_note(rows)}\n\n"
         f"{format_results(rows)}\n\n"
         f"model:     {output / 'model'} (loads in stock SpeakerRecognition)\n"
         f"DET curve: {output / 'det.png'}\n"
@@ -165,4 +170,8 @@ def summarize(output, data_folder, seconds):
 
 if __name__ == "__main__":
     with exit_on_input_error():
-        main()
+        try:
+            main()
+        except KeyboardInterrupt:
+            print("interrupted: the same command goes on", file=sys.stderr)
+            sys.exit(130)

@@ -60,9 +60,10 @@ def main():
     )
     verification.write_results(results, f"{output_folder}/results.json")
     labels = np.array([t.label for t in trials])
+    encoder_name = hparams["pretrain_path"] or "the untrained encoder"
     plot_det(
         {
-            f"{hparams['pretrain_path'] or 'untrained'}, {hparams['score']}": (
+            f"{encoder_name}, {hparams['score']}": (
                 scores[labels == 1],
                 scores[labels == 0],
             )
@@ -71,8 +72,8 @@ def main():
         title=trial_list.name,
     )
     logger.info(
-        f"{hparams['score']} scores of {hparams['pretrain_path']} on "
-        f"{trial_list}, 95 % intervals by bootstrap over speakers:\n"
+        f"{hparams['score']} scores of {encoder_name} on {trial_list}; "
+        f"{verification.interval_note(results)}:\n"
         + verification.format_results(results)
     )
     logger.info(f"scores.txt, results.json and det.png are in {output_folder}")

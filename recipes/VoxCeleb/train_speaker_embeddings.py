@@ -19,39 +19,16 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_hyperbolic.dataio.corpus import data_folders
 from speechbrain_hyperbolic.errors import exit_on_input_error
 from speechbrain_hyperbolic.export import export_model
-from speechbrain_hyperbolic.hparams import check_same_run, load_hparams
+from speechbrain_hyperbolic.hparams import load_hparams
 from speechbrain_hyperbolic.training import (
     SpeakerBrain,
+    check_resumable,
     make_datasets,
     prepare,
     save_labels,
 )
 
 logger = get_logger(__name__)
-
-
-# What does not change what is learnt may differ when a run goes on; so may
-# paths, since folders move.
-MAY_CHANGE = {
-    "number_of_epochs",
-    "num_workers",
-    "skip_prep",
-    "check_audio",
-    "ckpt_interval_minutes",
-    "epochs_to_average",
-    "output_folder",
-    "save_folder",
-    "train_log",
-    "data_folder",
-    "data_folder_noise",
-    "data_folder_rir",
-    "verification_file",
-    "train_annotation",
-    "valid_annotation",
-    "noise_annotation",
-    "music_annotation",
-    "rir_annotation",
-}
 
 
 def main():
@@ -63,8 +40,7 @@ def main():
     hparams = load_hparams(hparams_file, overrides)
     output_folder = hparams["output_folder"]
     data_folders(hparams["data_folder"])
-    if hparams["checkpointer"].list_checkpoints():
-        check_same_run(hparams_file, overrides, output_folder, MAY_CHANGE)
+    check_resumable(hparams_file, overrides, hparams)
     sb.create_experiment_directory(output_folder, hparams_file, overrides)
 
     run_on_main(prepare, args=[hparams])

@@ -506,8 +506,8 @@ def split_utterances(utterances, split_ratio=(90, 10), seed=0):
     lonely = [speaker for speaker, count in counts.items() if count == 1]
     if lonely:
         logger.warning(
-            f"{len(lonely)} speakers have one utterance ({lonely[0]} the "
-            "first): it trains, nothing validates them; more would help"
+            f"one utterance only of {len(lonely)} speaker(s), {lonely[0]} the "
+            "first: it trains, nothing validates them; more would help"
         )
     shuffled = list(utterances)
     random.Random(seed).shuffle(shuffled)

@@ -3,6 +3,7 @@
 import torch
 
 from speechbrain_hyperbolic.errors import InputError, is_finite
+from speechbrain_hyperbolic.geometry import refuse_second_derivative
 
 
 class AdditiveMarginSoftmax(torch.nn.Module):
@@ -26,7 +27,8 @@ class AdditiveMarginSoftmax(torch.nn.Module):
     Raises
     ------
     InputError
-        If margin or scale is out of range, or a label is outside [0, classes).
+        If margin or scale is out of range, a label is outside [0, classes), or
+        there is not one for each row.
 
     Example
     -------
@@ -69,6 +71,12 @@ class AdditiveMarginSoftmax(torch.nn.Module):
         """
         outputs = outputs.squeeze(1)
         targets = targets.squeeze(1).long()
+        if len(outputs) == 0 or targets.shape != outputs.shape[:1]:
+            raise InputError(
+                f"outputs of shape {tuple(outputs.shape)} with targets of "
+                f"shape {tuple(targets.shape)}: expected one target for each "
+                "of at least one row"
+            )
         check_labels(targets, outputs.shape[-1])
         dtype = torch.promote_types(outputs.dtype, torch.float32)
         return _AdditiveMarginCrossEntropy.apply(
@@ -100,6 +108,7 @@ class _AdditiveMarginCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
+        refuse_second_derivative()
         probabilities, targets = ctx.saved_tensors
         share = gradient * (ctx.scale / len(targets))
         slope = probabilities * share

@@ -129,7 +129,7 @@ def test_every_speaker_trains(tmp_path, caplog):
     train = {row["spk_id"] for row in rows(tmp_path / "save" / "train.csv")}
     dev = {row["spk_id"] for row in rows(tmp_path / "save" / "dev.csv")}
     assert train == {"lonely", "b"} and dev == {"b"}
-    assert "1 speakers have one utterance (lonely" in caplog.text
+    assert "one utterance only of 1 speaker(s), lonely" in caplog.text
 
 
 def test_only_lonely_speakers(tmp_path):

@@ -24,6 +24,25 @@ def test_additive_margin_against_loop(margin, scale, dtype):
     assert value.dtype is dtype
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1), (0, 1)])
+def test_not_a_target_for_each_row(shape):
+    labels = torch.zeros(shape, dtype=torch.long)
+    with pytest.raises(InputError, match="expected one target for each"):
+        AdditiveMarginSoftmax()(torch.zeros(2, 1, 3), labels)
+
+
+def test_no_rows():
+    with pytest.raises(InputError, match="at least one row"):
+        AdditiveMarginSoftmax()(torch.zeros(0, 1, 3), torch.zeros(0, 1))
+
+
+def test_second_derivative_is_refused():
+    outputs = torch.randn(2, 1, 3, requires_grad=True)
+    loss = AdditiveMarginSoftmax()(outputs, torch.tensor([[0], [2]]))
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(loss, outputs, create_graph=True)
+
+
 def test_half_precision_outputs_are_lifted():
     outputs = torch.randn(2, 1, 3, dtype=torch.bfloat16)
     loss = AdditiveMarginSoftmax()(outputs, torch.tensor([[0], [2]]))
