@@ -103,22 +103,19 @@ class RecentCheckpointer(Checkpointer):
     ):
         """As the stock method; the last ends of epochs survive."""
         self.save_checkpoint(meta, end_of_epoch, name, verbosity)
-        wanted = [{"min_key": key} for key in min_keys]
-        wanted += [{"max_key": key} for key in max_keys]
-        wanted += [{"importance_key": key} for key in importance_keys]
-        wanted += [{}] if keep_recent else []
+        ends = {"ckpt_predicate": lambda c: c.meta["end-of-epoch"]}
+        wanted = [(self.keep_epochs, ends)]
+        wanted += [(num_to_keep, {"min_key": key}) for key in min_keys]
+        wanted += [(num_to_keep, {"max_key": key}) for key in max_keys]
+        wanted += [
+            (num_to_keep, {"importance_key": key}) for key in importance_keys
+        ]
+        wanted += [(num_to_keep, {})] if keep_recent else []
         kept = {
             checkpoint.path
-            for by in wanted
+            for count, by in wanted
             for checkpoint in self.find_checkpoints(
-                max_num_checkpoints=num_to_keep, **by
-            )
-        }
-        kept |= {
-            checkpoint.path
-            for checkpoint in self.find_checkpoints(
-                max_num_checkpoints=self.keep_epochs,
-                ckpt_predicate=lambda c: c.meta["end-of-epoch"],
+                max_num_checkpoints=count, **by
             )
         }
         self.delete_checkpoints(

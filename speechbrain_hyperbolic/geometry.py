@@ -438,7 +438,7 @@ def refuse_second_derivative():
 def _arc_length(haversine):
     """d = 2 asinh(sqrt(h)), as a logarithm.
 
-    On the CPU torch's asinh takes 15 times as long as its log1p.
+    torch's asinh is not vectorised on the CPU, its log1p is.
     """
     # sqrt(h) + sqrt(1 + h) - 1, without the cancellation for a small h
     length = haversine / (haversine + 1).sqrt_().add_(1)
@@ -497,8 +497,7 @@ class _PairwiseDistance(torch.autograd.Function):
         h = a + b + 2 a b - p q (x . y) / 2.
 
     It is the one [N, M] buffer that is kept, and the vectors, which may be
-    many more than fit the cache, are read and not copied: a third of the time
-    of autograd through the same steps.
+    many more than fit the cache, are read and not copied.
     """
 
     @staticmethod

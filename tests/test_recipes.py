@@ -66,18 +66,23 @@ def run(*arguments):
     return done.returncode, done.stdout
 
 
-@pytest.fixture(scope="module")
-def trained(corpus, tmp_path_factory):
-    """A run of recipes/OwnCorpus, and what it printed."""
-    output = tmp_path_factory.mktemp("trained")
-    code, printed = run(
+def run_own_corpus(corpus, output, *options):
+    return run(
         sys.executable,
         OWN_CORPUS / "run.py",
         f"--data_folder={corpus / 'corpus'}",
         f"--output_folder={output}",
         "--number_of_epochs=12",
+        *options,
         *TINY,
     )
+
+
+@pytest.fixture(scope="module")
+def trained(corpus, tmp_path_factory):
+    """A run of recipes/OwnCorpus, and what it printed."""
+    output = tmp_path_factory.mktemp("trained")
+    code, printed = run_own_corpus(corpus, output)
     assert code == 0, printed
     return output, printed
 
@@ -237,15 +242,7 @@ def test_a_run_with_other_settings_is_not_gone_on_with(trained, corpus):
     model = output / "model" / "embedding_model.ckpt"
     files = [model, output / "untrained" / "scores.txt", output / "trials.txt"]
     before = [file.stat().st_mtime_ns for file in files]
-    code, printed = run(
-        sys.executable,
-        OWN_CORPUS / "run.py",
-        f"--data_folder={corpus / 'corpus'}",
-        f"--output_folder={output}",
-        "--number_of_epochs=12",
-        "--margin=0.9",
-        *TINY,
-    )
+    code, printed = run_own_corpus(corpus, output, "--margin=0.9")
     assert code == 2
     assert "holds a run with margin 0.2, and now it is 0.9" in printed
     assert [file.stat().st_mtime_ns for file in files] == before

@@ -92,8 +92,8 @@ def main():
         **overrides,
     }
     hparams_file = VOXCELEB / HPARAMS[TRAIN]
-    hparams = load_hparams(hparams_file, dict(training))
-    resumes = check_resumable(hparams_file, dict(training), hparams)
+    hparams = load_hparams(hparams_file, training)
+    resumes = check_resumable(hparams_file, training, hparams)
     if options.trials is None and not (resumes and trials.is_file()):
         make_trial_list(data, trials, SMALL["check_audio"])
     # Prepared here as the training will, to count the speakers that are left.

@@ -111,14 +111,12 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None):
     with _naming(path):
         if path.suffix.lower() in _BY_AV:
             samples, rate = _decode_by_av(path)
-            expected = info(path).frames - _AAC_SLACK
             samples = samples[_to_rate(start, sample_rate, rate) :]
             if stop is not None:
                 samples = samples[: _to_rate(stop - start, sample_rate, rate)]
         else:
             with soundfile.SoundFile(str(path)) as file:
                 rate = file.samplerate
-                expected = file.frames
                 file.seek(_to_rate(start, sample_rate, rate))
                 frames = -1
                 if stop is not None:
@@ -130,7 +128,7 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None):
             "is empty or truncated; replace or remove the file"
         )
     if start == 0 and stop is None:
-        _check_whole(path, len(samples), expected)
+        _check_whole(path, len(samples))
     waveform = torch.from_numpy(samples)
     waveform = waveform.mean(1) if channel is None else waveform[:, channel]
     if not waveform.isfinite().all():
@@ -164,9 +162,10 @@ def repeat_to(waveform, samples):
     return waveform.repeat(-(-samples // len(waveform)))[:samples]
 
 
-def _check_whole(path, samples, expected):
+def _check_whole(path, samples):
     """Decoders pass over a missing end; a cut file is to be noticed."""
-    whole = samples >= expected
+    slack = _AAC_SLACK if path.suffix.lower() in _BY_AV else 0
+    whole = samples >= info(path).frames - slack
     if path.suffix.lower() == ".wav":
         with open(path, "rb") as file:
             magic, size = struct.unpack("<4sI", file.read(8))

@@ -76,16 +76,18 @@ def prepare_rirs(source, url, work_folder, rir_csv):
 
 
 def _prepare(source, url, work_folder, wanted):
+    missing = []
     for path, (subfolders, generate) in wanted.items():
         path = pathlib.Path(path)
         stamp = Stamp(path.with_suffix(".json"), [str(source), url])
-        if path.is_file() and stamp.is_there():
-            continue
+        if not (path.is_file() and stamp.is_there()):
+            missing.append((path, stamp, subfolders, generate))
+    if missing and source == "download":
+        source = _download(url, pathlib.Path(work_folder) / "archive")
+    for path, stamp, subfolders, generate in missing:
         stamp.remove()
         folder = source
-        if source == "download":
-            folder = _download(url, pathlib.Path(work_folder) / "archive")
-        if folder == "generate":
+        if source == "generate":
             logger.info(
                 f"Generating {GENERATED} files of synthetic {path.stem}."
             )

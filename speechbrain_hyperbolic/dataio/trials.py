@@ -243,9 +243,9 @@ def choose_test_speakers(data_folder, speakers, test_share=0.2, seed=0):
     -------
     speakers : set of str
     """
-    split = read_splits(data_folder)
-    if any(split.values()):
-        return {s for s in speakers if split.get(s) == "test"}
+    splits = read_splits(data_folder)
+    if splits:
+        return {s for s in speakers if splits.get(s) == "test"}
     speakers = sorted(speakers)
     count = max(2, round(test_share * len(speakers)))
     if count >= len(speakers):

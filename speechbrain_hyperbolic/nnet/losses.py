@@ -87,8 +87,7 @@ class AdditiveMarginSoftmax(torch.nn.Module):
 class _AdditiveMarginCrossEntropy(torch.autograd.Function):
     """Mean cross entropy with its gradient in closed form.
 
-    It keeps one [batch, classes] buffer, the probabilities; autograd through
-    the same steps keeps four.
+    It keeps one [batch, classes] buffer, the probabilities.
     """
 
     @staticmethod
