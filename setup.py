@@ -12,6 +12,7 @@ VERSION = re.search(
 ).group(1)
 
 DEMO = ["espeakng-loader>=0.2.4"]
+TENSORBOARD = ["tensorboard"]
 TEST = ["pytest>=8", "hypothesis>=6", "ruff>=0.12", "geoopt", "mpmath"]
 
 setup(
@@ -37,5 +38,9 @@ setup(
         "matplotlib>=3.8",
         "tqdm",
     ],
-    extras_require={"demo": DEMO, "test": DEMO + TEST},
+    extras_require={
+        "demo": DEMO,
+        "tensorboard": TENSORBOARD,
+        "test": DEMO + TENSORBOARD + TEST,
+    },
 )

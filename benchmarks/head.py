@@ -1,34 +1,27 @@
-#!/usr/bin/env python3
-"""Time and memory of head + loss, forward and backward, on the CPU.
+"""Head and loss, forward and backward, against the stock one and others."""
 
-> python benchmarks/head.py
-
-Prints a markdown table. Each system is timed in turn, in one process, and the
-rounds are repeated; a time is the median over rounds. The memory is the peak of
-what the step allocates beyond weights, embeddings and their gradients, counted
-by torch's profiler. float32, 192 dimensions.
-"""
-
-import argparse
-import os
-import platform
-import statistics
-import time
-
-import speechbrain
 import torch
 from speechbrain.lobes.models.ECAPA_TDNN import Classifier
 from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
 
+from benchmarks.measure import COMPARED, compare, peak, times, title
 from speechbrain_hyperbolic.lobes.heads import HyperbolicClassifier
-from speechbrain_hyperbolic.nnet.losses import AdditiveMarginSoftmax
+from speechbrain_hyperbolic.nnet.losses import MarginSoftmax
+from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
 
 DIM = 192
 SIZES = ((32, 1211), (64, 5994), (256, 5994))
+WITH_PUBLISHED = (64, 5994)  # at 256 its temporaries are of 1.2 GB each
 OURS = "HAM-Softmax, this package"
+UNFUSED = "the same, first the distances, then the loss"
 STOCK = "AAM-Softmax, stock Classifier + LogSoftmaxWrapper"
 FLOOR = "linear + torch cross_entropy"
 PUBLISHED = "HAM-Softmax as published (broadcast)"
+TARGETS = {
+    STOCK: ("≤ 0.8", ""),
+    FLOOR: ("≤ 1.5", ""),
+    PUBLISHED: ("≤ 1/150", "≤ 1/15"),
+}
 
 
 class Published(torch.nn.Module):
@@ -49,100 +42,67 @@ class Published(torch.nn.Module):
         return -torch.acosh(1 + 2 * apart / inside.clamp(min=self.eps))
 
 
-class Linear(torch.nn.Module):
-    """The least that a softmax needs."""
-
-    def __init__(self, classes):
-        super().__init__()
-        self.linear = torch.nn.Linear(DIM, classes, bias=False)
-
-    def forward(self, x):
-        return self.linear(x.squeeze(1))
-
-
 def cross_entropy(outputs, labels):
-    return torch.nn.functional.cross_entropy(outputs, labels.squeeze(1))
+    labels = labels.squeeze(1)
+    return torch.nn.functional.cross_entropy(outputs.squeeze(1), labels)
 
 
-def systems(classes):
-    ham = AdditiveMarginSoftmax(margin=0.2, scale=30)
+class Step:
+    """Forward and backward of a head and its loss, of random embeddings."""
+
+    def __init__(self, head, loss, batch, classes, set_to_none=False):
+        self.head, self.loss, self.set_to_none = head, loss, set_to_none
+        self.x = torch.randn(batch, 1, DIM, requires_grad=True)
+        self.labels = torch.randint(classes, (batch, 1))
+
+    def __call__(self):
+        self.head.zero_grad(set_to_none=self.set_to_none)
+        self.x.grad = None
+        self.forward().backward()
+
+    def forward(self):
+        return self.loss(self.head(self.x), self.labels)
+
+
+class FusedStep(Step):
+    """The same of this package's head, which takes the loss."""
+
+    def forward(self):
+        return self.head(self.x, self.labels, self.loss)
+
+
+def ours(batch, classes, chunk_size=None, set_to_none=False, step=FusedStep):
+    head = HyperbolicClassifier(DIM, out_neurons=classes)
+    cost = MarginSoftmax(AdditiveMargin(margin=0.2, scale=30.0), chunk_size)
+    return step(head, cost, batch, classes, set_to_none)
+
+
+def floor(batch, classes, set_to_none=False):
+    head = torch.nn.Linear(DIM, classes, bias=False)
+    return Step(head, cross_entropy, batch, classes, set_to_none)
+
+
+def systems(batch, classes):
+    size = batch, classes
     aam = LogSoftmaxWrapper(AdditiveAngularMargin(margin=0.2, scale=30))
-    return {
-        OURS: (HyperbolicClassifier(DIM, out_neurons=classes), ham),
-        STOCK: (Classifier(DIM, out_neurons=classes), aam),
-        FLOOR: (Linear(classes), cross_entropy),
-        PUBLISHED: (Published(classes), ham),
+    cases = {
+        OURS: ours(*size),
+        UNFUSED: ours(*size, step=Step),
+        STOCK: Step(Classifier(DIM, out_neurons=classes), aam, *size),
+        FLOOR: floor(*size),
     }
+    if size == WITH_PUBLISHED:
+        loss = cases[UNFUSED].loss
+        cases[PUBLISHED] = Step(Published(classes), loss, *size)
+    return cases
 
 
-def step(head, loss, x, labels):
-    head.zero_grad(set_to_none=False)
-    x.grad = None
-    loss(head(x), labels).backward()
-
-
-def peak(function):
-    """Bytes: the most that is allocated at one time in a call."""
-    activity = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activity, profile_memory=True) as p:
-        function()
-    now = most = 0
-    for event in p.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            most = max(most, now)
-    return most
-
-
-def measure(batch, classes, rounds):
+def main(quick):
+    rounds = 1 if quick else 100
     torch.manual_seed(0)
-    x = torch.randn(batch, 1, DIM, requires_grad=True)
-    labels = torch.randint(classes, (batch, 1))
-    cases = systems(classes)
-    if batch * classes > 64 * 5994:  # 1.2 GB a temporary
-        del cases[PUBLISHED]
-    times = {name: [] for name in cases}
-    for number in range(rounds + 1):
-        for name, (head, loss) in cases.items():
-            slow = name == PUBLISHED
-            if slow and number > max(1, rounds // 10):
-                continue
-            began = time.perf_counter()
-            step(head, loss, x, labels)
-            if number:  # the first round warms up
-                times[name].append(time.perf_counter() - began)
-    return {
-        name: (
-            statistics.median(times[name]),
-            peak(lambda case=case: step(*case, x, labels)),
-        )
-        for name, case in cases.items()
-    }
-
-
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=50)
-    rounds = parser.parse_args().rounds
-    print(
-        f"torch {torch.__version__}, speechbrain {speechbrain.__version__}, "
-        f"Python {platform.python_version()}, {os.cpu_count()} cores, "
-        f"{torch.get_num_threads()} threads, {rounds} rounds\n"
-    )
-    print("| batch x classes | system | ms | ours / it | MB | ours / it |")
-    print("|---|---|---|---|---|---|")
+    title(f"Head and loss, {rounds} rounds", "batch x classes", *COMPARED)
     for batch, classes in SIZES:
-        results = measure(batch, classes, rounds)
-        ours = results[OURS]
-        for name, (seconds, memory) in results.items():
-            print(
-                f"| {batch} x {classes} | {name} | {1e3 * seconds:.2f} "
-                f"| {ours[0] / seconds:.3g} | {memory / 1e6:.1f} "
-                f"| {ours[1] / memory:.3g} |"
-            )
-
-
-if __name__ == "__main__":
-    main()
+        cases = systems(batch, classes)
+        seconds = times(cases, rounds, slow=(PUBLISHED,))
+        memory = {name: peak(case) for name, case in cases.items()}
+        compare(f"{batch} x {classes}", OURS, seconds, memory, TARGETS)

@@ -4,10 +4,10 @@ import pathlib
 
 import ruamel.yaml
 import torch
-from hyperpyyaml import resolve_references
 
 from speechbrain_hyperbolic.checkpoints import average_epochs
 from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.hparams import resolve
 
 _HEADER = """\
 # ################################
@@ -58,8 +58,7 @@ def export_model(hparams_file, overrides, hparams, folder):
     folder = pathlib.Path(folder)
     state = average_epochs(hparams["save_folder"], hparams["epochs_to_average"])
     yaml = ruamel.yaml.YAML()
-    with open(hparams_file, encoding="utf-8") as file:
-        resolved = yaml.load(resolve_references(file, overrides))
+    resolved = resolve(hparams_file, overrides)
     nodes = {
         "compute_features": resolved["compute_features"],
         "mean_var_norm": resolved["input_norm"],

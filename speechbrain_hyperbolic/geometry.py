@@ -124,13 +124,36 @@ def clip_to_ball(vectors, c):
     >>> points.radius
     tensor([0.0000, 1.0986])
     """
-    cap = (1 - CLIP_EPS) / math.sqrt(check_c(c))
-    norm = _Length.apply(vectors)
-    ball_norm = norm.clamp(max=cap)
-    # cap / max(norm, cap) rather than ball_norm / norm: no 0/0 at the origin.
+    vectors, length = with_length(vectors)
+    return Points(vectors, *clipped(length, check_c(c)))
+
+
+def clipped(length, c):
+    """The stretch and the radius that ``clip_to_ball`` gives to vectors.
+
+    Arguments
+    ---------
+    length : torch.Tensor
+        Of the vectors, any shape.
+    c : float
+        At least 1.
+
+    Returns
+    -------
+    stretch, radius : torch.Tensor
+        Of that shape.
+
+    Example
+    -------
+    >>> clipped(torch.tensor([0.0, 5.0]), c=4.0)[1]
+    tensor([0.0000, 1.0986])
+    """
+    cap = (1 - CLIP_EPS) / math.sqrt(c)
+    ball_norm = length.clamp(max=cap)
+    # cap / max(length, cap), not ball_norm / length: no 0/0 at the origin.
     # 2 / (1 - r^2) is sinh(rho) / r, the ball's conformal factor.
-    stretch = cap / norm.clamp(min=cap) * 2 / (1 - ball_norm.square())
-    return Points(vectors, stretch, 2 * ball_norm.atanh())
+    stretch = 2 * cap / (length.clamp(min=cap) * (1 - ball_norm.square()))
+    return stretch, 2 * ball_norm.atanh()
 
 
 def exponential_map(vectors, curvature=1.0, max_radius=14.0):
@@ -172,9 +195,33 @@ def exponential_map(vectors, curvature=1.0, max_radius=14.0):
             f"curvature is {curvature}, expected a finite number > 0, the "
             "absolute value of the curvature"
         )
-    norm = _Length.apply(vectors)
-    radius = (norm * curvature**0.5).clamp(max=max_radius)
-    return _at_radius(vectors, norm, radius, curvature**0.5)
+    vectors, length = with_length(vectors)
+    return Points(vectors, *exponential(length, curvature, max_radius))
+
+
+def exponential(length, curvature, max_radius):
+    """The stretch and the radius that ``exponential_map`` gives to vectors.
+
+    Arguments
+    ---------
+    length : torch.Tensor
+        Of the vectors, any shape.
+    curvature : float or torch.Tensor
+        Absolute value, > 0.
+    max_radius : float
+
+    Returns
+    -------
+    stretch, radius : torch.Tensor
+        Of that shape.
+
+    Example
+    -------
+    >>> exponential(torch.tensor([5.0]), curvature=0.25, max_radius=14)[1]
+    tensor([2.5000])
+    """
+    slope = curvature**0.5
+    return _at_radius(length, (length * slope).clamp(max=max_radius), slope)
 
 
 def smooth_cap(vectors, cap):
@@ -199,19 +246,67 @@ def smooth_cap(vectors, cap):
     >>> smooth_cap(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), cap=2.0).radius
     tensor([0.0000, 1.9732])
     """
-    norm = _Length.apply(vectors)
-    return _at_radius(vectors, norm, cap * (norm / cap).tanh(), 1.0)
+    vectors, length = with_length(vectors)
+    return Points(vectors, *smoothly_capped(length, cap))
 
 
-def _at_radius(vectors, norm, radius, slope):
-    """Points in the directions of vectors; slope is radius / norm at 0."""
-    tiny = torch.finfo(norm.dtype).tiny
+def smoothly_capped(length, cap):
+    """The stretch and the radius that ``smooth_cap`` gives to vectors.
+
+    Arguments
+    ---------
+    length : torch.Tensor
+        Of the vectors, any shape.
+    cap : float
+
+    Returns
+    -------
+    stretch, radius : torch.Tensor
+        Of that shape.
+
+    Example
+    -------
+    >>> smoothly_capped(torch.tensor([0.0, 5.0]), cap=2.0)[1]
+    tensor([0.0000, 1.9732])
+    """
+    return _at_radius(length, cap * (length / cap).tanh(), 1.0)
+
+
+def _at_radius(length, radius, slope):
+    """Stretch and radius; slope is radius / length at 0."""
+    tiny = torch.finfo(length.dtype).tiny
     # Below the square root of tiny, sinh(radius) is radius to the last bit.
-    small = norm < tiny**0.5
+    small = length < tiny**0.5
     stretch = torch.where(
-        small, slope, radius.sinh() / norm.masked_fill(small, 1)
+        small, slope, radius.sinh() / length.masked_fill(small, 1)
     )
-    return Points(vectors, stretch, radius)
+    return stretch, radius
+
+
+def with_length(vectors, sole=False):
+    """Vectors and their Euclidean lengths.
+
+    Arguments
+    ---------
+    vectors : torch.Tensor
+        Shape [..., D].
+    sole : bool
+        Whether the one user of the vectors that are returned is a function
+        whose backward gives a new tensor: then that is added to in place.
+
+    Returns
+    -------
+    vectors : torch.Tensor
+        The same.
+    length : torch.Tensor
+        Shape [...].
+
+    Example
+    -------
+    >>> with_length(torch.tensor([[3.0, 4.0]]))[1]
+    tensor([5.])
+    """
+    return _WithLength.apply(vectors, sole)
 
 
 def to_ball(points):
@@ -436,13 +531,14 @@ def refuse_second_derivative():
 
 
 def _arc_length(haversine):
-    """d = 2 asinh(sqrt(h)), as a logarithm.
-
-    torch's asinh is not vectorised on the CPU, its log1p is.
-    """
-    # sqrt(h) + sqrt(1 + h) - 1, without the cancellation for a small h
-    length = haversine / (haversine + 1).sqrt_().add_(1)
-    return length.add_(haversine.sqrt()).log1p_().mul_(2)
+    """d = 2 asinh(sqrt(h)) = log1p(u), with u = 2 (h + sqrt(h (1 + h)))."""
+    root = haversine.addcmul(haversine, haversine).sqrt_()
+    u = root.add_(haversine).mul_(2)
+    # torch's log1p is not vectorised on the CPU, its log is; the quotient
+    # undoes the rounding of 1 + u.
+    above = u + 1
+    rounded = above - 1
+    return torch.where(rounded == 0, u, above.log_().mul_(u).div_(rounded))
 
 
 def _arc_slope(haversine):
@@ -455,22 +551,31 @@ def _arc_slope(haversine):
     return torch.nn.functional.threshold_(square, 0.0, math.inf).rsqrt_()
 
 
-class _Length(torch.autograd.Function):
-    """Euclidean length of vectors [..., D], with gradient 0 at the origin:
-    vector_norm, in one pass back over many centres instead of three.
+class _WithLength(torch.autograd.Function):
+    """Vectors and their lengths, so that one pass over the vectors, which may
+    be many, joins both gradients. At the origin that of the length is 0.
     """
 
     @staticmethod
-    def forward(ctx, vectors):
+    def forward(ctx, vectors, sole):
         length = torch.linalg.vector_norm(vectors, dim=-1)
         ctx.save_for_backward(vectors, length)
-        return length
+        ctx.set_materialize_grads(False)
+        ctx.sole = sole
+        return vectors.view_as(vectors), length
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx, of_vectors, of_length):
         vectors, length = ctx.saved_tensors
+        if of_length is None:
+            return of_vectors, None
         divisor = length.masked_fill(length == 0, math.inf)
-        return vectors * (gradient / divisor).unsqueeze(-1)
+        factor = (of_length / divisor).unsqueeze(-1)
+        if of_vectors is None:
+            return vectors * factor, None
+        if ctx.sole:
+            return of_vectors.addcmul_(vectors, factor), None
+        return of_vectors.addcmul(vectors, factor), None
 
 
 class _ArcLength(torch.autograd.Function):
@@ -502,7 +607,7 @@ class _PairwiseDistance(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, y, p, q, a, b):
-        haversine = _product(x * (p / -2).unsqueeze(1), y).mul_(q)
+        haversine = product(x * (p / -2).unsqueeze(1), y).mul_(q)
         haversine.addr_(1 + 2 * a, b).add_(a.unsqueeze(1)).clamp_(min=0)
         ctx.save_for_backward(haversine, x, y, p, q, a, b)
         return _arc_length(haversine)
@@ -522,8 +627,8 @@ class _PairwiseDistance(torch.autograd.Function):
         slope *= q
         half = (p / -2).unsqueeze(1)
         return (
-            _product(slope, y.T) * half,
-            _product(slope.T, (x * half).T),
+            product(slope, y.T) * half,
+            product(slope.T, (x * half).T),
             grad_p,
             grad_q / q,
             row + 2 * row_b,
@@ -531,11 +636,28 @@ class _PairwiseDistance(torch.autograd.Function):
         )
 
 
-def _product(x, y):
+def product(x, y):
     """x @ y.T, in full float32 on a GPU too.
 
     SpeechBrain allows TF32 products there, whose 10 bits would move the logit
     of a close pair at scale 30 by 0.5.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Shape [N, D].
+    y : torch.Tensor
+        Shape [M, D].
+
+    Returns
+    -------
+    product : torch.Tensor
+        Shape [N, M].
+
+    Example
+    -------
+    >>> product(torch.ones(1, 3), torch.ones(2, 3))
+    tensor([[3., 3.]])
     """
     if x.is_cuda and x.dtype is torch.float32:
         return _split_product(x, y)

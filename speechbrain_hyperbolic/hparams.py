@@ -1,5 +1,19 @@
-"""Loads hparams files, with errors for people."""
+"""Loads hparams files, with errors for people.
 
+A file may state only how its system differs from another one's:
+
+    --- !apply:speechbrain_hyperbolic.hparams.flatten
+    data_folder: !PLACEHOLDER
+    recipe: !include:ham_ecapa.yaml
+        data_folder: !ref <data_folder>
+        margin: 0.1
+
+HyperPyYAML loads this as it is. A child of the include that is a sequence or
+a scalar replaces that key of the other file; one that is a mapping is merged
+into it, and the class stays. References are to this file: <recipe[margin]>.
+"""
+
+import contextlib
 import difflib
 import pathlib
 
@@ -7,6 +21,32 @@ import ruamel.yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from speechbrain_hyperbolic.errors import InputError
+
+INCLUDE = "!include:"
+
+
+def flatten(recipe, **own):
+    """One flat set of keys from an included file and what is beside it.
+
+    It stays a plain function, which is all that !apply takes.
+
+    Arguments
+    ---------
+    recipe : dict
+        The keys of the included file.
+    **own : dict
+        Other keys, which come first.
+
+    Returns
+    -------
+    hparams : dict
+
+    Example
+    -------
+    >>> flatten(recipe={"margin": 0.2, "scale": 30}, margin=0.1)
+    {'margin': 0.1, 'scale': 30}
+    """
+    return {**recipe, **own}
 
 
 def load_hparams(path, overrides=""):
@@ -26,69 +66,172 @@ def load_hparams(path, overrides=""):
     ------
     InputError
         If the file is missing or not YAML, a !PLACEHOLDER is not replaced, or
-        an override names no key of the file.
+        an override names no key of the file or has not its shape.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} is missing: no such hparams file")
+    overrides = nest_overrides(path, overrides)
+    _check_keys(pathlib.Path(path), overrides)
     try:
-        _check_nested(path, overrides)
-        with open(path, encoding="utf-8") as file:
+        with _valid_yaml(path), open(path, encoding="utf-8") as file:
             return load_hyperpyyaml(file, overrides)
     except InputError:
         raise
     except ValueError as error:
-        if "!PLACEHOLDER" not in str(error):
-            raise
-        raise InputError(
-            f"{path} needs a corpus: pass --data_folder=/path/to/corpus "
-            "(speaker/[session/]utterance.wav), or run 'make demo' in the top "
-            "folder for a synthetic one"
-        ) from error
+        if "!PLACEHOLDER" in str(error):
+            raise InputError(
+                f"{path} needs a corpus: pass --data_folder=/path/to/corpus "
+                "(speaker/[session/]utterance.wav), or run 'make demo' in the "
+                "top folder for a synthetic one"
+            ) from error
+        if "structure of the overrides" in str(error):
+            raise InputError(
+                f"{path} has no mapping where an override is one: "
+                f"{error.args[1]}"
+            ) from error
+        raise
+
+
+def nest_overrides(path, overrides):
+    """Moves overrides to where HyperPyYAML looks for them.
+
+    A file that is flattened takes overrides of its other file's keys in
+    ``recipe``; with this they are given as those of any file.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+    overrides : str or dict
+        As ``speechbrain.parse_arguments`` gives them.
+
+    Returns
+    -------
+    overrides : dict
+        What is no key stays where it is.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or not YAML, or the overrides are not.
+    """
+    path = pathlib.Path(path)
+    tree = _read(path)
+    if isinstance(overrides, str):
+        overrides = _parse(overrides, f"an option given to {path}") or {}
+    given = overrides.get("recipe") or {}
+    if not (_is_flattened(tree) and isinstance(given, dict)):
+        return dict(overrides)
+    moves = _keys_below(path, tree["recipe"]) - set(tree)
+    nested = {key: overrides[key] for key in overrides if key in moves}
+    own = {key: overrides[key] for key in overrides if key not in moves}
+    return {**own, "recipe": {**given, **nested}}
+
+
+def resolve(path, overrides):
+    """The keys of a file as YAML nodes, with all references resolved.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+    overrides : str or dict
+        As ``speechbrain.parse_arguments`` gives them.
+
+    Returns
+    -------
+    nodes : dict
+        Flat, as what ``load_hparams`` gives.
+    """
+    overrides = nest_overrides(path, overrides)
+    with open(path, encoding="utf-8") as file:
+        return _flat(_parse(resolve_references(file, overrides), path))
+
+
+@contextlib.contextmanager
+def _valid_yaml(name):
+    try:
+        yield
     except ruamel.yaml.YAMLError as error:
         message = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{path} or an option given to it is not valid YAML: {message}"
-        ) from error
-    except KeyError as error:
-        if "Override" not in str(error):
-            raise
-        name = error.args[0].split("'")[1]
-        known = ruamel.yaml.YAML().load(path.read_text(encoding="utf-8"))
-        close = difflib.get_close_matches(name, known)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise InputError(f"{path} has no key {name}{hint}") from error
+        raise InputError(f"{name} is not valid YAML: {message}") from error
 
 
-def _check_nested(path, overrides):
-    """Overrides of an included file are not checked by hyperpyyaml."""
-    parse = ruamel.yaml.YAML().load
-    if isinstance(overrides, str):
-        overrides = parse(overrides) or {}
-    for key, node in parse(path.read_text(encoding="utf-8")).items():
-        tag = str(getattr(node, "tag", None) and node.tag.value)
-        if not tag.startswith("!include:"):
+def _parse(text, name):
+    with _valid_yaml(name):
+        return ruamel.yaml.YAML().load(text)
+
+
+def _read(path):
+    if not path.is_file():
+        raise InputError(f"{path} is missing: no such hparams file")
+    return _parse(path.read_text(encoding="utf-8"), path)
+
+
+def _tag(node):
+    """E.g. "!new:torch.nn.Linear"; "" where there is none."""
+    tag = getattr(node, "tag", None)
+    return tag.value or "" if tag else ""
+
+
+def _is_flattened(tree):
+    return _tag(tree) == f"!apply:{__name__}.flatten"
+
+
+def _flat(tree):
+    return flatten(**tree) if _is_flattened(tree) else tree
+
+
+def _keys_below(path, node):
+    """Those of a mapping, and of the file that it includes."""
+    keys = set(node) if isinstance(node, dict) else set()
+    if _tag(node).startswith(INCLUDE):
+        keys |= set(_read(path.resolve().parent / _included(node)))
+    return keys
+
+
+def _included(node):
+    return _tag(node).removeprefix(INCLUDE)
+
+
+def _check_keys(path, overrides):
+    """HyperPyYAML does not check those of an included file."""
+    tree = _read(path)
+    known = set(tree)
+    if _is_flattened(tree):
+        known |= _keys_below(path, tree["recipe"])
+    for name, value in overrides.items():
+        if name not in tree:
+            raise InputError(f"{path} has no key {name}{_hint(name, known)}")
+        node = tree[name]
+        if not _tag(node).startswith(INCLUDE):
             continue
-        included = path.resolve().parent / tag.removeprefix("!include:")
-        known = parse(included.read_text(encoding="utf-8"))
-        for name in overrides.get(key) or {}:
-            if name not in known:
+        if not isinstance(value or {}, dict):
+            raise InputError(
+                f"{path}: {name} is {value}, expected keys of "
+                f'{_included(node)}, as in --{name}="{{key: value}}"'
+            )
+        keys = _keys_below(path, node)
+        for key in value or ():
+            if key not in keys:
                 raise InputError(
-                    f"{path}: override {key}: {{{name}: ...}} is no key of "
-                    f"{included.name}"
+                    f"{path}: override {name}: {{{key}: ...}} is no key of "
+                    f"{_included(node)}{_hint(key, keys)}"
                 )
+
+
+def _hint(name, known):
+    close = difflib.get_close_matches(name, known)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def check_same_run(hparams_file, overrides, output_folder, may_change):
     """Refuses to go on with a run that was started with other settings.
 
-    The settings are the scalars and lists of scalars of a hparams file, which
-    the stock recipe keeps in ``<output_folder>/hyperparams.yaml``.
+    The settings are a file's scalars, lists of scalars, and the classes of
+    what else it makes. The stock recipe keeps the file, resolved, in
+    ``<output_folder>/hyperparams.yaml``.
 
     Arguments
     ---------
     hparams_file : str or pathlib.Path
-    overrides : str
+    overrides : str or dict
     output_folder : str or pathlib.Path
     may_change : collection of str
         Keys that do not change what is learnt.
@@ -98,13 +241,11 @@ def check_same_run(hparams_file, overrides, output_folder, may_change):
     InputError
         Names the first key that differs, and both its values.
     """
-    parse = ruamel.yaml.YAML().load
     before_file = pathlib.Path(output_folder) / "hyperparams.yaml"
     if not before_file.is_file():
         return
-    before = _settings(parse(before_file.read_text(encoding="utf-8")))
-    with open(hparams_file, encoding="utf-8") as file:
-        now = _settings(parse(resolve_references(file, overrides)))
+    before = _settings(_flat(_read(before_file)))
+    now = _settings(resolve(hparams_file, overrides))
     for key in sorted(now.keys() | before.keys()):
         if key not in may_change and now.get(key) != before.get(key):
             raise InputError(
@@ -114,14 +255,13 @@ def check_same_run(hparams_file, overrides, output_folder, may_change):
             )
 
 
-def _settings(hparams):
+def _settings(nodes):
     scalars = (str, int, float, bool, type(None))
-    return {
-        key: value
-        for key, value in hparams.items()
-        if isinstance(value, scalars)
-        or (
-            isinstance(value, list)
-            and all(isinstance(v, scalars) for v in value)
-        )
-    }
+    settings = {}
+    for key, node in nodes.items():
+        items = node if isinstance(node, list) else [node]
+        if _tag(node):
+            settings[key] = _tag(node)
+        elif all(isinstance(item, scalars) for item in items):
+            settings[key] = node
+    return settings

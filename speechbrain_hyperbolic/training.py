@@ -8,6 +8,7 @@ import pathlib
 import random
 
 import speechbrain as sb
+import torch
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio import audio
@@ -20,6 +21,11 @@ from speechbrain_hyperbolic.dataio.trials import (
 )
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.hparams import check_same_run
+from speechbrain_hyperbolic.lobes.heads import fuses
+from speechbrain_hyperbolic.statistics import (
+    EpochStatistics,
+    TensorBoardLogger,
+)
 
 logger = get_logger(__name__)
 
@@ -36,6 +42,7 @@ MAY_CHANGE = {
     "output_folder",
     "save_folder",
     "train_log",
+    "tensorboard_folder",
     "data_folder",
     "data_folder_noise",
     "data_folder_rir",
@@ -128,10 +135,15 @@ def save_labels(label_encoder, hparams):
 
 
 class SpeakerBrain(sb.Brain):
-    """Trains an encoder with a classifier head on speaker labels."""
+    """Trains an encoder with a classifier head on speaker labels.
+
+    The train log has the statistics of ``statistics.EpochStatistics``; with a
+    key ``tensorboard_folder``, TensorBoard has them too.
+    """
 
     def compute_forward(self, batch, stage):
-        """From waveforms to the scores of the speakers.
+        """From waveforms to the scores of the speakers, or to the loss where
+        the head and the loss take this step in one.
 
         Arguments
         ---------
@@ -142,7 +154,7 @@ class SpeakerBrain(sb.Brain):
         Returns
         -------
         outputs : torch.Tensor
-            Shape [views * batch, 1, speakers].
+            Shape [views * batch, heads, speakers]; or the loss, a scalar.
         lengths : torch.Tensor
             Relative lengths, shape [views * batch].
         """
@@ -153,6 +165,12 @@ class SpeakerBrain(sb.Brain):
         features = self.modules.compute_features(waveforms)
         features = self.modules.mean_var_norm(features, lengths)
         embeddings = self.modules.embedding_model(features, lengths)
+        if stage == sb.Stage.TRAIN:
+            self.statistics.add_embeddings(embeddings)
+        if self._fuses(stage):
+            # Through the module, which distributed training has wrapped.
+            labels, cost = self._labels(batch, stage), self.hparams.compute_cost
+            return self.modules.classifier(embeddings, labels, cost), lengths
         return self.modules.classifier(embeddings), lengths
 
     def compute_objectives(self, predictions, batch, stage):
@@ -172,10 +190,11 @@ class SpeakerBrain(sb.Brain):
             A scalar.
         """
         outputs, lengths = predictions
-        labels = batch.spk_id_encoded.data
-        if self._augments(stage):
-            labels = self.hparams.wav_augment.replicate_labels(labels)
-        loss = self.hparams.compute_cost(outputs, labels, lengths)
+        labels = self._labels(batch, stage)
+        if self._fuses(stage):
+            loss = outputs
+        else:
+            loss = self.hparams.compute_cost(outputs, labels, lengths)
         if stage == sb.Stage.TRAIN:
             if hasattr(self.hparams.lr_annealing, "on_batch_end"):
                 self.hparams.lr_annealing.on_batch_end(self.optimizer)
@@ -186,12 +205,48 @@ class SpeakerBrain(sb.Brain):
     def _augments(self, stage):
         return stage == sb.Stage.TRAIN and hasattr(self.hparams, "wav_augment")
 
+    def _labels(self, batch, stage):
+        """One for each view, shape [views * batch, 1]."""
+        labels = batch.spk_id_encoded.data
+        if self._augments(stage):
+            labels = self.hparams.wav_augment.replicate_labels(labels)
+        return labels
+
+    def _fuses(self, stage):
+        """Whether the head computes the loss: not where there are errors to
+        count, nor in DataParallel, which would give one for each GPU.
+        """
+        return (
+            stage == sb.Stage.TRAIN
+            and not self.data_parallel_backend
+            and fuses(self.hparams.classifier, self.hparams.compute_cost)
+        )
+
+    def optimizers_step(self):
+        """The stock step, which drops the norm that clipping returns."""
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.optimizer.param_groups[0]["params"], self.max_grad_norm
+        )
+        self.statistics.add_gradient(norm)
+        # A gradient scaler skips such steps itself.
+        if self.skip_nonfinite_grads and not self.scaler.is_enabled():
+            self.check_gradients()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer_step += 1
+
     def on_fit_start(self):
         """Resumes from the newest checkpoint, and says so."""
         newest = self.checkpointer and self.checkpointer.find_checkpoint()
         super().on_fit_start()
+        counter = self.hparams.epoch_counter
+        self.loggers = [self.hparams.train_logger]
+        folder = getattr(self.hparams, "tensorboard_folder", None)
+        if folder:
+            self.loggers.append(TensorBoardLogger(folder, counter.current + 1))
         if newest:
-            counter = self.hparams.epoch_counter
             logger.info(
                 f"Resuming from {newest.path}, after epoch {counter.current} "
                 f"of {counter.limit}."
@@ -199,24 +254,32 @@ class SpeakerBrain(sb.Brain):
 
     def on_stage_start(self, stage, epoch=None):
         """Starts the statistics of an epoch."""
-        if stage != sb.Stage.TRAIN:
+        if stage == sb.Stage.TRAIN:
+            self.statistics = EpochStatistics()
+        else:
             self.error_metrics = self.hparams.error_stats()
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Anneals the learning rate, logs, and saves a checkpoint."""
         if stage == sb.Stage.TRAIN:
-            self.train_loss = stage_loss
+            self.train_stats = {
+                "loss": stage_loss,
+                **self.statistics.summarize(
+                    self.hparams.classifier, self.hparams.compute_cost
+                ),
+            }
             return
         error_rate = self.error_metrics.summarize("average")
         if stage != sb.Stage.VALID:
             return
         old_lr, new_lr = self.hparams.lr_annealing(epoch)
         sb.nnet.schedulers.update_learning_rate(self.optimizer, new_lr)
-        self.hparams.train_logger.log_stats(
-            stats_meta={"epoch": epoch, "lr": old_lr},
-            train_stats={"loss": self.train_loss},
-            valid_stats={"loss": stage_loss, "ErrorRate": error_rate},
-        )
+        for epoch_logger in self.loggers:
+            epoch_logger.log_stats(
+                stats_meta={"epoch": epoch, "lr": old_lr},
+                train_stats=self.train_stats,
+                valid_stats={"loss": stage_loss, "ErrorRate": error_rate},
+            )
         self.checkpointer.save_and_keep_only(
             meta={"ErrorRate": error_rate}, min_keys=["ErrorRate"]
         )

@@ -1,5 +1,7 @@
 """The published loss, written naively: the independent truth of the tests."""
 
+import math
+
 import torch
 
 
@@ -16,15 +18,44 @@ def published_distances(x, w, c, eps=1e-5):
     return torch.acosh(1 + 2 * d2 / ((1 - x2) * (1 - w2)).clamp(min=eps))
 
 
-def naive_additive_margin(outputs, labels, margin, scale):
-    """Mean cross entropy by loops over utterances and classes."""
+def naive_distance(x, w):
+    """Distance of two points of the unit ball, given as lists."""
+    apart = sum((a - b) ** 2 for a, b in zip(x, w, strict=True))
+    inside = (1 - sum(a * a for a in x)) * (1 - sum(b * b for b in w))
+    return math.acosh(1 + 2 * apart / inside)
+
+
+def naive_loss(
+    outputs, labels, margin, scale, kind="additive", top_k=0, penalty=0.0
+):
+    """Mean cross entropy by loops over utterances and classes, in floats.
+
+    kind is "additive", "real" or "angular".
+    """
     total = 0.0
     for row, label in zip(outputs, labels, strict=True):
-        logits = [
-            scale * (score - (margin if j == label else 0.0))
-            for j, score in enumerate(row)
-        ]
+        others = sorted(
+            (j for j in range(len(row)) if j != label), key=lambda j: -row[j]
+        )
+        logits = []
+        for j, output in enumerate(row):
+            if kind == "angular":
+                angle = math.acos(output)
+                if j == label and angle + margin < math.pi:
+                    output = math.cos(angle + margin)
+                elif j == label:
+                    output -= margin * math.sin(margin)
+                elif j in others[:top_k]:
+                    output = math.cos(max(angle - penalty, 0.0))
+            elif j == label:
+                output -= margin
+            elif j in others[:top_k]:
+                output += penalty
+            logits.append(scale * output)
+        if kind == "real":
+            target = logits[label]
+            logits = [z if z >= target else 0.0 for z in logits]
         top = max(logits)
+        total += math.log(sum(math.exp(z - top) for z in logits))
         total += top - logits[label]
-        total += sum((z - top).exp() for z in logits).log()
     return total / len(labels)

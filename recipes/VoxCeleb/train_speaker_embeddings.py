@@ -19,7 +19,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_hyperbolic.dataio.corpus import data_folders
 from speechbrain_hyperbolic.errors import exit_on_input_error
 from speechbrain_hyperbolic.export import export_model
-from speechbrain_hyperbolic.hparams import load_hparams
+from speechbrain_hyperbolic.hparams import load_hparams, nest_overrides
 from speechbrain_hyperbolic.training import (
     SpeakerBrain,
     check_resumable,
@@ -36,6 +36,7 @@ def main():
     # The crops have one length, so the auto-tuner pays.
     torch.backends.cudnn.benchmark = True
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
+    overrides = nest_overrides(hparams_file, overrides)
     sb.utils.distributed.ddp_init_group(run_opts)
     hparams = load_hparams(hparams_file, overrides)
     output_folder = hparams["output_folder"]

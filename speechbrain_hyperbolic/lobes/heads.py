@@ -1,26 +1,27 @@
-"""Classifier heads: speaker centres in hyperbolic space."""
+"""Classifier heads: speaker centres, and how embeddings compare with them."""
 
 import torch
 from speechbrain.lobes.models.ECAPA_TDNN import Classifier
 
-from speechbrain_hyperbolic.geometry import (
-    check_c,
-    clip_to_ball,
-    pairwise_distance,
-)
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.lobes.similarity import ClippedDistance, Cosine
+from speechbrain_hyperbolic.nnet.fused import margin_softmax
+from speechbrain_hyperbolic.nnet.losses import JointLoss, MarginSoftmax
 
 
-class HyperbolicClassifier(Classifier):
-    """Hyperbolic distances to speaker centres, negated: the head of
-    H-Softmax and HAM-Softmax.
+class CentreClassifier(Classifier):
+    """Similarities to speaker centres.
 
-    A drop-in for ``speechbrain.lobes.models.ECAPA_TDNN.Classifier``: where
-    that one returns cosines, this one returns -distance, so that the stock
-    ``LogSoftmaxWrapper(AngularMargin(margin, scale))`` on top of it already
-    is HAM-Softmax. It computes in float32 at least, under autocast too: a
-    bfloat16 product would move the logit of a close pair by several units.
+    A drop-in for ``speechbrain.lobes.models.ECAPA_TDNN.Classifier``: that one
+    returns cosines, this one what the similarity says, e.g. -distance, so
+    that the stock ``LogSoftmaxWrapper(AngularMargin(margin, scale))`` on top
+    of it already is HAM-Softmax. Given the labels and a cost, it returns the
+    loss, in one faster step. It computes in float32 at least, under autocast
+    too: a bfloat16 product would move the logit of a close pair by several
+    units.
 
-    Source: arXiv 2601.19709; the distance is that of ``geometry``.
+    Source: arXiv 2601.19709; sub-centres: Deng et al., "Sub-center ArcFace",
+    ECCV 2020.
 
     Arguments
     ---------
@@ -34,6 +35,112 @@ class HyperbolicClassifier(Classifier):
         Number of neurons of these layers.
     out_neurons : int
         Number of speakers.
+    similarity : torch.nn.Module
+        See ``lobes.similarity``; None: cosine.
+    sub_centres : int
+        Centres of a speaker, of which the most similar counts.
+    init_std : float
+        Standard deviation of the initial centres; None: the similarity's.
+
+    Raises
+    ------
+    InputError
+        If sub_centres is not a number >= 1.
+
+    Example
+    -------
+    >>> head = CentreClassifier(input_size=192, out_neurons=10)
+    >>> embeddings = torch.randn(4, 1, 192)
+    >>> head(embeddings).shape
+    torch.Size([4, 1, 10])
+    >>> from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
+    >>> cost = MarginSoftmax(AdditiveMargin(margin=0.2, scale=30.0))
+    >>> head(embeddings, torch.zeros(4, 1), cost).shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self,
+        input_size,
+        device="cpu",
+        lin_blocks=0,
+        lin_neurons=192,
+        out_neurons=1211,
+        similarity=None,
+        sub_centres=1,
+        init_std=None,
+    ):
+        if not (isinstance(sub_centres, int) and sub_centres > 0):
+            raise InputError(
+                f"sub_centres is {sub_centres}, expected a number >= 1"
+            )
+        super().__init__(
+            input_size,
+            lin_blocks=lin_blocks,
+            lin_neurons=lin_neurons,
+            out_neurons=out_neurons * sub_centres,
+        )
+        self.similarity = Cosine() if similarity is None else similarity
+        self.sub_centres = sub_centres
+        if init_std is None:
+            init_std = self.similarity.init_std
+        if init_std is not None:
+            torch.nn.init.normal_(self.weight, std=init_std)
+        self.to(device)
+
+    def forward(self, x, targets=None, cost=None):
+        """Compares each embedding with each speaker.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Embeddings, shape [batch, 1, input_size].
+        targets : torch.Tensor
+            Labels, shape [batch, 1]; with ``cost``.
+        cost : MarginSoftmax
+            None: the similarities are asked for, not the loss.
+
+        Returns
+        -------
+        outputs : torch.Tensor
+            Similarities, shape [batch, 1, out_neurons], or the loss, a
+            scalar; float32, or float64 where the embeddings are.
+        """
+        for block in self.blocks:
+            x = block(x)
+        with torch.autocast(x.device.type, enabled=False):
+            dtype = torch.promote_types(x.dtype, torch.float32)
+            embeddings = x.squeeze(1).to(dtype)
+            centres = self.weight.to(dtype)
+            if cost is not None:
+                return margin_softmax(
+                    embeddings,
+                    centres,
+                    targets,
+                    self.similarity,
+                    cost.loss_fn,
+                    self.sub_centres,
+                    cost.chunk_size,
+                )
+            outputs = self.similarity(embeddings, centres)
+            if self.sub_centres > 1:
+                outputs = outputs.unflatten(1, (-1, self.sub_centres)).amax(2)
+            return outputs.unsqueeze(1)
+
+
+class HyperbolicClassifier(CentreClassifier):
+    """-distance to speaker centres: the head of H-Softmax and HAM-Softmax.
+
+    It is ``CentreClassifier`` with ``ClippedDistance(c)``.
+
+    Arguments
+    ---------
+    input_size : int
+    device : str
+    lin_blocks : int
+    lin_neurons : int
+    out_neurons : int
+        Number of speakers.
     c : float
         Caps the norm at 1/sqrt(c): at least 1. Published: 3 for HAM-Softmax,
         5 for H-Softmax. It is not a curvature, see ``geometry``.
@@ -43,8 +150,7 @@ class HyperbolicClassifier(Classifier):
     Example
     -------
     >>> head = HyperbolicClassifier(input_size=192, out_neurons=10, c=3.0)
-    >>> outputs = head(torch.randn(4, 1, 192))
-    >>> outputs.shape
+    >>> head(torch.randn(4, 1, 192)).shape
     torch.Size([4, 1, 10])
     """
 
@@ -60,32 +166,85 @@ class HyperbolicClassifier(Classifier):
     ):
         super().__init__(
             input_size,
-            lin_blocks=lin_blocks,
-            lin_neurons=lin_neurons,
-            out_neurons=out_neurons,
+            device,
+            lin_blocks,
+            lin_neurons,
+            out_neurons,
+            similarity=ClippedDistance(c),
+            init_std=init_std,
         )
-        self.c = check_c(c)
-        torch.nn.init.normal_(self.weight, std=init_std)
-        self.to(device)
 
-    def forward(self, x):
-        """Scores each embedding against each speaker centre.
+
+class JointClassifier(torch.nn.Module):
+    """Several heads on the same embedding, for ``JointLoss``.
+
+    Where one score a speaker is asked for, as by the stock recipe's error
+    rate, that of the first head counts.
+
+    Source: E.H. AM-Softmax of arXiv 2601.19709, a hyperbolic and a Euclidean
+    head.
+
+    Arguments
+    ---------
+    heads : list of CentreClassifier
+        Of the same speakers.
+
+    Example
+    -------
+    >>> heads = [HyperbolicClassifier(8, out_neurons=5), CentreClassifier(
+    ...     8, out_neurons=5)]
+    >>> JointClassifier(heads)(torch.randn(4, 1, 8)).shape
+    torch.Size([4, 2, 5])
+    """
+
+    def __init__(self, heads):
+        super().__init__()
+        self.heads = torch.nn.ModuleList(heads)
+
+    def forward(self, x, targets=None, cost=None):
+        """Compares each embedding with each speaker, by each head.
 
         Arguments
         ---------
         x : torch.Tensor
             Embeddings, shape [batch, 1, input_size].
+        targets : torch.Tensor
+            Labels, shape [batch, 1]; with ``cost``.
+        cost : JointLoss
+            None: the similarities are asked for, not the loss.
 
         Returns
         -------
         outputs : torch.Tensor
-            -distance, shape [batch, 1, out_neurons]; float32, or float64
-            where the embeddings are.
+            Shape [batch, heads, out_neurons], or the loss, a scalar.
         """
-        for block in self.blocks:
-            x = block(x)
-        with torch.autocast(x.device.type, enabled=False):
-            dtype = torch.promote_types(x.dtype, torch.float32)
-            points = clip_to_ball(x.squeeze(1).to(dtype), self.c)
-            centres = clip_to_ball(self.weight.to(dtype), self.c)
-            return -pairwise_distance(points, centres).unsqueeze(1)
+        if cost is None:
+            return torch.cat([head(x) for head in self.heads], 1)
+        pairs = zip(self.heads, cost.losses, strict=True)
+        return cost.total(head(x, targets, loss) for head, loss in pairs)
+
+
+def fuses(classifier, cost):
+    """Whether a classifier takes labels and this cost, and gives the loss.
+
+    Arguments
+    ---------
+    classifier : torch.nn.Module
+    cost : torch.nn.Module
+
+    Returns
+    -------
+    fuses : bool
+
+    Example
+    -------
+    >>> fuses(torch.nn.Linear(2, 3), torch.nn.CrossEntropyLoss())
+    False
+    """
+    if isinstance(classifier, JointClassifier) and isinstance(cost, JointLoss):
+        return len(classifier.heads) == len(cost.losses) and all(
+            map(fuses, classifier.heads, cost.losses)
+        )
+    return isinstance(classifier, CentreClassifier) and isinstance(
+        cost, MarginSoftmax
+    )

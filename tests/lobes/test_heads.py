@@ -9,8 +9,14 @@ from speechbrain.lobes.models.ECAPA_TDNN import Classifier
 from speechbrain.nnet.losses import AngularMargin, LogSoftmaxWrapper
 
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.lobes.heads import HyperbolicClassifier
-from speechbrain_hyperbolic.nnet.losses import AdditiveMarginSoftmax
+from speechbrain_hyperbolic.lobes.heads import (
+    CentreClassifier,
+    HyperbolicClassifier,
+    JointClassifier,
+    fuses,
+)
+from speechbrain_hyperbolic.nnet.losses import JointLoss, MarginSoftmax
+from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
 from tests.reference import published_distances
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "ham_official.json"
@@ -32,9 +38,18 @@ def relative(value, truth):
     return (error / truth.abs().amax(-1, keepdim=True)).max().item()
 
 
+def ours(margin=0.2, scale=30.0, chunk_size=None):
+    return MarginSoftmax(AdditiveMargin(margin, scale), chunk_size)
+
+
+# From a head and embeddings to the loss, in every way there is.
 LOSSES = {
-    "ours": AdditiveMarginSoftmax,
-    "stock": lambda **kw: LogSoftmaxWrapper(AngularMargin(**kw)),
+    "ours": lambda head, x, y, **kw: ours(**kw)(head(x), y),
+    "fused": lambda head, x, y, **kw: head(x, y, ours(**kw)),
+    "chunked": lambda head, x, y, **kw: head(x, y, ours(**kw, chunk_size=2)),
+    "stock": lambda head, x, y, **kw: LogSoftmaxWrapper(AngularMargin(**kw))(
+        head(x), y
+    ),
 }
 
 
@@ -56,8 +71,13 @@ def test_golden(case, loss, dtype, tol, grad_tol):
     error = (-outputs.squeeze(1).double() - truth).abs() / truth
     assert error.max() < tol
 
-    criterion = LOSSES[loss](margin=case["margin"], scale=case["scale"])
-    value = criterion(outputs, labels)
+    value = LOSSES[loss](
+        head,
+        x.unsqueeze(1),
+        labels,
+        margin=case["margin"],
+        scale=case["scale"],
+    )
     assert abs(value.item() / case["loss"] - 1) < tol
     value.backward()
     assert relative(x.grad, case["grad_embeddings"]) < grad_tol
@@ -103,7 +123,8 @@ def test_gradcheck(norm):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("c", [1.0, 3.0])
-def test_finite_at_extremes(c, dtype):
+@pytest.mark.parametrize("loss", ["ours", "fused", "chunked"])
+def test_finite_at_extremes(loss, c, dtype):
     """Origin, coincident points, norms from 1e-8 to 1e8: all finite."""
     generator = torch.Generator().manual_seed(2)
     directions = torch.nn.functional.normalize(
@@ -117,10 +138,10 @@ def test_finite_at_extremes(c, dtype):
 
     with torch.autocast("cpu", torch.bfloat16, dtype is torch.bfloat16):
         outputs = head(x.unsqueeze(1))
-        loss = AdditiveMarginSoftmax()(outputs, labels)
-    loss.backward()
-    assert outputs.dtype is torch.float32
-    for tensor in (outputs, loss, x.grad, head.weight.grad):
+        value = LOSSES[loss](head, x.unsqueeze(1), labels)
+    value.backward()
+    assert outputs.dtype is value.dtype is torch.float32
+    for tensor in (outputs, value, x.grad, head.weight.grad):
         assert tensor.isfinite().all()
 
 
@@ -192,11 +213,51 @@ def test_c_out_of_range(c):
 def test_compiles():
     """torch.compile accepts head and loss as one graph."""
     head = HyperbolicClassifier(input_size=16, out_neurons=9)
-    criterion = AdditiveMarginSoftmax()
     x, labels = torch.randn(4, 1, 16), torch.randint(9, (4, 1))
 
     def step(x):
-        return criterion(head(x), labels)
+        return ours()(head(x), labels)
 
     compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), step(x))
+
+
+def test_sub_centres_take_the_nearest():
+    head = CentreClassifier(8, out_neurons=5, sub_centres=3, init_std=1.0)
+    x = torch.randn(4, 1, 8)
+    every = torch.nn.functional.cosine_similarity(x, head.weight, dim=-1)
+    nearest = every.view(4, 5, 3).amax(2)
+    torch.testing.assert_close(head(x).squeeze(1), nearest)
+
+
+@pytest.mark.parametrize("sub_centres", [0, -1, 1.5, "3"])
+def test_sub_centres_out_of_range(sub_centres):
+    with pytest.raises(InputError, match="sub_centres is .* expected"):
+        CentreClassifier(8, out_neurons=5, sub_centres=sub_centres)
+
+
+def test_joint_head():
+    """Both ways to the joint loss: by outputs, and fused."""
+    heads = [
+        HyperbolicClassifier(8, out_neurons=5),
+        CentreClassifier(8, out_neurons=5),
+    ]
+    joint = JointClassifier(heads)
+    cost = JointLoss([ours(), ours(0.1, 10.0)], [0.7, 0.3])
+    x, labels = torch.randn(4, 1, 8), torch.randint(5, (4, 1))
+    outputs = joint(x)
+    assert outputs.shape == (4, 2, 5)
+    torch.testing.assert_close(outputs[:, 1:], heads[1](x))
+    torch.testing.assert_close(joint(x, labels, cost), cost(outputs, labels))
+
+
+def test_what_fuses():
+    head = HyperbolicClassifier(8, out_neurons=5)
+    stock = LogSoftmaxWrapper(AngularMargin(margin=0.2, scale=30))
+    joint = JointClassifier([head, head])
+    assert fuses(head, ours())
+    assert fuses(joint, JointLoss([ours(), ours()], [1.0, 1.0]))
+    assert not fuses(head, stock)
+    assert not fuses(Classifier(8, out_neurons=5), ours())
+    assert not fuses(joint, JointLoss([ours(), stock], [1.0, 1.0]))
+    assert not fuses(joint, JointLoss([ours()], [1.0]))

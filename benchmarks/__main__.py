@@ -1,0 +1,40 @@
+"""Runs the parts, each in a fresh process, and prints markdown.
+
+> python -m benchmarks [part ...] [--quick]
+
+The parts are head, distances, million and growth. With --quick each is only
+tried: the figures mean nothing, and no plot is written.
+"""
+
+import argparse
+
+from benchmarks import distances, growth, head, million
+from benchmarks.measure import fresh, machine
+
+PARTS = {
+    "head": head.main,
+    "distances": distances.main,
+    "million": million.main,
+    "growth": growth.main,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("parts", nargs="*", metavar="part", help=str([*PARTS]))
+    parser.add_argument("--quick", action="store_true")
+    args = parser.parse_args()
+    for part in args.parts:
+        if part not in PARTS:
+            parser.error(f"{part} is not one of {[*PARTS]}")
+    print(machine(), flush=True)
+    for part in args.parts or PARTS:
+        fresh(PARTS[part], args.quick)
+
+
+if __name__ == "__main__":
+    main()
