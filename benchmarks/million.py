@@ -11,7 +11,7 @@ from benchmarks.measure import fresh, row, title
 
 BATCH = 64
 CLASSES = 10**6
-CHUNKS = (4096, 16384, 65536, None)
+CHUNKS = (16384, 65536, None)
 
 
 def resident(kind):
@@ -38,7 +38,7 @@ def measure(make, steps, *args):
 
 
 def main(quick):
-    classes, steps = (10**5, 1) if quick else (CLASSES, 5)
+    classes, steps = (10**5, 1) if quick else (CLASSES, 3)
     title(
         f"{BATCH} x {classes}, median of {steps} steps",
         "system",
