@@ -636,7 +636,7 @@ class _PairwiseDistance(torch.autograd.Function):
         )
 
 
-def product(x, y):
+def product(x, y, out=None):
     """x @ y.T, in full float32 on a GPU too.
 
     SpeechBrain allows TF32 products there, whose 10 bits would move the logit
@@ -648,6 +648,8 @@ def product(x, y):
         Shape [N, D].
     y : torch.Tensor
         Shape [M, D].
+    out : torch.Tensor
+        Where to write it, shape [N, M]; None: to new memory.
 
     Returns
     -------
@@ -660,8 +662,9 @@ def product(x, y):
     tensor([[3., 3.]])
     """
     if x.is_cuda and x.dtype is torch.float32:
-        return _split_product(x, y)
-    return x @ y.T
+        split = _split_product(x, y)
+        return split if out is None else out.copy_(split)
+    return torch.matmul(x, y.T, out=out)
 
 
 def _split_product(x, y):

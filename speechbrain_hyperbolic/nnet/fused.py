@@ -250,9 +250,12 @@ class _ChunkedMarginSoftmax(torch.autograd.Function):
         rows = _rows(x, p, a, ctx.unit)
         scaled_left = (rows.x * gradient).T
         factor = plan.scale / len(x)
-        of_y = torch.empty_like(y)
+        # Written chunk by chunk: small tensors that live on between the large
+        # ones of the chunks would keep the allocator from reusing these.
+        of_y, of_q, of_b = (
+            None if v is None else torch.empty_like(v) for v in (y, q, b)
+        )
         of_left, of_a, of_unit = torch.zeros_like(x), 0, 0
-        of_q, of_b = [], []
         for first, columns in _chunks(y, q, b, sub_centres, ctx.chunk_size):
             outputs, taken = _outputs(rows, columns, sub_centres)
             before = outputs.clone() if learns_unit else None
@@ -266,21 +269,21 @@ class _ChunkedMarginSoftmax(torch.autograd.Function):
             )
             of_left += product(slopes, columns.y.T)
             start = first * sub_centres
-            chunk_y = of_y[start : start + len(columns.y)]
-            chunk_y.copy_(product(slopes.T, scaled_left))
+            chunk = slice(start, start + len(columns.y))
+            product(slopes.T, scaled_left, out=of_y[chunk])
             if q is not None:
-                of_q.append(_of_stretch(chunk_y, columns.y, columns.q))
+                of_q[chunk] = _of_stretch(of_y[chunk], columns.y, columns.q)
             if a is not None:
                 of_a += chunk_a
-                of_b.append(chunk_b)
+                of_b[chunk] = chunk_b * gradient
         of_x, of_p = _left_gradient(of_left, gradient, x, p, a)
         return (
             of_x,
             of_y,
             of_p,
-            torch.cat(of_q) if of_q else None,
-            of_a * gradient if of_b else None,
-            torch.cat(of_b) * gradient if of_b else None,
+            of_q,
+            None if a is None else of_a * gradient,
+            of_b,
             of_unit * gradient if learns_unit else None,
             *(None,) * 4,
         )
