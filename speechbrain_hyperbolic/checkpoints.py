@@ -27,7 +27,7 @@ class RecentCheckpointer(Checkpointer):
 
     The stock one writes a checkpoint's meta file first, so that a half-written
     checkpoint counts as one. Here a checkpoint is written under a folder
-    ``partial`` and renamed when it's whole.
+    ``partial`` and renamed when it's whole, and moved there to be deleted.
 
     Arguments
     ---------
@@ -82,7 +82,7 @@ class RecentCheckpointer(Checkpointer):
         if final.exists() and name is None:
             final = self._new_checkpoint_dirpath()
         elif final.exists():
-            shutil.rmtree(final)
+            self._discard(final)
         os.replace(saved.path, final)
         logger.log(verbosity, f"Saved a checkpoint in {final}")
         files = {key: final / f.name for key, f in saved.paramfiles.items()}
@@ -118,14 +118,21 @@ class RecentCheckpointer(Checkpointer):
                 max_num_checkpoints=count, **by
             )
         }
-        self.delete_checkpoints(
-            num_to_keep=0,
-            ckpt_predicate=lambda c: (
-                c.path not in kept
-                and (ckpt_predicate is None or ckpt_predicate(c))
-            ),
-            verbosity=verbosity,
-        )
+        if if_main_process():
+            for checkpoint in self.list_checkpoints():
+                if checkpoint.path not in kept and (
+                    ckpt_predicate is None or ckpt_predicate(checkpoint)
+                ):
+                    self._discard(checkpoint.path)
+                    logger.log(verbosity, f"Deleted {checkpoint.path}")
+        ddp_barrier()
+
+    def _discard(self, path):
+        """Deletes a checkpoint, of which a kill leaves all or nothing."""
+        partial = self.checkpoints_dir / "partial"
+        partial.mkdir(exist_ok=True)
+        os.replace(path, partial / f"deleted {path.name}")
+        shutil.rmtree(partial / f"deleted {path.name}")
 
 
 def find_epochs(checkpoints_dir, count):
