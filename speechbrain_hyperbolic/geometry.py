@@ -148,12 +148,32 @@ def clipped(length, c):
     >>> clipped(torch.tensor([0.0, 5.0]), c=4.0)[1]
     tensor([0.0000, 1.0986])
     """
-    cap = (1 - CLIP_EPS) / math.sqrt(c)
+    cap = longest(c)
     ball_norm = length.clamp(max=cap)
     # cap / max(length, cap), not ball_norm / length: no 0/0 at the origin.
     # 2 / (1 - r^2) is sinh(rho) / r, the ball's conformal factor.
     stretch = 2 * cap / (length.clamp(min=cap) * (1 - ball_norm.square()))
     return stretch, 2 * ball_norm.atanh()
+
+
+def longest(c):
+    """The norm to which ``clip_to_ball`` shortens what is longer.
+
+    Arguments
+    ---------
+    c : float
+        At least 1.
+
+    Returns
+    -------
+    norm : float
+
+    Example
+    -------
+    >>> round(longest(4.0), 4)
+    0.5
+    """
+    return (1 - CLIP_EPS) / math.sqrt(c)
 
 
 def exponential_map(vectors, curvature=1.0, max_radius=14.0):
@@ -530,6 +550,34 @@ def refuse_second_derivative():
         )
 
 
+def complete_haversine(scaled, a, lift, b):
+    """The haversine a + b + 2 a b - p q (x . y) / 2 of all pairs.
+
+    Arguments
+    ---------
+    scaled : torch.Tensor
+        -p q (x . y) / 2, shape [N, M], overwritten.
+    a : torch.Tensor
+        sinh^2(radius / 2) of the rows, shape [N].
+    lift : torch.Tensor
+        1 + 2 a.
+    b : torch.Tensor
+        As a, of the columns, shape [M].
+
+    Returns
+    -------
+    haversine : torch.Tensor
+        In the memory of ``scaled``, at least 0 whatever the rounding.
+
+    Example
+    -------
+    >>> zero = torch.zeros(1)
+    >>> complete_haversine(torch.zeros(1, 1), zero, zero + 1, zero + 3)
+    tensor([[3.]])
+    """
+    return scaled.addr_(lift, b).add_(a.unsqueeze(1)).clamp_(min=0)
+
+
 def _arc_length(haversine):
     """d = 2 asinh(sqrt(h)) = log1p(u), with u = 2 (h + sqrt(h (1 + h)))."""
     root = haversine.addcmul(haversine, haversine).sqrt_()
@@ -607,8 +655,8 @@ class _PairwiseDistance(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, y, p, q, a, b):
-        haversine = product(x * (p / -2).unsqueeze(1), y).mul_(q)
-        haversine.addr_(1 + 2 * a, b).add_(a.unsqueeze(1)).clamp_(min=0)
+        scaled = product(x * (p / -2).unsqueeze(1), y).mul_(q)
+        haversine = complete_haversine(scaled, a, 1 + 2 * a, b)
         ctx.save_for_backward(haversine, x, y, p, q, a, b)
         return _arc_length(haversine)
 

@@ -11,11 +11,11 @@ import torch
 
 from speechbrain_hyperbolic.errors import InputError, is_finite
 from speechbrain_hyperbolic.geometry import (
-    CLIP_EPS,
     Points,
     check_c,
     clipped,
     exponential,
+    longest,
     pairwise_distance,
     product,
     smoothly_capped,
@@ -198,7 +198,7 @@ class ClippedDistance(HyperbolicSimilarity):
     def __init__(self, c=3.0, embedding_scale=1.0, learn_scale=False):
         super().__init__(embedding_scale, learn_scale)
         self.c = check_c(c)
-        self.cap = 2 * math.atanh((1 - CLIP_EPS) / math.sqrt(self.c))
+        self.cap = 2 * math.atanh(longest(self.c))
 
     def stretch_and_radius(self, lengths):
         """``geometry.clipped``."""
@@ -210,7 +210,7 @@ class ClippedDistance(HyperbolicSimilarity):
         sinh^2(artanh r) is r^2 / (1 - r^2): of few classes the time goes into
         the number of operations, and without the radius there are fewer.
         """
-        cap = (1 - CLIP_EPS) / math.sqrt(self.c)
+        cap = longest(self.c)
         square = lengths.clamp(max=cap).square()
         conformal = (1 - square).reciprocal()
         stretch = conformal * (2 * cap / lengths.clamp(min=cap))

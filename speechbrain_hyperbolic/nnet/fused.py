@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 
 from speechbrain_hyperbolic.geometry import (
+    complete_haversine,
     product,
     refuse_second_derivative,
     with_length,
@@ -142,8 +143,7 @@ def _outputs(rows, columns, sub_centres):
         outputs.mul_(columns.q)
     hyperbolic = rows.a is not None
     if hyperbolic:
-        outputs.addr_(rows.lift, columns.b)
-        outputs.add_(rows.a.unsqueeze(1)).clamp_(min=0)
+        complete_haversine(outputs, rows.a, rows.lift, columns.b)
     nearest = None
     if sub_centres > 1:
         outputs = outputs.unflatten(1, (-1, sub_centres))

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from benchmarks.measure import peak
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.lobes.similarity import (
     ClippedDistance,
@@ -268,19 +269,6 @@ def test_margin_schedule_steps():
     assert schedule.steps == 2
 
 
-def peak_bytes(function):
-    """The most that is allocated at one time in a call."""
-    activity = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activity, profile_memory=True) as p:
-        function()
-    now = most = 0
-    for event in p.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            most = max(most, now)
-    return most
-
-
 @pytest.mark.parametrize("chunk_size, matrices", [(None, 2.2), (200, 0.2)])
 def test_memory(chunk_size, matrices):
     """Two [batch, classes] matrices at most; in chunks, none."""
@@ -299,7 +287,7 @@ def test_memory(chunk_size, matrices):
         ).backward()
 
     step()
-    assert peak_bytes(step) < matrices * 4 * 512 * 10000
+    assert peak(step) < matrices * 4 * 512 * 10000
 
 
 @pytest.mark.parametrize("labels", [[[3]], [[0], [1]], [[-1]]])
