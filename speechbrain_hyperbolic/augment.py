@@ -5,6 +5,7 @@ Each utterance gives its clean crop and one augmented copy: the stock
 """
 
 import inspect
+import pathlib
 
 import torch
 from speechbrain.augment.time_domain import AddNoise
@@ -69,7 +70,11 @@ class OneOf(torch.nn.Module):
 
 
 class AddBabble(AddNoise):
-    """Adds the voices of utterances drawn from the batch.
+    """Adds the voices of several utterances.
+
+    They are drawn from files of speech, or, where there are none, from the
+    batch. For each batch the files give as many crops as there are utterances
+    to add babble to.
 
     Arguments
     ---------
@@ -81,6 +86,11 @@ class AddBabble(AddNoise):
         Lowest signal-to-noise ratio, in dB. Published: 13.
     snr_high : float
         Highest. Published: 20.
+    csv_file : str or pathlib.Path
+        Files of speech (MUSAN), as ``prepare_noise`` writes it. Where it is
+        missing at the first batch, the batch is drawn from.
+    **options : dict
+        For the stock AddNoise.
 
     Example
     -------
@@ -90,9 +100,17 @@ class AddBabble(AddNoise):
     """
 
     def __init__(
-        self, speakers_low=3, speakers_high=8, snr_low=13, snr_high=20
+        self,
+        speakers_low=3,
+        speakers_high=8,
+        snr_low=13,
+        snr_high=20,
+        csv_file=None,
+        **options,
     ):
-        super().__init__(snr_low=snr_low, snr_high=snr_high)
+        super().__init__(
+            csv_file=csv_file, snr_low=snr_low, snr_high=snr_high, **options
+        )
         self.speakers_low = speakers_low
         self.speakers_high = speakers_high
 
@@ -106,15 +124,23 @@ class AddBabble(AddNoise):
         lengths : torch.Tensor
             Relative lengths in (0, 1], shape [batch].
         pool : torch.Tensor
-            Utterances to draw the voices from, shape [any, time].
+            Utterances to draw from where there are no files, shape
+            [any, time].
 
         Returns
         -------
         waveforms : torch.Tensor
             Shape [batch, time].
         """
+        if self.csv_file and not pathlib.Path(self.csv_file).is_file():
+            self.csv_file = None  # what the stock class draws noise without
         self.noise_funct = lambda speech: self._babble(speech, pool)
         return super().forward(waveforms, lengths)
+
+    def _load_noise(self, lengths, max_length):
+        """What the stock class draws from the files, mixed."""
+        voices, lengths = super()._load_noise(lengths, max_length)
+        return self._babble(voices, voices), lengths
 
     def _babble(self, speech, pool):
         # An own random shift a draw: in a small pool, where an utterance can

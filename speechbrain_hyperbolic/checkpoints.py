@@ -34,6 +34,8 @@ class RecentCheckpointer(Checkpointer):
     checkpoints_dir : str or pathlib.Path
     keep_epochs : int
         Ends of epochs to keep, beside what the recipe asks to keep.
+    pretrainer : AveragedPretrainer
+        What a run starts from that has no checkpoint yet; None: from scratch.
     **options : dict
         For the stock Checkpointer, e.g. recoverables.
 
@@ -48,13 +50,24 @@ class RecentCheckpointer(Checkpointer):
     5
     """
 
-    def __init__(self, checkpoints_dir, keep_epochs=5, **options):
+    def __init__(
+        self, checkpoints_dir, keep_epochs=5, pretrainer=None, **options
+    ):
         super().__init__(checkpoints_dir, **options)
         if keep_epochs < 1:
             raise InputError(
                 f"keep_epochs is {keep_epochs}, expected at least 1"
             )
         self.keep_epochs = keep_epochs
+        self.pretrainer = pretrainer
+
+    def recover_if_possible(self, *args, **kwargs):
+        """As the stock method; without a checkpoint, from the pretrainer."""
+        checkpoint = super().recover_if_possible(*args, **kwargs)
+        if checkpoint is None and self.pretrainer is not None:
+            self.pretrainer.load_collected()
+            logger.info(f"Starting from {self.pretrainer.path}.")
+        return checkpoint
 
     def save_checkpoint(
         self, meta=None, end_of_epoch=True, name=None, verbosity=logging.INFO
@@ -182,16 +195,21 @@ def average_epochs(checkpoints_dir, count=5, name="embedding_model"):
     InputError
         If there is none.
     """
+    folders = _epochs_of(checkpoints_dir, count)
+    newest = _load(folders[0] / f"{name}.ckpt")
+    mean = average_state_dicts(_load(f / f"{name}.ckpt") for f in folders)
+    # The stock average makes the batch counts of BatchNorm floating point.
+    return {key: mean[key].to(newest[key].dtype) for key in newest}
+
+
+def _epochs_of(checkpoints_dir, count):
     folders = find_epochs(checkpoints_dir, count)
     if not folders:
         raise InputError(
             f"{checkpoints_dir} has no checkpoint of a finished epoch: train "
             "first, or pass the folder of a run as --pretrain_path"
         )
-    newest = _load(folders[0] / f"{name}.ckpt")
-    mean = average_state_dicts(_load(f / f"{name}.ckpt") for f in folders)
-    # The stock average makes the batch counts of BatchNorm floating point.
-    return {key: mean[key].to(newest[key].dtype) for key in newest}
+    return folders
 
 
 def _load(path):
@@ -230,7 +248,9 @@ class AveragedPretrainer(Pretrainer):
         self.count = count
 
     def collect_files(self, *args, **kwargs):
-        """Nothing to fetch: the files are local."""
+        """Checks that there is something to load: the files are local."""
+        if self.path is not None and not self._is_exported():
+            _epochs_of(self.path, 1)
 
     def load_collected(self, *args, **kwargs):
         """Loads the modules, averaging where there is a choice of epochs."""
@@ -238,22 +258,32 @@ class AveragedPretrainer(Pretrainer):
             logger.warning("No pretrain_path: the encoder is untrained.")
             return
         for name, module in self.loadables.items():
-            exported = pathlib.Path(self.path) / f"{name}.ckpt"
-            if exported.is_file():
-                state = _load(exported)
-            else:
+            file = pathlib.Path(self.path) / f"{name}.ckpt"
+            if not self._is_exported():
                 state = average_epochs(self.path, self.count, name)
-            _fill(module, state, self.path)
+            elif file.is_file():
+                state = _load(file)
+            else:
+                raise InputError(
+                    f"{self.path} has no {file.name}: pass the save folder "
+                    "of its training run as --pretrain_path"
+                )
+            _fill(name, module, state, self.path)
+
+    def _is_exported(self):
+        """An exported folder has the files that a checkpoint has."""
+        return any(pathlib.Path(self.path).glob("*.ckpt"))
 
 
-def _fill(module, state, path):
+def _fill(name, module, state, path):
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     for key, value in module.state_dict().items():
         if shapes.get(key) != tuple(value.shape):
             raise InputError(
-                f"{path} is of another encoder: its {key} is "
+                f"{path} is of another {name}: its {key} is "
                 f"{shapes.get(key, 'missing')}, the hparams file's "
-                f"{tuple(value.shape)}; give what was overridden in training "
-                "to the verification, as --training='{key: value}'"
+                f"{tuple(value.shape)}; give what was overridden in its "
+                "training here too (to the verification inside --training, "
+                "as --training='{key: value}')"
             )
     module.load_state_dict(state)

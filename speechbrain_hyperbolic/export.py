@@ -44,7 +44,7 @@ def export_model(hparams_file, overrides, hparams, folder):
     ---------
     hparams_file : str or pathlib.Path
         The training file: of its keys ``compute_features``, ``input_norm``
-        and ``embedding_model`` are taken.
+        and the chosen one of ``encoders`` are taken.
     overrides : str
         As given to the training.
     hparams : dict
@@ -62,7 +62,7 @@ def export_model(hparams_file, overrides, hparams, folder):
     nodes = {
         "compute_features": resolved["compute_features"],
         "mean_var_norm": resolved["input_norm"],
-        "embedding_model": resolved["embedding_model"],
+        "embedding_model": _built(resolved),
     }
     with atomic_path(folder / "embedding_model.ckpt") as temporary:
         torch.save(state, temporary)
@@ -74,3 +74,12 @@ def export_model(hparams_file, overrides, hparams, folder):
                 yaml.dump({key: node}, file)
             file.write(_MODULES)
     return folder
+
+
+def _built(resolved):
+    """The node of the encoder as an object, which is a !name: among others."""
+    node = resolved["encoders"][resolved["encoder"]]
+    node.yaml_set_ctag(
+        ruamel.yaml.Tag(suffix=node.tag.value.replace("!name:", "!new:", 1))
+    )
+    return node

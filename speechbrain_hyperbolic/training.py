@@ -29,6 +29,8 @@ from speechbrain_hyperbolic.statistics import (
 
 logger = get_logger(__name__)
 
+# Which output is which speaker
+LABELS = "label_encoder.txt"
 # What does not change what is learnt may differ when a run goes on; so may
 # paths, since folders move.
 MAY_CHANGE = {
@@ -46,11 +48,13 @@ MAY_CHANGE = {
     "data_folder",
     "data_folder_noise",
     "data_folder_rir",
+    "pretrain_path",
     "verification_file",
     "train_annotation",
     "valid_annotation",
     "noise_annotation",
     "music_annotation",
+    "speech_annotation",
     "rir_annotation",
 }
 
@@ -73,9 +77,13 @@ def check_resumable(hparams_file, overrides, hparams):
     Raises
     ------
     InputError
-        Names the first key that differs, and both its values.
+        Names the first key that differs, and both its values. Or there is
+        nothing where the run is to start from.
     """
-    if not hparams["checkpointer"].list_checkpoints():
+    checkpointer = hparams["checkpointer"]
+    if not checkpointer.list_checkpoints():
+        if checkpointer.pretrainer is not None:
+            checkpointer.pretrainer.collect_files()
         return False
     check_same_run(
         hparams_file, overrides, hparams["output_folder"], MAY_CHANGE
@@ -119,19 +127,33 @@ def save_labels(label_encoder, hparams):
     Raises
     ------
     InputError
-        If there are checkpoints of a run with other speakers.
+        If there are checkpoints of a run with other speakers, or the head to
+        start from has others.
     """
-    path = pathlib.Path(hparams["save_folder"]) / "label_encoder.txt"
+    path = pathlib.Path(hparams["save_folder"]) / LABELS
+    checkpointer = hparams["checkpointer"]
     with atomic_path(path) as temporary:
         label_encoder.save(temporary)
         labels = temporary.read_text(encoding="utf-8")
-        if hparams["checkpointer"].list_checkpoints() and (
-            not path.is_file() or path.read_text(encoding="utf-8") != labels
-        ):
+        if checkpointer.list_checkpoints() and _differ(path, labels):
             raise InputError(
                 f"{path.parent} holds a run on other speakers: pass another "
                 "--output_folder"
             )
+        start = checkpointer.pretrainer
+        if start is not None and "classifier" in start.loadables:
+            before = pathlib.Path(start.path) / LABELS
+            if before.is_file() and _differ(before, labels):
+                raise InputError(
+                    f"{before} has other speakers than {path.parent}, so its "
+                    "centres are not theirs: fine-tune with the data_folder, "
+                    "verification_file and seed of that run, or with a new "
+                    "head (ham_ecapa_own_speakers.yaml)"
+                )
+
+
+def _differ(path, labels):
+    return not path.is_file() or path.read_text(encoding="utf-8") != labels
 
 
 class SpeakerBrain(sb.Brain):
@@ -187,7 +209,8 @@ class SpeakerBrain(sb.Brain):
         Returns
         -------
         loss : torch.Tensor
-            A scalar.
+            A scalar: in training the sum over the views of an utterance, else
+            of its only one.
         """
         outputs, lengths = predictions
         labels = self._labels(batch, stage)
@@ -198,6 +221,9 @@ class SpeakerBrain(sb.Brain):
         if stage == sb.Stage.TRAIN:
             if hasattr(self.hparams.lr_annealing, "on_batch_end"):
                 self.hparams.lr_annealing.on_batch_end(self.optimizer)
+            # Published: the losses of the views of an utterance are added.
+            self.views = len(labels) // len(batch.id)
+            loss = self.views * loss
         else:
             self.error_metrics.append(batch.id, outputs, labels, lengths)
         return loss
@@ -256,6 +282,7 @@ class SpeakerBrain(sb.Brain):
         """Starts the statistics of an epoch."""
         if stage == sb.Stage.TRAIN:
             self.statistics = EpochStatistics()
+            self.views = 1  # where no batch is left of a resumed epoch
         else:
             self.error_metrics = self.hparams.error_stats()
 
@@ -263,7 +290,7 @@ class SpeakerBrain(sb.Brain):
         """Anneals the learning rate, logs, and saves a checkpoint."""
         if stage == sb.Stage.TRAIN:
             self.train_stats = {
-                "loss": stage_loss,
+                "loss": stage_loss / self.views,  # comparable to valid loss
                 **self.statistics.summarize(
                     self.hparams.classifier, self.hparams.compute_cost
                 ),

@@ -1,9 +1,12 @@
 """One augmentation an utterance, and babble at its level."""
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from speechbrain_hyperbolic.augment import AddBabble, OneOf
+from speechbrain_hyperbolic.dataio.noise import prepare_noise
 from speechbrain_hyperbolic.errors import InputError
 
 
@@ -71,3 +74,35 @@ def test_a_batch_of_one():
     speech = torch.randn(1, 1000)
     out = AddBabble()(speech, torch.ones(1), pool=speech)
     assert out.isfinite().all() and (out != speech).any()
+
+
+def test_babble_of_files(tmp_path):
+    """Voices come from the files, not from the batch, where there are any."""
+    torch.manual_seed(0)
+    time = np.arange(16000) / 16000
+    for number in range(8):
+        tone = 0.3 * np.sin(2 * np.pi * (1000 + 100 * number) * time)
+        path = tmp_path / "musan" / "speech" / f"{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, tone, 16000)
+    prepare_noise(
+        tmp_path / "musan",
+        "",
+        tmp_path / "work",
+        tmp_path / "noise.csv",
+        tmp_path / "music.csv",
+        tmp_path / "speech.csv",
+    )
+    speech = torch.sin(2 * torch.pi * 300 * torch.as_tensor(time)).float()
+    speech = speech.repeat(6, 1)
+    pool = torch.sin(2 * torch.pi * 5000 * torch.as_tensor(time)).float()
+    add = AddBabble(csv_file=tmp_path / "speech.csv", snr_low=13, snr_high=13)
+    noisy = add(speech, torch.ones(6), pool=pool.unsqueeze(0))
+    spectrum = torch.fft.rfft(noisy).abs()
+    of_files = spectrum[:, 1000:1800:100]
+    assert (of_files.amax(1) > 100).all()
+    assert ((of_files > 20).sum(1) >= 2).all()  # a mixture
+    assert (spectrum[:, 5000] < 1).all()
+    add = AddBabble(csv_file=tmp_path / "none.csv", snr_low=13, snr_high=13)
+    spectrum = torch.fft.rfft(add(speech, torch.ones(6), pool[None])).abs()
+    assert (spectrum[:, 5000] > 100).all()

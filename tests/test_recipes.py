@@ -15,8 +15,8 @@ import pytest
 import torch
 from speechbrain.inference.speaker import SpeakerRecognition
 
+from speechbrain_hyperbolic.dataio.make_trials import make_trial_list
 from speechbrain_hyperbolic.dataio.synthetic import make_synthetic_corpus
-from speechbrain_hyperbolic.dataio.trials import make_trial_list
 from speechbrain_hyperbolic.verification import read_results
 
 pytest.importorskip("espeakng_loader")

@@ -5,11 +5,16 @@ import csv
 import numpy as np
 import pytest
 import soundfile
+import speechbrain as sb
 import torch
+from speechbrain.augment.augmenter import Augmenter
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.nnet.losses import AngularMargin, LogSoftmaxWrapper
 
 from speechbrain_hyperbolic.dataio.corpus import COLUMNS
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.training import make_datasets
+from speechbrain_hyperbolic.training import SpeakerBrain, make_datasets
+from tests.test_systems import load
 
 RATE = 16000
 CROP = 1600
@@ -87,3 +92,65 @@ def test_wrong_number_of_speakers(tmp_path, given):
         InputError, match=f"out_n_neurons is {given}, .* --out_n_neurons=2"
     ):
         make_datasets(hparams(tmp_path, [CROP] * 2, out_n_neurons=given))
+
+
+class Echo(torch.nn.Module):
+    def forward(self, waveforms):
+        return 0.5 * waveforms.roll(7, 1)
+
+
+def test_losses_of_the_views_are_added(tmp_path):
+    """Loss and gradient of a step, against the stock loss of each view."""
+    hparams = load("ham_ecapa", tmp_path)
+    hparams["wav_augment"] = Augmenter(
+        parallel_augment=True,
+        concat_original=True,
+        min_augmentations=1,
+        max_augmentations=1,
+        augmentations=[Echo()],
+    )
+    brain = SpeakerBrain(hparams["modules"], hparams=hparams)
+    brain.optimizer = torch.optim.SGD(brain.modules.parameters(), lr=0.1)
+    brain.on_stage_start(sb.Stage.TRAIN)
+    brain.modules.train()
+    torch.manual_seed(0)
+    batch = PaddedBatch(
+        [
+            {
+                "id": str(number),
+                "sig": torch.randn(8000),
+                "spk_id_encoded": torch.tensor([number]),
+            }
+            for number in range(4)
+        ]
+    )
+
+    torch.manual_seed(1)
+    outputs = brain.compute_forward(batch, sb.Stage.TRAIN)
+    loss = brain.compute_objectives(outputs, batch, sb.Stage.TRAIN)
+    loss.backward()
+    gradient = {
+        name: parameter.grad.clone()
+        for name, parameter in brain.modules.named_parameters()
+    }
+
+    brain.modules.zero_grad()
+    torch.manual_seed(1)
+    waveforms, lengths = hparams["wav_augment"](*batch.sig)
+    assert torch.equal(waveforms[:4], batch.sig.data)
+    features = brain.modules.compute_features(waveforms)
+    features = brain.modules.mean_var_norm(features, lengths)
+    embeddings = brain.modules.embedding_model(features, lengths)
+    distances = brain.modules.classifier(embeddings)
+    stock = LogSoftmaxWrapper(AngularMargin(margin=0.2, scale=30))
+    labels = torch.arange(4)[:, None]
+    clean = stock(distances[:4], labels)
+    augmented = stock(distances[4:], labels)
+    expected = clean + augmented
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    scale = max(g.abs().max().item() for g in gradient.values())
+    for name, parameter in brain.modules.named_parameters():
+        assert torch.allclose(
+            gradient[name], parameter.grad, rtol=1e-3, atol=1e-5 * scale
+        ), name

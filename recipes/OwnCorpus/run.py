@@ -23,8 +23,8 @@ import time
 import yaml
 
 from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.make_trials import make_trial_list
 from speechbrain_hyperbolic.dataio.synthetic import make_synthetic_corpus
-from speechbrain_hyperbolic.dataio.trials import make_trial_list
 from speechbrain_hyperbolic.errors import InputError, exit_on_input_error
 from speechbrain_hyperbolic.hparams import load_hparams
 from speechbrain_hyperbolic.plots import plot_det

@@ -1,4 +1,5 @@
-"""Noise, music and room responses for augmentation, as the stock's CSV files.
+"""Noise, music, speech and room responses for augmentation, as the stock's CSV
+files.
 
 Each comes from one of three sources: a folder that the user has (MUSAN,
 RIRS_NOISES, or any folder of wav files), the stock recipe's download, or,
@@ -30,14 +31,17 @@ PIECE = 10  # seconds of a long file that one row holds
 COLUMNS = ["ID", "duration", "wav", "wav_format", "wav_opts"]
 
 
-def prepare_noise(source, url, work_folder, noise_csv, music_csv):
-    """Writes the CSV files of noise and of music.
+def prepare_noise(
+    source, url, work_folder, noise_csv, music_csv, speech_csv=None
+):
+    """Writes the CSV files of noise, of music, and of speech for babble.
 
     Arguments
     ---------
     source : str
-        A folder; with subfolders ``noise`` and ``music`` (MUSAN) each serves
-        its file, else all of it serves both. Or "download" (the archive at
+        A folder; with subfolders ``noise``, ``music`` and ``speech`` (MUSAN)
+        each serves its file; of a folder without, all serves noise and music.
+        Or "download" (the archive at
         ``url``; generated where that fails, with a warning), or "generate".
     url : str
         Archive of noise, as in the stock recipe.
@@ -48,6 +52,8 @@ def prepare_noise(source, url, work_folder, noise_csv, music_csv):
         File to write; one that was made from the same source is kept.
     music_csv : str or pathlib.Path
         Likewise.
+    speech_csv : str or pathlib.Path
+        Likewise; there is none where the source has no ``speech``.
     """
     _prepare(
         source,
@@ -55,6 +61,19 @@ def prepare_noise(source, url, work_folder, noise_csv, music_csv):
         work_folder,
         {noise_csv: (("noise",), _noise), music_csv: (("music",), _music)},
     )
+    if speech_csv and (pathlib.Path(source) / "speech").is_dir():
+        _prepare(
+            str(pathlib.Path(source) / "speech"),
+            url,
+            work_folder,
+            {speech_csv: ((), None)},
+        )
+    elif speech_csv:
+        pathlib.Path(speech_csv).unlink(missing_ok=True)
+        logger.info(
+            f"{source} has no folder speech: babble is mixed of the training "
+            "utterances of each batch."
+        )
 
 
 def prepare_rirs(source, url, work_folder, rir_csv):

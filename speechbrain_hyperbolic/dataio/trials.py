@@ -1,42 +1,44 @@
-"""Trial lists: ``label enrol test`` a line, label 1 for the same speaker.
+"""Trial lists, as arrays.
 
-Utterances are named as in VoxCeleb's lists, by their path below the corpus:
-``speaker/[session/]utterance.wav``; the extension may be left out. Run as a
-module, it makes a list for a corpus that has none:
-
-    python -m speechbrain_hyperbolic.dataio.trials DATA_FOLDER trials.txt
+A line is ``label enrol test`` (VoxCeleb: label 1 for the same speaker, 0 for
+others) or ``enrol test label`` (CN-Celeb; Kaldi's target and nontarget). What
+is tested is an utterance, named by its path below the corpus:
+``speaker/[session/]utterance.wav``; the extension may be left out. What is
+enrolled is an utterance too, or a model of several, which an enrolment map
+lists: ``model utterance utterance ...`` a line.
 """
 
-import argparse
-import itertools
+import dataclasses
 import pathlib
-import random
 import urllib.request
 from typing import NamedTuple
 
+import numpy as np
+from speechbrain.utils.logger import get_logger
+
 from speechbrain_hyperbolic.dataio.audio import EXTENSIONS
-from speechbrain_hyperbolic.dataio.corpus import (
-    list_audio,
-    read_splits,
-    read_utterances,
-    report_problems,
-    speaker_of,
-)
+from speechbrain_hyperbolic.dataio.corpus import speaker_of
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.errors import InputError
 
+logger = get_logger(__name__)
+
+LABELS = {"1": 1, "0": 0, "target": 1, "nontarget": 0}
+# In CN-Celeb's lists the model of speaker id00800 is id00800-enroll.
+MODEL_SUFFIX = "-enroll"
+
 
 class Trial(NamedTuple):
-    """One comparison of two utterances.
+    """One comparison of a model and an utterance.
 
     Arguments
     ---------
     label : int
         1: the same speaker, 0: different speakers.
     enrol : str
-        Utterance id: path below the corpus, without extension.
+        Model: an utterance id, or a name of the enrolment map.
     test : str
-        Likewise.
+        Utterance id: path below the corpus, without extension.
     """
 
     label: int
@@ -44,8 +46,235 @@ class Trial(NamedTuple):
     test: str
 
 
-def read_trials(path):
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrialList:
+    """Trials as arrays of rows. Iterating gives ``Trial`` after ``Trial``.
+
+    Arguments
+    ---------
+    labels : np.ndarray
+        int8, shape [N]: 1 for target trials, 0 for nontarget ones.
+    enrol : np.ndarray
+        int32, shape [N]: rows of models.
+    test : np.ndarray
+        int32, shape [N]: rows of utterances.
+    models : list of str
+        Of whom utterances are enrolled.
+    members : list of np.ndarray
+        For each model the rows of its utterances.
+    utterances : list of str
+        Ids of all that is enrolled or tested, each once.
+
+    Example
+    -------
+    >>> trials = TrialList.of([(1, "a/1", "a/2"), (0, "a/1", "b/1")])
+    >>> trials.models, sorted(trials.utterances)
+    (['a/1'], ['a/1', 'a/2', 'b/1'])
+    >>> [trials.utterances[row] for row in trials.test]
+    ['a/2', 'b/1']
+    """
+
+    labels: np.ndarray
+    enrol: np.ndarray
+    test: np.ndarray
+    models: list
+    members: list
+    utterances: list
+
+    @classmethod
+    def of(cls, trials, enrolment=None):
+        """From single trials.
+
+        Arguments
+        ---------
+        trials : iterable of Trial
+        enrolment : dict
+            Model -> ids of its utterances. None: each model is one utterance.
+
+        Returns
+        -------
+        trials : TrialList
+        """
+        models, utterances = {}, {}
+        labels, enrol, test = [], [], []
+        for label, model, utterance in trials:
+            labels.append(label)
+            enrol.append(models.setdefault(model, len(models)))
+            test.append(utterances.setdefault(utterance, len(utterances)))
+        members = [
+            np.array(
+                [
+                    utterances.setdefault(utterance, len(utterances))
+                    for utterance in (
+                        enrolment[model] if enrolment else [model]
+                    )
+                ]
+            )
+            for model in models
+        ]
+        return cls(
+            np.array(labels, np.int8),
+            np.array(enrol, np.int32),
+            np.array(test, np.int32),
+            list(models),
+            members,
+            list(utterances),
+        )
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __iter__(self):
+        for label, enrol, test in zip(
+            self.labels.tolist(), self.enrol, self.test, strict=True
+        ):
+            yield Trial(label, self.models[enrol], self.utterances[test])
+
+    def speakers(self):
+        """The speakers of both sides of each trial.
+
+        Returns
+        -------
+        enrol, test : np.ndarray
+            Of str, shape [N].
+        """
+        by_utterance = np.array([speaker_of(u) for u in self.utterances])
+        by_model = by_utterance[[rows[0] for rows in self.members]]
+        return by_model[self.enrol], by_utterance[self.test]
+
+
+def read_trials(path, enrolment_file=None):
     """Reads a trial list.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+    enrolment_file : str or pathlib.Path
+        The enrolment map of its models; None: each is one utterance.
+
+    Returns
+    -------
+    trials : TrialList
+
+    Raises
+    ------
+    InputError
+        For a missing or empty file, a malformed line, a path that leaves the
+        corpus, a trial with both labels, or a model that is not in the
+        enrolment map (with the line's number).
+
+    Example
+    -------
+    >>> path = pathlib.Path(getfixture("tmpdir")) / "trials.txt"
+    >>> _ = path.write_text("1 id1/a/1.wav id1/b/2.wav")
+    >>> list(read_trials(path))
+    [Trial(label=1, enrol='id1/a/1', test='id1/b/2')]
+    """
+    enrolment = read_enrolment(enrolment_file) if enrolment_file else None
+    path = pathlib.Path(path)
+    lines = []
+    trials = TrialList.of(_read(path, enrolment, lines), enrolment)
+    if not lines:
+        raise InputError(f"{path} has no trials: expected {_FORMS[0]!r}")
+    _check_repeats(trials, path, lines)
+    return trials
+
+
+def _read(path, enrolment, lines):
+    """Gives trials, and notes their line numbers."""
+    models, tests = {}, {}  # as written -> id: each is checked once
+    form = None
+    for number, fields in _lines(path, "trial list"):
+        form = form or _form(fields)
+        trial = form and _trial(fields, form)
+        if not trial:
+            raise InputError(
+                f"{path}, line {number}: {' '.join(fields)[:80]!r} is not a "
+                f"trial, expected {form or _FORMS[0]!r} with label 0 or 1"
+            )
+        label, model, test = trial
+        if model not in models:
+            models[model] = _model(model, enrolment, path, number)
+        if test not in tests:
+            tests[test] = _utterance_id(test, path, number)
+        lines.append(number)
+        yield label, models[model], tests[test]
+
+
+def _check_repeats(trials, path, lines):
+    pairs = trials.enrol.astype(np.int64) * len(trials.utterances) + trials.test
+    _, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
+    first = first[inverse]
+    wrong = np.flatnonzero(trials.labels != trials.labels[first])
+    if wrong.size:
+        raise InputError(
+            f"{path}, line {lines[wrong[0]]}: the label is not the one of "
+            f"line {lines[first[wrong[0]]]}, which is of the same two: remove "
+            "one of the lines"
+        )
+    repeats = np.count_nonzero(first != np.arange(len(first)))
+    if repeats:
+        # As the stock scripts, and the published figures, do.
+        logger.warning(
+            f"{path}: {repeats} of {len(trials)} trials repeat another one; "
+            "each line counts"
+        )
+
+
+_FORMS = ("label enrol test", "enrol test label")
+
+
+def _form(fields):
+    """Where a list has its labels, as its first line has."""
+    if fields[0] in LABELS:
+        return _FORMS[0]
+    return _FORMS[1] if fields[-1] in LABELS else None
+
+
+def _trial(fields, form):
+    if len(fields) != 3:
+        return None
+    if form == _FORMS[1]:
+        fields = [fields[2], fields[0], fields[1]]
+    label, model, test = fields
+    return label in LABELS and (LABELS[label], model, test)
+
+
+def _model(name, enrolment, path, number):
+    if enrolment is None:
+        return _utterance_id(name, path, number)
+    for model in (name, name.removesuffix(MODEL_SUFFIX)):
+        if model in enrolment:
+            return model
+    raise InputError(
+        f"{path}, line {number}: {name} is not in the enrolment map "
+        f"(enrolment_file) of {len(enrolment)} models"
+    )
+
+
+def _utterance_id(name, path, number):
+    if name.startswith("/") or ".." in name.split("/"):
+        raise InputError(
+            f"{path}, line {number}: {name} leaves the corpus, expected a "
+            "path below it: speaker/[session/]utterance"
+        )
+    stem, dot, extension = name.rpartition(".")
+    return stem if dot + extension.lower() in EXTENSIONS else name
+
+
+def _lines(path, what):
+    """(number, fields) of the lines that are not empty."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing: no such {what}")
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            fields = line.split()
+            if fields:
+                yield number, fields
+
+
+def read_enrolment(path):
+    """Reads an enrolment map, such as CN-Celeb's ``enroll.map``.
 
     Arguments
     ---------
@@ -53,45 +282,40 @@ def read_trials(path):
 
     Returns
     -------
-    trials : list of Trial
+    enrolment : dict
+        Model -> ids of its utterances, in their order.
 
     Raises
     ------
     InputError
-        For a missing or empty file, a malformed line, or a path that leaves
-        the corpus (with the line's number).
+        For a missing or empty file, a model without utterances or with one
+        of them twice, a second line of a model, or a path that leaves the
+        corpus (with the line's number).
 
     Example
     -------
-    >>> path = pathlib.Path(getfixture("tmpdir")) / "trials.txt"
-    >>> _ = path.write_text("1 id1/a/1.wav id1/b/2.wav")
-    >>> read_trials(path)
-    [Trial(label=1, enrol='id1/a/1', test='id1/b/2')]
+    >>> path = pathlib.Path(getfixture("tmpdir")) / "enroll.map"
+    >>> _ = path.write_text("id1 id1/a-1.wav id1/a-2.wav")
+    >>> read_enrolment(path)
+    {'id1': ['id1/a-1', 'id1/a-2']}
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} is missing: no such trial list")
-    trials = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    for number, line in enumerate(lines, start=1):
-        fields = line.split()
-        if not fields:
-            continue
-        if len(fields) != 3 or fields[0] not in ("0", "1"):
+    enrolment = {}
+    for number, (model, *names) in _lines(path, "enrolment map"):
+        where = f"{path}, line {number}: model {model}"
+        utterances = [_utterance_id(name, path, number) for name in names]
+        if not utterances:
             raise InputError(
-                f"{path}, line {number}: {line[:80]!r} is not a trial, "
-                "expected 'label enrol test' with label 0 or 1"
+                f"{where} has no utterances, expected 'model utterance ...'"
             )
-        for name in fields[1:]:
-            if name.startswith("/") or ".." in name.split("/"):
-                raise InputError(
-                    f"{path}, line {number}: {name} leaves the corpus, "
-                    "expected a path below it: speaker/[session/]utterance"
-                )
-        trials.append(Trial(int(fields[0]), *map(_utterance_id, fields[1:])))
-    if not trials:
-        raise InputError(f"{path} has no trials: expected 'label enrol test'")
-    return trials
+        if len(set(utterances)) < len(utterances):
+            raise InputError(f"{where} has one utterance twice: remove it")
+        if model in enrolment:
+            raise InputError(f"{where} is there before: give it one line")
+        enrolment[model] = utterances
+    if not enrolment:
+        raise InputError(f"{path} is empty: expected 'model utterance ...'")
+    return enrolment
 
 
 def trial_speakers(trials):
@@ -99,13 +323,28 @@ def trial_speakers(trials):
 
     Arguments
     ---------
-    trials : iterable of Trial
+    trials : TrialList
 
     Returns
     -------
     speakers : set of str
     """
-    return {speaker_of(u) for trial in trials for u in trial[1:]}
+    return {speaker_of(utterance) for utterance in trials.utterances}
+
+
+def write_trials(trials, path):
+    """Writes a trial list, whole or not at all.
+
+    Arguments
+    ---------
+    trials : iterable of Trial
+    path : str or pathlib.Path
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(
+            "".join(f"{t.label} {t.enrol} {t.test}\n" for t in trials),
+            encoding="utf-8",
+        )
 
 
 def fetch_trials(source, folder):
@@ -139,180 +378,7 @@ def fetch_trials(source, folder):
             raise InputError(
                 f"verification_file {source} can't be downloaded ({error}): "
                 "pass --verification_file=/path/to/trials.txt; 'python -m "
-                "speechbrain_hyperbolic.dataio.trials DATA_FOLDER trials.txt' "
-                "makes one for your own corpus"
+                "speechbrain_hyperbolic.dataio.make_trials DATA_FOLDER "
+                "trials.txt' makes one for your own corpus"
             ) from error
     return path
-
-
-def make_trials(utterances, pairs_per_speaker=100, seed=0):
-    """Makes a balanced trial list: as many impostor as target trials.
-
-    Arguments
-    ---------
-    utterances : iterable of str
-        Ids of the test utterances.
-    pairs_per_speaker : int
-        Target trials of a speaker, at most; drawn at random where the
-        speaker has more pairs.
-    seed : int
-
-    Returns
-    -------
-    trials : list of Trial
-        The same for the same arguments, whatever the order of utterances.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two speakers, or no speaker has two utterances.
-
-    Example
-    -------
-    >>> trials = make_trials(["a/1", "a/2", "b/1", "b/2"])
-    >>> sorted(trial.label for trial in trials)
-    [0, 0, 1, 1]
-    """
-    by_speaker = {}
-    for utterance in sorted(utterances):
-        by_speaker.setdefault(speaker_of(utterance), []).append(utterance)
-    generator = random.Random(seed)
-    targets = []
-    for own in by_speaker.values():
-        pairs = list(itertools.combinations(own, 2))
-        if len(pairs) > pairs_per_speaker:
-            pairs = sorted(generator.sample(pairs, pairs_per_speaker))
-        targets += [Trial(1, *pair) for pair in pairs]
-    if len(by_speaker) < 2 or not targets:
-        raise InputError(
-            f"{len(by_speaker)} test speakers with {len(targets)} pairs of "
-            "their own utterances make no trial list: needs at least two "
-            "speakers, one of them with two utterances"
-        )
-    impostors = _impostor_pairs(by_speaker, len(targets), generator)
-    return targets + [Trial(0, *pair) for pair in impostors]
-
-
-def _impostor_pairs(by_speaker, count, generator):
-    """Distinct pairs, each speaker drawn alike often."""
-    speakers = list(by_speaker)
-    sizes = [len(own) for own in by_speaker.values()]
-    possible = (sum(sizes) ** 2 - sum(size**2 for size in sizes)) // 2
-    if possible <= 2 * count:  # too few for drawing with rejection
-        every = [
-            pair
-            for a, b in itertools.combinations(speakers, 2)
-            for pair in itertools.product(by_speaker[a], by_speaker[b])
-        ]
-        return sorted(generator.sample(every, min(count, possible)))
-    pairs = set()
-    while len(pairs) < count:
-        chosen = sorted(generator.sample(speakers, 2))
-        pairs.add(tuple(generator.choice(by_speaker[s]) for s in chosen))
-    return sorted(pairs)
-
-
-def write_trials(trials, path):
-    """Writes a trial list, whole or not at all.
-
-    Arguments
-    ---------
-    trials : iterable of Trial
-    path : str or pathlib.Path
-    """
-    with atomic_path(path) as temporary:
-        temporary.write_text(
-            "".join(f"{t.label} {t.enrol} {t.test}\n" for t in trials),
-            encoding="utf-8",
-        )
-
-
-def choose_test_speakers(data_folder, speakers, test_share=0.2, seed=0):
-    """Speakers to keep for the trials.
-
-    Arguments
-    ---------
-    data_folder : str or pathlib.Path
-        Where ``speakers.csv``, if it has a column ``split``, decides.
-    speakers : iterable of str
-        All speakers; without such a file a seeded share of them is drawn.
-    test_share : float
-    seed : int
-
-    Returns
-    -------
-    speakers : set of str
-    """
-    splits = read_splits(data_folder)
-    if splits:
-        return {s for s in speakers if splits.get(s) == "test"}
-    speakers = sorted(speakers)
-    count = max(2, round(test_share * len(speakers)))
-    if count >= len(speakers):
-        raise InputError(
-            f"{data_folder} has {len(speakers)} speakers: too few to keep "
-            f"{count} of them for a trial list"
-        )
-    return set(random.Random(seed).sample(speakers, count))
-
-
-def make_trial_list(data_folder, path, check_audio="header", seed=0, **options):
-    """Writes a balanced trial list for a corpus that has none.
-
-    Arguments
-    ---------
-    data_folder : str or pathlib.Path
-        ``speaker/[session/]utterance.{wav,flac,ogg,m4a}``.
-    path : str or pathlib.Path
-        The list to write. What is below its folder is no part of the corpus.
-    check_audio : str
-        See ``read_utterances``; files that can't be used get no trials, and
-        are warned of by name.
-    seed : int
-    **options : dict
-        For ``make_trials``.
-
-    Returns
-    -------
-    trials : list of Trial
-    """
-    paths = list_audio(data_folder, outputs=pathlib.Path(path).parent)
-    speakers = choose_test_speakers(
-        data_folder, {speaker_of(u) for u in paths}, seed=seed
-    )
-    paths = {u: p for u, p in paths.items() if speaker_of(u) in speakers}
-    utterances, problems = read_utterances(paths, check_audio=check_audio)
-    report_problems(problems, f"{path}.skipped")
-    trials = make_trials((u.id for u in utterances), seed=seed, **options)
-    write_trials(trials, path)
-    return trials
-
-
-def _utterance_id(name):
-    stem, dot, extension = name.rpartition(".")
-    return stem if dot + extension.lower() in EXTENSIONS else name
-
-
-def main():
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m speechbrain_hyperbolic.dataio.trials",
-        description="Make a balanced trial list for a corpus that has none.",
-    )
-    parser.add_argument("data_folder")
-    parser.add_argument("path", help="the trial list to write")
-    parser.add_argument("--pairs_per_speaker", type=int, default=100)
-    parser.add_argument("--check_audio", default="header")
-    parser.add_argument("--seed", type=int, default=0)
-    options = vars(parser.parse_args())
-    path = options["path"]
-    try:
-        trials = make_trial_list(**options)
-    except InputError as error:
-        parser.error(str(error))
-    targets = sum(trial.label for trial in trials)
-    print(f"{path}: {targets} target, {len(trials) - targets} impostor trials")
-
-
-if __name__ == "__main__":
-    main()

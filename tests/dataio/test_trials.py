@@ -1,22 +1,18 @@
-"""Trial lists: read, made, refused."""
-
-import random
-import subprocess
-import sys
+"""Trial lists: read and refused."""
 
 import pytest
 
+from speechbrain_hyperbolic.dataio.make_trials import make_trials
 from speechbrain_hyperbolic.dataio.trials import (
     Trial,
+    TrialList,
     fetch_trials,
-    make_trial_list,
-    make_trials,
+    read_enrolment,
     read_trials,
     trial_speakers,
     write_trials,
 )
 from speechbrain_hyperbolic.errors import InputError
-from tests.dataio.test_corpus import add
 
 
 @pytest.mark.parametrize(
@@ -25,16 +21,27 @@ from tests.dataio.test_corpus import add
         ("1 a/s/1.wav b/s/2.wav", Trial(1, "a/s/1", "b/s/2")),
         ("0 a/1.m4a b/2", Trial(0, "a/1", "b/2")),
         ("0\ta/v1.2/1.flac  b/2.OGG\r", Trial(0, "a/v1.2/1", "b/2")),
+        ("a/1 b/2.wav 0", Trial(0, "a/1", "b/2")),
+        ("a/1 a/2 target", Trial(1, "a/1", "a/2")),
+        ("a/1 b/2 nontarget", Trial(0, "a/1", "b/2")),
     ],
 )
 def test_read(tmp_path, line, trial):
     path = tmp_path / "t.txt"
     path.write_text(f"\n{line}\n")
-    assert read_trials(path) == [trial]
+    assert list(read_trials(path)) == [trial]
 
 
 @pytest.mark.parametrize(
-    "line", ["1 a/1", "2 a/1 b/1", "a/1 b/1 1", "1 a/1 b/1 0.5", "target a b"]
+    "line",
+    [
+        "1 a/1",
+        "2 a/1 b/1",
+        "a/1 b/1 1",
+        "1 a/1 b/1 1",
+        "1 a/1 b/1 0.5",
+        "yes a/1 b/1",
+    ],
 )
 def test_malformed_line_is_numbered(tmp_path, line):
     path = tmp_path / "t.txt"
@@ -51,18 +58,6 @@ def test_a_path_that_leaves_the_corpus(tmp_path, name):
         read_trials(path)
 
 
-def test_unusable_files_get_no_trials(tmp_path):
-    data = tmp_path / "data"
-    add(data, *(f"{s}/{i}.wav" for s in "abc" for i in range(3)))
-    (data / "speakers.csv").write_text("spk_id,split\na,test\nb,test\n")
-    (data / "a" / "empty.wav").touch()
-    trials = make_trial_list(data, tmp_path / "t.txt", "decode")
-    assert {u for t in trials for u in t[1:]} == {
-        f"{s}/{i}" for s in "ab" for i in range(3)
-    }
-    assert "empty.wav" in (tmp_path / "t.txt.skipped").read_text()
-
-
 def test_missing_and_empty(tmp_path):
     with pytest.raises(InputError, match="no such trial list"):
         read_trials(tmp_path / "none.txt")
@@ -74,56 +69,83 @@ def test_missing_and_empty(tmp_path):
 def test_round_trip(tmp_path):
     trials = make_trials(f"{s}/{i}" for s in "abc" for i in range(4))
     write_trials(trials, tmp_path / "t.txt")
-    assert read_trials(tmp_path / "t.txt") == trials
+    assert list(read_trials(tmp_path / "t.txt")) == trials
 
 
-@pytest.mark.parametrize("speakers, utterances", [(2, 2), (5, 6), (40, 20)])
-def test_made_lists_are_balanced_and_distinct(speakers, utterances):
-    names = [f"s{s}/{i}" for s in range(speakers) for i in range(utterances)]
-    trials = make_trials(names, pairs_per_speaker=30)
-    assert len({(t.enrol, t.test) for t in trials}) == len(trials)
-    for trial in trials:
-        same = trial.enrol.split("/")[0] == trial.test.split("/")[0]
-        assert trial.label == same and trial.enrol != trial.test
-    targets = sum(t.label for t in trials)
-    assert targets == speakers * min(30, utterances * (utterances - 1) // 2)
-    assert len(trials) == 2 * targets
-    random.Random(1).shuffle(names)
-    assert make_trials(names, pairs_per_speaker=30) == trials
-    if speakers > 2:
-        assert make_trials(names, pairs_per_speaker=30, seed=1) != trials
+def test_arrays_name_each_utterance_once():
+    trials = TrialList.of([(1, "a/1", "a/2"), (0, "b/1", "a/2")])
+    assert len(trials) == 2
+    assert sorted(trials.utterances) == ["a/1", "a/2", "b/1"]
+    assert trials.models == ["a/1", "b/1"]
+    for model, rows in zip(trials.models, trials.members, strict=True):
+        assert [trials.utterances[row] for row in rows] == [model]
+    assert [s.tolist() for s in trials.speakers()] == [["a", "b"], ["a", "a"]]
 
 
-@pytest.mark.parametrize("names", [[], ["a/1", "a/2"], ["a/1", "b/1"]])
-def test_too_little_for_a_list(names):
-    with pytest.raises(InputError, match="needs at least two speakers"):
-        make_trials(names)
+CNCELEB_MAP = """\
+id00800-enroll id00800/singing-01-001.wav id00800/movie-02-003.wav
+id00801 id00801/vlog-01-001.wav
+"""
+CNCELEB_LIST = """\
+id00800-enroll test/id00800-interview-01-002.wav 1
+id00800-enroll test/id00801-drama-03-001.wav 0
+id00801-enroll test/id00801-drama-03-001.wav 1
+"""
 
 
-def test_split_column_decides(tmp_path):
-    add(tmp_path, *(f"{s}/{i}.wav" for s in "abcd" for i in range(2)))
-    (tmp_path / "speakers.csv").write_text(
-        "spk_id,split\na,train\nb,test\nc,train\nd,test\n"
-    )
-    trials = make_trial_list(tmp_path, tmp_path / "t.txt")
-    assert trial_speakers(trials) == {"b", "d"}
+def test_enrolment_map(tmp_path):
+    (tmp_path / "enroll.map").write_text(CNCELEB_MAP)
+    (tmp_path / "trials.lst").write_text(CNCELEB_LIST)
+    trials = read_trials(tmp_path / "trials.lst", tmp_path / "enroll.map")
+    assert trials.labels.tolist() == [1, 0, 1]
+    members = {
+        model: [trials.utterances[row] for row in rows]
+        for model, rows in zip(trials.models, trials.members, strict=True)
+    }
+    assert members == {
+        "id00800-enroll": ["id00800/singing-01-001", "id00800/movie-02-003"],
+        "id00801": ["id00801/vlog-01-001"],
+    }
+    assert len(trials.utterances) == 5
+    enrol, test = trials.speakers()
+    assert enrol.tolist() == ["id00800", "id00800", "id00801"]
+    assert test.tolist() == ["id00800", "id00801", "id00801"]
+    assert trial_speakers(trials) == {"id00800", "id00801"}
 
 
-def test_command_line(tmp_path):
-    add(tmp_path, *(f"s{s}/{i}.wav" for s in range(10) for i in range(3)))
-    command = [sys.executable, "-m", "speechbrain_hyperbolic.dataio.trials"]
-    done = subprocess.run(
-        [*command, tmp_path, tmp_path / "t.txt"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(trial_speakers(read_trials(tmp_path / "t.txt"))) == 2
-    done = subprocess.run(
-        [*command, tmp_path / "none", tmp_path / "u.txt"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2 and "is not a folder" in done.stderr
-    assert not (tmp_path / "u.txt").exists()
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a a/1\nb\n", "line 2: model b has no utterances"),
+        ("a a/1 a/1.wav\n", "line 1: model a has one utterance twice"),
+        ("a a/1\na a/2\n", "line 2: model a is there before"),
+        ("a ../x/1\n", "line 1: ../x/1 leaves the corpus"),
+        ("\n", "is empty"),
+    ],
+)
+def test_bad_enrolment_map(tmp_path, text, message):
+    (tmp_path / "enroll.map").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_enrolment(tmp_path / "enroll.map")
+
+
+def test_model_that_is_not_enrolled(tmp_path):
+    (tmp_path / "enroll.map").write_text(CNCELEB_MAP)
+    (tmp_path / "trials.lst").write_text("id00800-enroll a/1 0\nx a/1 0\n")
+    with pytest.raises(InputError, match="line 2: x is not in the enrolment"):
+        read_trials(tmp_path / "trials.lst", tmp_path / "enroll.map")
+
+
+def test_repeated_trials_count_and_are_said(tmp_path, caplog):
+    path = tmp_path / "t.txt"
+    path.write_text("1 a/1 a/2\n0 a/1 b/1\n1 a/1.wav a/2\n")
+    assert len(read_trials(path)) == 3
+    assert "1 of 3 trials repeat another one" in caplog.text
+    path.write_text("1 a/1 a/2\n0 a/1 a/2\n")
+    with pytest.raises(
+        InputError, match="line 2: the label is not the one of line 1"
+    ):
+        read_trials(path)
 
 
 def test_fetch(tmp_path):
