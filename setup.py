@@ -32,7 +32,7 @@ setup(
         "hyperpyyaml>=1.2",
         "sentencepiece",
         "numpy",
-        "scipy",
+        "scipy>=1.12",
         "soundfile",
         "av>=12",
         "matplotlib>=3.8",

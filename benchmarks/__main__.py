@@ -2,13 +2,22 @@
 
 > python -m benchmarks [part ...] [--quick]
 
-The parts are head, distances, million and growth. With --quick each is only
-tried: the figures mean nothing, and no plot is written.
+The parts are head, distances, million, growth, preparation, metrics and
+scoring. With --quick each is only tried: the figures mean nothing, and no plot
+is written.
 """
 
 import argparse
 
-from benchmarks import distances, growth, head, million
+from benchmarks import (
+    distances,
+    growth,
+    head,
+    metrics,
+    million,
+    preparation,
+    scoring,
+)
 from benchmarks.measure import fresh, machine
 
 PARTS = {
@@ -16,6 +25,9 @@ PARTS = {
     "distances": distances.main,
     "million": million.main,
     "growth": growth.main,
+    "preparation": preparation.main,
+    "metrics": metrics.main,
+    "scoring": scoring.main,
 }
 
 

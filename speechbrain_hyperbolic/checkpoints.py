@@ -35,7 +35,8 @@ class RecentCheckpointer(Checkpointer):
     keep_epochs : int
         Ends of epochs to keep, beside what the recipe asks to keep.
     pretrainer : AveragedPretrainer
-        What a run starts from that has no checkpoint yet; None: from scratch.
+        What a run starts from that has no checkpoint yet; None, or one
+        without a path: from scratch.
     **options : dict
         For the stock Checkpointer, e.g. recoverables.
 
@@ -64,9 +65,13 @@ class RecentCheckpointer(Checkpointer):
     def recover_if_possible(self, *args, **kwargs):
         """As the stock method; without a checkpoint, from the pretrainer."""
         checkpoint = super().recover_if_possible(*args, **kwargs)
-        if checkpoint is None and self.pretrainer is not None:
-            self.pretrainer.load_collected()
-            logger.info(f"Starting from {self.pretrainer.path}.")
+        pretrainer = self.pretrainer
+        if checkpoint is None and pretrainer and pretrainer.path is not None:
+            pretrainer.load_collected()
+            logger.info(
+                f"Starting from {pretrainer.path}: "
+                f"{', '.join(pretrainer.loadables)}."
+            )
         return checkpoint
 
     def save_checkpoint(
@@ -228,6 +233,13 @@ class AveragedPretrainer(Pretrainer):
         Epochs to average.
     loadables : mapping
         Recoverable name -> module.
+    names : list of str
+        Those of the loadables to load; None: all.
+
+    Raises
+    ------
+    InputError
+        If one of the names is not among the loadables.
 
     Example
     -------
@@ -242,7 +254,15 @@ class AveragedPretrainer(Pretrainer):
     >>> pretrainer.load_collected()
     """
 
-    def __init__(self, path, count=5, loadables=None):
+    def __init__(self, path, count=5, loadables=None, names=None):
+        for name in names or ():
+            if name not in loadables:
+                raise InputError(
+                    f"pretrain_modules has {name}, expected some of "
+                    f"{', '.join(loadables)}"
+                )
+        if names is not None:
+            loadables = {name: loadables[name] for name in names}
         super().__init__(loadables=loadables)
         self.path = path
         self.count = count

@@ -1,4 +1,4 @@
-"""Detection error trade-off (DET) curves."""
+"""Detection error trade-off (DET) curves, and histograms of scores."""
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -7,8 +7,13 @@ from matplotlib.lines import Line2D
 from scipy.special import ndtri
 
 from speechbrain_hyperbolic.dataio.files import atomic_path
-from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.metrics import eer, error_rates, min_dcf
+from speechbrain_hyperbolic.errors import InputError, is_finite
+from speechbrain_hyperbolic.metrics import (
+    class_scores,
+    eer,
+    error_rates,
+    min_dcf,
+)
 
 PER_CENT = (
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20),
@@ -67,18 +72,116 @@ def plot_det(systems, path, title=None):
     """
     if not systems:
         raise InputError("no systems to plot: give one name and its scores.")
-    figure = _draw(systems, title)
+    _write(_draw(systems, title), path)
+
+
+def plot_score_histogram(
+    target_scores,
+    nontarget_scores,
+    path,
+    title=None,
+    threshold=None,
+    xlabel="score",
+):
+    """Draw the histograms of target and nontarget scores into a PNG file.
+
+    Each is a density, of area 1 whatever the number of trials, and both have
+    the same bins.
+
+    Arguments
+    ---------
+    target_scores : array_like
+        Scores of the target trials, shape (T,), finite.
+    nontarget_scores : array_like
+        Scores of the nontarget trials, shape (U,), finite.
+    path : str or pathlib.Path
+        The PNG file: 1200 x 750 pixels. Its folder is made if need be; the
+        file appears, or is replaced, only once it is complete.
+    title : str, optional
+        Title above the histograms.
+    threshold : float, optional
+        Where to draw a line.
+    xlabel : str
+        What the scores are, and their unit.
+
+    Raises
+    ------
+    InputError
+        For a class without trials, scores that are not finite, or such a
+        threshold.
+
+    Example
+    -------
+    >>> import pathlib
+    >>> import tempfile
+    >>> scores = np.random.default_rng(0).normal(size=(2, 100))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "scores.png"
+    ...     plot_score_histogram(scores[0] + 2, scores[1], path)
+    ...     path.exists()
+    True
+    """
+    figure = _draw_histogram(
+        target_scores, nontarget_scores, title, threshold, xlabel
+    )
+    _write(figure, path)
+
+
+def _write(figure, path):
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
 
 
-def _draw(systems, title):
-    height = 22 / 3 + 0.2 * max(0, len(systems) - 4)
+def _axes(height, title, xlabel, ylabel):
+    """Of a new figure, height in inches."""
     figure = Figure(figsize=(8, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xlabel="False alarms (%)", ylabel="Misses (%)")
+    axes = figure.add_subplot()
+    axes.set_xlabel(xlabel, parse_math=False)
+    axes.set_ylabel(ylabel)
     if title:
         axes.set_title(title, parse_math=False)
+    return axes
+
+
+def _draw_histogram(target_scores, nontarget_scores, title, threshold, xlabel):
+    classes = {
+        name: class_scores(name, scores)
+        for name, scores in (
+            ("target", target_scores),
+            ("nontarget", nontarget_scores),
+        )
+    }
+    if threshold is not None and not is_finite(threshold):
+        raise InputError(
+            f"threshold is {threshold}: give a finite score, or None."
+        )
+    # Few trials in few bins, or what is seen is chance.
+    n_bins = min(scores.size for scores in classes.values()) ** 0.5
+    edges = np.histogram_bin_edges(
+        np.concatenate([*classes.values()]), int(np.clip(n_bins, 10, 100))
+    )
+    axes = _axes(5, title, xlabel, "Density")
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    for (name, scores), colour in zip(classes.items(), COLOURS, strict=False):
+        density, _ = np.histogram(scores, edges, density=True)
+        label = f"{name}, {scores.size} trials"
+        axes.stairs(density, edges, color=colour, alpha=0.25, fill=True)
+        axes.stairs(density, edges, color=colour, linewidth=1.5, label=label)
+    if threshold is not None:
+        label = f"threshold {threshold:.4g}"
+        axes.axvline(threshold, color="0.4", linestyle="--", label=label)
+    axes.set_ylim(bottom=0)
+    figure = axes.figure
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def _draw(systems, title):
+    height = 22 / 3 + 0.2 * max(0, len(systems) - 4)
+    axes = _axes(height, title, "False alarms (%)", "Misses (%)")
+    figure = axes.figure
     curves = {}
     for name, scores in systems.items():
         try:

@@ -141,7 +141,7 @@ def save_labels(label_encoder, hparams):
                 "--output_folder"
             )
         start = checkpointer.pretrainer
-        if start is not None and "classifier" in start.loadables:
+        if start and start.path and "classifier" in start.loadables:
             before = pathlib.Path(start.path) / LABELS
             if before.is_file() and _differ(before, labels):
                 raise InputError(

@@ -1,8 +1,7 @@
-"""The metrics against loops over all thresholds, SpeechBrain, and replicas."""
+"""The metrics against loops over all thresholds, and SpeechBrain."""
 
-import json
+import math
 from fractions import Fraction
-from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -13,16 +12,39 @@ from speechbrain.utils.metric_stats import EER, minDCF
 
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.metrics import (
-    bootstrap_intervals,
+    act_dcf,
+    cllr,
     eer,
     error_rates,
-    evaluate,
+    min_cllr,
     min_dcf,
+    split_trials,
 )
 
 TIED = st.lists(st.integers(-4, 4), min_size=1, max_size=30)
 FINE = st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=30)
 SCORES = st.one_of(TIED, FINE)
+
+
+def seeded(n_target, n_nontarget, digits):
+    """Normal scores, rounded so that many are tied."""
+    rng = np.random.default_rng(n_target + 10 * digits)
+    target = rng.normal(1.5, 1, n_target).round(digits)
+    return target.tolist(), rng.normal(0, 1, n_nontarget).round(digits).tolist()
+
+
+CASES = {
+    "one trial a class": ([1.0], [0.0]),
+    "one trial a class, wrong": ([0.0], [1.0]),
+    "one trial a class, tied": ([1.0], [1.0]),
+    "all tied": ([2.0] * 3, [2.0] * 5),
+    "target all tied": ([1.0] * 4, [0.0, 1.0, 1.0, 2.0]),
+    "medium, few values": seeded(150, 250, 0),
+    "medium, some ties": seeded(150, 250, 1),
+    "medium, unbalanced": seeded(7, 400, 1),
+    "medium, no ties": seeded(200, 200, 9),
+}
+by_case = pytest.mark.parametrize("case", CASES)
 
 
 def loop_rates(target, nontarget):
@@ -69,6 +91,17 @@ def test_eer_is_where_the_rates_cross(target, nontarget):
     assert value == pytest.approx(loop_eer(target, nontarget), abs=1e-12)
 
 
+@by_case
+def test_rates_of_each_case_are_those_of_loops(case):
+    assert eer(*CASES[case])[0] == pytest.approx(
+        loop_eer(*CASES[case]), abs=1e-12
+    )
+    for costs in ((0.01, 1, 1), (0.05, 1, 1), (0.5, 10, 1), (0.9, 1, 2)):
+        assert min_dcf(*CASES[case], *costs)[0] == pytest.approx(
+            loop_min_dcf(*CASES[case], *costs), abs=1e-12
+        )
+
+
 def test_eer_interpolates_between_tied_points():
     # (p_miss, p_fa) jumps from (0, 1/2) to (3/4, 1/4): crosses at 3/8.
     assert eer([1, 1, 1, 2], [0, 0, 1, 2]) == (0.375, 1.0)
@@ -82,9 +115,7 @@ def test_eer_threshold_has_the_closest_rates(target, nontarget):
     assert gaps[threshold] == min(gaps.values())
 
 
-@settings(max_examples=50)
-@given(SCORES, SCORES)
-def test_eer_is_speechbrains_within_one_threshold(target, nontarget):
+def check_speechbrains_eer(target, nontarget):
     theirs, their_threshold = EER(
         torch.tensor(target, dtype=torch.float32),
         torch.tensor(nontarget, dtype=torch.float32),
@@ -96,6 +127,17 @@ def test_eer_is_speechbrains_within_one_threshold(target, nontarget):
     assert abs(ours - other) <= 1
     step = max(np.diff(p_miss).max(), -np.diff(p_fa).min())
     assert abs(value - theirs) <= step + 1e-6
+
+
+@settings(max_examples=50)
+@given(SCORES, SCORES)
+def test_eer_is_speechbrains_within_one_threshold(target, nontarget):
+    check_speechbrains_eer(target, nontarget)
+
+
+@by_case
+def test_eer_of_each_case_is_speechbrains(case):
+    check_speechbrains_eer(*CASES[case])
 
 
 @given(
@@ -116,11 +158,7 @@ def test_min_dcf_is_the_least_cost(target, nontarget, p_target, c_miss, c_fa):
     assert reached == pytest.approx(value, abs=1e-12)
 
 
-@settings(max_examples=50)
-@given(SCORES, SCORES, st.sampled_from([0.01, 0.05]), st.sampled_from([1, 10]))
-def test_min_dcf_is_speechbrains_normalised(
-    target, nontarget, p_target, c_miss
-):
+def check_speechbrains_min_dcf(target, nontarget, p_target, c_miss):
     theirs, _ = minDCF(
         torch.tensor(target, dtype=torch.float32),
         torch.tensor(nontarget, dtype=torch.float32),
@@ -131,158 +169,133 @@ def test_min_dcf_is_speechbrains_normalised(
     assert value * c_miss * p_target == pytest.approx(theirs, abs=1e-6)
 
 
+@settings(max_examples=50)
+@given(SCORES, SCORES, st.sampled_from([0.01, 0.05]), st.sampled_from([1, 10]))
+def test_min_dcf_is_speechbrains_normalised(
+    target, nontarget, p_target, c_miss
+):
+    check_speechbrains_min_dcf(target, nontarget, p_target, c_miss)
+
+
+@by_case
+def test_min_dcf_of_each_case_is_speechbrains(case):
+    check_speechbrains_min_dcf(*CASES[case], 0.01, 1)
+
+
 def test_min_dcf_may_accept_everything():
     assert min_dcf([0, 0], [1, 1], p_target=0.9) == (1.0, -np.inf)
 
 
-def replica_intervals(trials, replicates, level, seed, p_targets):
-    """The bootstrap by writing out the trials of every draw."""
-    speakers = sorted({s for _, _, a, b in trials for s in (a, b)})
-    rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(replicates):
-        counts = rng.multinomial(
-            len(speakers), [1 / len(speakers)] * len(speakers)
+PRIORS = st.floats(0.001, 0.999)
+COSTS = st.floats(0.1, 10)
+
+
+@given(SCORES, SCORES, PRIORS, COSTS, COSTS)
+def test_act_dcf_counts_at_the_bayes_threshold(
+    target, nontarget, p_target, c_miss, c_fa
+):
+    threshold = math.log(c_fa * (1 - p_target) / (c_miss * p_target))
+    misses = sum(s <= threshold for s in target) / len(target)
+    alarms = sum(s > threshold for s in nontarget) / len(nontarget)
+    cost = c_miss * p_target * misses + c_fa * (1 - p_target) * alarms
+    value = act_dcf(target, nontarget, p_target, c_miss, c_fa)
+    blind = min(c_miss * p_target, c_fa * (1 - p_target))
+    assert value == pytest.approx(cost / blind, rel=1e-12)
+    least, _ = min_dcf(target, nontarget, p_target, c_miss, c_fa)
+    assert value >= least - 1e-12
+
+
+def test_act_dcf_accepts_above_the_threshold_only():
+    # At p_target 0.5 the threshold is 0: a target there is missed.
+    assert act_dcf([0, 1], [0, -1], p_target=0.5) == 0.5
+    # Twice as dear a false alarm halves the odds: log(2).
+    assert act_dcf([0.69, 0.7], [0], p_target=0.5, c_fa=2) == 0.5
+
+
+def loop_cllr(target, nontarget):
+    """By the definition, which overflows for large scores."""
+    bits_t = [math.log2(1 + math.exp(-s)) for s in target]
+    bits_n = [math.log2(1 + math.exp(s)) for s in nontarget]
+    return (sum(bits_t) / len(bits_t) + sum(bits_n) / len(bits_n)) / 2
+
+
+LLRS = st.lists(st.floats(-30, 30), min_size=1, max_size=30)
+
+
+@given(LLRS, LLRS)
+def test_cllr_is_its_definition(target, nontarget):
+    value = cllr(target, nontarget)
+    assert value == pytest.approx(loop_cllr(target, nontarget), abs=1e-12)
+
+
+def test_cllr_of_large_llrs():
+    # log2(1 + e^s) is s / log(2) to float64 from s = 40 on, and 0 below -800.
+    assert cllr([1e4], [-1e4]) == 0
+    assert cllr([-1e4], [1e4]) == pytest.approx(1e4 / math.log(2), rel=1e-15)
+    assert cllr([1e4], [100]) == pytest.approx(50 / math.log(2), rel=1e-15)
+
+
+def test_cllr_of_true_llrs_is_their_entropy():
+    """N(d/2, d) against N(-d/2, d) are calibrated llrs."""
+    rng = np.random.default_rng(0)
+    d = 4.0
+    noise = d**0.5 * rng.normal(size=(2, 200_000))
+    target, nontarget = d / 2 + noise[0], -d / 2 + noise[1]
+    value = cllr(target, nontarget)
+    x = np.linspace(-20, 20, 100_001)
+    density = np.exp(-((x - d / 2) ** 2) / (2 * d)) / np.sqrt(2 * np.pi * d)
+    exact = np.sum(density * np.log2(1 + np.exp(-x))) * (x[1] - x[0])
+    assert value == pytest.approx(exact, abs=0.003)
+    assert min_cllr(target, nontarget) == pytest.approx(exact, abs=0.003)
+    for wrong in (2 * target, 2 * nontarget), (target + 1, nontarget + 1):
+        assert cllr(*wrong) > value + 0.01
+        assert min_cllr(*wrong) == pytest.approx(
+            min_cllr(target, nontarget), abs=1e-12
         )
-        drawn = np.repeat(speakers, counts).tolist()
-        scores = {0: [], 1: []}
-        for score, label, a, b in trials:
-            if a == b:
-                copies = [1 for x in drawn if x == a]
-            else:
-                copies = [1 for x in drawn for y in drawn if (x, y) == (a, b)]
-            scores[label] += [score] * len(copies)
-        if scores[0] and scores[1]:
-            values.append(
-                [loop_eer(scores[1], scores[0])]
-                + [loop_min_dcf(scores[1], scores[0], p) for p in p_targets]
-            )
-    assert values
-    tail = (1 - level) / 2
-    intervals = []
-    for column in np.sort(values, axis=0).T:
-        ends = [tail * (len(column) - 1), (1 - tail) * (len(column) - 1)]
-        intervals.append(tuple(np.interp(ends, range(len(column)), column)))
-    return len(values), intervals
-
-
-def some_trials(kind):
-    rng = np.random.default_rng(3)
-    trials = []
-    for _ in range(80):
-        a, b = rng.integers(11, size=2).tolist()
-        label = int(rng.integers(2))
-        if kind == "mixed":
-            # Labels that ignore the speakers: all four kinds of trials.
-            b = rng.choice([a, b])
-        elif kind == "usual":
-            b = a if label else (a + 1 + b % 10) % 11
-        elif kind == "one target speaker":
-            a = 4 if label else a
-            b = a if label else (a + 1 + b % 10) % 11
-        trials.append((int(rng.integers(6)) + 2 * label, label, a, int(b)))
-    return trials
-
-
-@pytest.mark.parametrize("kind", ["usual", "mixed", "one target speaker"])
-def test_bootstrap_is_that_of_replicated_trials(kind):
-    trials = some_trials(kind)
-    intervals = bootstrap_intervals(
-        *np.transpose(trials),
-        p_targets=(0.01, 0.3),
-        replicates=40,
-        level=0.8,
-        seed=5,
+    assert act_dcf(target, nontarget, 0.05) == pytest.approx(
+        min_dcf(target, nontarget, 0.05)[0], abs=0.01
     )
-    used, expected = replica_intervals(trials, 40, 0.8, 5, (0.01, 0.3))
-    assert (used < 40) == (kind == "one target speaker")
-    assert list(intervals) == ["eer", "min_dcf_0.01", "min_dcf_0.3"]
-    np.testing.assert_allclose(list(intervals.values()), expected, atol=1e-12)
 
 
-def test_bootstrap_depends_on_the_seed_and_not_on_the_order():
-    scores, labels, enrol, test = np.transpose(some_trials("usual"))
-    first = bootstrap_intervals(scores, labels, enrol, test, replicates=50)
-    order = np.random.default_rng(0).permutation(len(scores))
-    again = bootstrap_intervals(
-        *(x[order] for x in (scores, labels, enrol, test)), replicates=50
-    )
-    names = np.array([f"id{i:02d}" for i in range(11)])
-    named = bootstrap_intervals(
-        scores, labels, names[enrol], names[test], replicates=50
-    )
-    other = bootstrap_intervals(
-        scores, labels, enrol, test, replicates=50, seed=1
-    )
-    assert first == again == named
-    assert first != other
+def loop_min_cllr(target, nontarget):
+    """Of the increasing posteriors, by their min-max formula.
 
-
-def simulate(rng, n_speakers=40):
-    """Two trials of every pair of speakers, some of whom are harder.
-
-    Over all speakers targets are N(3, 2), nontargets N(0, 1.98).
+    That of a score is the largest over starts at or below it, of the least
+    over ends at or above it, of the share of targets from start to end.
     """
-    a, b = np.triu_indices(n_speakers)
-    a, b = np.repeat(a, 2), np.repeat(b, 2)
-    ease = rng.normal(0, 1, n_speakers)
-    scores = rng.normal(0, 1, a.size) - 0.7 * (ease[a] + ease[b])
-    scores[a == b] = rng.normal(3, 1, 2 * n_speakers) + np.repeat(ease, 2)
-    return scores, a == b, a, b
+    values = sorted({*target, *nontarget})
 
+    def share(start, end):
+        t = sum(start <= s <= end for s in target)
+        return Fraction(t, t + sum(start <= s <= end for s in nontarget))
 
-def test_intervals_cover_the_truth_and_are_no_wider_than_needed():
-    rng = np.random.default_rng(8)
-    truth = NormalDist().cdf(-3 / (2**0.5 + 1.98**0.5))
-    values, intervals = [], []
-    for _ in range(150):
-        scores, labels, a, b = simulate(rng)
-        values.append(eer(scores[labels], scores[~labels])[0])
-        intervals.append(
-            bootstrap_intervals(
-                scores, labels, a, b, p_targets=(), replicates=200
-            )["eer"]
+    posterior = {
+        v: max(
+            min(share(start, end) for end in values if end >= v)
+            for start in values
+            if start <= v
         )
-    low, high = np.transpose(intervals)
-    coverage = np.mean((low <= truth) & (truth <= high))
-    width = np.mean(high - low) / (2 * 1.96 * np.std(values))
-    assert 0.88 <= coverage <= 0.99
-    assert 0.8 <= width <= 1.25
-
-
-def test_evaluate_sums_up():
-    scores, labels, enrol, test = np.transpose(some_trials("usual"))
-    target, nontarget = scores[labels == 1], scores[labels == 0]
-    plain = evaluate(scores, labels)
-    assert plain == {
-        "n_target": len(target),
-        "n_nontarget": len(nontarget),
-        "eer": eer(target, nontarget)[0],
-        "eer_threshold": eer(target, nontarget)[1],
-        "min_dcf_0.01": min_dcf(target, nontarget, 0.01)[0],
-        "min_dcf_0.05": min_dcf(target, nontarget, 0.05)[0],
-        "intervals": None,
+        for v in values
     }
-    full = evaluate(
-        scores, labels == 1, enrol, test, replicates=30, level=0.9, seed=2
-    )
-    intervals = bootstrap_intervals(
-        scores, labels, enrol, test, replicates=30, level=0.9, seed=2
-    )
-    assert full == {**plain, "intervals": intervals}
-    assert json.loads(json.dumps(full))["eer"] == plain["eer"]
+    prior = Fraction(len(target), len(nontarget))
+    bits_t = [
+        math.log2(1 + (1 - posterior[s]) / posterior[s] * prior) for s in target
+    ]
+    bits_n = [
+        math.log2(1 + posterior[s] / (1 - posterior[s]) / prior)
+        for s in nontarget
+    ]
+    return (sum(bits_t) / len(bits_t) + sum(bits_n) / len(bits_n)) / 2
 
 
-def test_nine_speakers_are_too_few():
-    def intervals(n):
-        speakers = np.arange(n)
-        a, b = np.concatenate([speakers, speakers]), np.tile(speakers, 2)
-        b[n:] = np.roll(speakers, 1)
-        scores = np.random.default_rng(0).normal(size=2 * n)
-        return evaluate(scores, a == b, a, b, replicates=20)["intervals"]
+SHORT = st.lists(st.integers(-3, 3), min_size=1, max_size=12)
 
-    assert intervals(9) is None
-    assert intervals(10) is not None
+
+@given(SHORT, SHORT)
+def test_min_cllr_is_that_of_the_best_increasing_llrs(target, nontarget):
+    value = min_cllr(target, nontarget)
+    assert value == pytest.approx(loop_min_cllr(target, nontarget), abs=1e-12)
+    assert value <= cllr(target, nontarget) + 1e-12
 
 
 def test_tensors_and_lists_agree():
@@ -293,39 +306,37 @@ def test_tensors_and_lists_agree():
 
 
 BAD = {
-    "no target trials": lambda: evaluate([1, 2], [0, 0]),
-    "no nontarget trials": lambda: evaluate([1, 2], [1, 1]),
+    "no target trials": lambda: split_trials([1, 2], [0, 0]),
+    "no nontarget trials": lambda: split_trials([1, 2], [1, 1]),
     "no target trials: ": lambda: eer([], [1]),
     "no nontarget trials: ": lambda: min_dcf([1], []),
-    "2 of 4 are NaN or infinite, the first at index 1": lambda: evaluate(
+    "2 of 4 are NaN or infinite, the first at index 1": lambda: split_trials(
         [1, np.nan, 2, np.inf], [0, 1, 0, 1]
     ),
     "nontarget scores: 1 of 2 are NaN or infinite": lambda: eer(
         [1], [0, -np.inf]
     ),
-    "2 labels are neither 0 nor 1, the first at index 2": lambda: evaluate(
+    "2 labels are neither 0 nor 1, the first at index 2": lambda: split_trials(
         [1, 2, 3, 4], [0, 1, 2, np.nan]
     ),
-    "labels cannot be read": lambda: evaluate([1, 2], ["a", "b"]),
-    "labels has 3 entries but there are 2": lambda: evaluate([1, 2], [0, 1, 1]),
-    "enrol_speakers has 1 entries": lambda: evaluate(
-        [1, 2], [0, 1], ["a"], ["a", "b"]
+    "labels cannot be read": lambda: split_trials([1, 2], ["a", "b"]),
+    "labels has 3 entries but there are 2": lambda: split_trials(
+        [1, 2], [0, 1, 1]
     ),
-    "test_speakers has 3 entries": lambda: evaluate(
-        [1, 2], [0, 1], ["a", "b"], ["a", "b", "c"]
-    ),
-    "only one side": lambda: evaluate([1, 2], [0, 1], ["a", "b"]),
     "target scores has shape": lambda: eer([[1, 2]], [0]),
     "p_target is 0": lambda: min_dcf([1], [0], p_target=0),
-    "p_target is 1": lambda: evaluate([1, 2], [0, 1], p_targets=(0.5, 1)),
+    "p_target is 1": lambda: act_dcf([1], [0], p_target=1),
+    "p_target is nan": lambda: act_dcf([1], [0], p_target=np.nan),
+    "c_fa is 0": lambda: act_dcf([1], [0], c_fa=0),
+    "target scores: 1 of 1 are NaN": lambda: act_dcf([np.nan], [0]),
+    "target scores: 1 of 2 are NaN": lambda: cllr([np.nan, 0], [0]),
+    "nontarget scores: 1 of 1 are NaN": lambda: min_cllr([1], [np.inf]),
+    "there are no target trials": lambda: cllr([], [0]),
+    "there are no nontarget trials": lambda: min_cllr([0], []),
+    "nontarget scores has shape (1, 1)": lambda: act_dcf([0], [[0]]),
+    "target scores has shape ()": lambda: cllr(0, [0]),
     "c_miss is -1": lambda: min_dcf([1], [0], c_miss=-1),
     "c_fa is inf": lambda: min_dcf([1], [0], c_fa=np.inf),
-    "level is 95": lambda: bootstrap_intervals(
-        [1, 2], [0, 1], [1, 2], [1, 1], level=95
-    ),
-    "replicates is 0": lambda: bootstrap_intervals(
-        [1, 2], [0, 1], [1, 2], [1, 1], replicates=0
-    ),
 }
 
 
@@ -335,22 +346,3 @@ def test_bad_input_is_named(message):
         BAD[message]()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_no_usable_replicate_is_an_error():
-    # One target trial, of speaker 0; a seed that leaves that speaker out.
-    seed = next(
-        s
-        for s in range(100)
-        if np.random.default_rng(s).multinomial(10, [0.1] * 10)[0] == 0
-    )
-    speakers = np.arange(10)
-    with pytest.raises(InputError, match="none of 1 bootstrap replicates"):
-        bootstrap_intervals(
-            speakers,
-            speakers == 0,
-            speakers,
-            np.append(0, np.roll(speakers[1:], 1)),
-            replicates=1,
-            seed=seed,
-        )

@@ -1,4 +1,4 @@
-"""The DET plot: what is drawn where, and how the file is written."""
+"""The plots: what is drawn where, and how the files are written."""
 
 import numpy as np
 import pytest
@@ -160,8 +160,71 @@ def test_legend_names_every_system_with_its_figures():
     assert len(looks) == 10
 
 
-def test_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
-    path = tmp_path / "det.png"
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_png_of_each_kind_of_histogram(tmp_path, name):
+    path = tmp_path / "new folder" / "scores.png"
+    plots.plot_score_histogram(
+        *SYSTEMS[name], str(path), r"$\frac$ is no formula", 0.25, r"$\frac$"
+    )
+    image = imread(path)
+    assert image.shape[:2] == (750, 1200)
+    assert image[..., :3].std() > 0.01
+    assert [p.name for p in path.parent.iterdir()] == ["scores.png"]
+
+
+def histogram(scores, threshold=None):
+    figure = plots._draw_histogram(*scores, None, threshold, "score")
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    return axes, legend
+
+
+def test_histograms_are_the_densities():
+    scores = normal(100_000, 50_000, 3)
+    axes, legend = histogram(scores)
+    assert legend == ["target, 100000 trials", "nontarget, 50000 trials"]
+    outlines = [patch for patch in axes.patches if not patch.get_fill()]
+    for patch, of, mean in zip(outlines, scores, (3, 0), strict=True):
+        density, edges, _ = patch.get_data()
+        assert edges[0] <= min(map(np.min, scores))
+        assert edges[-1] >= max(map(np.max, scores))
+        assert np.sum(density * np.diff(edges)) == pytest.approx(1)
+        count = np.sum((edges[40] <= of) & (of < edges[41]))
+        share = density[40] * (edges[41] - edges[40])
+        assert share * of.size == pytest.approx(count)
+        exact = np.diff(ndtr(edges - mean)) / np.diff(edges)
+        np.testing.assert_allclose(density, exact, atol=0.02)
+    assert len({patch.get_edgecolor() for patch in outlines}) == 2
+    assert axes.get_ylim()[0] == 0
+
+
+def test_few_trials_are_in_few_bins():
+    for n_trials, bins in ((1, 10), (400, 20), (100_000, 100)):
+        axes, _ = histogram(normal(n_trials, 100_000, 3))
+        assert all(len(p.get_data().values) == bins for p in axes.patches)
+
+
+def test_threshold_is_a_line():
+    scores = SYSTEMS["50 trials"]
+    axes, legend = histogram(scores, np.float64(9.25))
+    (line,) = axes.lines
+    assert line.get_xdata() == [9.25, 9.25]
+    assert axes.get_xlim()[1] > 9.25
+    assert legend[2] == "threshold 9.25"
+    axes, legend = histogram(scores)
+    assert not axes.lines and len(legend) == 2
+
+
+WRITERS = {
+    "det": lambda path: plots.plot_det({"a": ([1], [0])}, path),
+    "histogram": lambda path: plots.plot_score_histogram([1], [0], path),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch, writer):
+    path = tmp_path / "plot.png"
     path.write_bytes(b"old")
 
     def fail(self, file, **kwargs):
@@ -171,11 +234,11 @@ def test_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", fail)
     with pytest.raises(OSError, match="disk full"):
-        plots.plot_det({"a": ([1], [0])}, path)
+        WRITERS[writer](path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
     monkeypatch.undo()
-    plots.plot_det({"a": ([1], [0])}, path)
+    WRITERS[writer](path)
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
@@ -185,4 +248,23 @@ def test_bad_systems_are_named(tmp_path):
         plots.plot_det({}, path)
     with pytest.raises(InputError, match="system b: there are no nontarget"):
         plots.plot_det({"a": ([1], [0]), "b": ([1], [])}, path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "scores, threshold, message",
+    [
+        (([], [1]), None, "no target trials"),
+        (([1], []), None, "no nontarget trials"),
+        (([1], [0, np.nan]), None, "nontarget scores: 1 of 2 are NaN"),
+        (([[1]], [0]), None, "target scores has shape"),
+        (([1], [0]), -np.inf, "threshold is -inf"),
+        (([1], [0]), np.nan, "threshold is nan"),
+        (([1], [0]), "0.5", "threshold is 0.5"),
+    ],
+)
+def test_bad_histograms_are_refused(tmp_path, scores, threshold, message):
+    path = tmp_path / "scores.png"
+    with pytest.raises(InputError, match=message):
+        plots.plot_score_histogram(*scores, path, threshold=threshold)
     assert not path.exists()

@@ -1,5 +1,7 @@
 """The recipe's scripts, run as a user runs them."""
 
+import csv
+import json
 import os
 import pathlib
 import re
@@ -15,8 +17,12 @@ import pytest
 import torch
 from speechbrain.inference.speaker import SpeakerRecognition
 
-from speechbrain_hyperbolic.dataio.make_trials import make_trial_list
+from speechbrain_hyperbolic.dataio.make_trials import (
+    make_trial_list,
+    make_trials,
+)
 from speechbrain_hyperbolic.dataio.synthetic import make_synthetic_corpus
+from speechbrain_hyperbolic.dataio.trials import write_trials
 from speechbrain_hyperbolic.verification import read_results
 
 pytest.importorskip("espeakng_loader")
@@ -297,3 +303,204 @@ def test_hyperbolic_score_ranks_as_cosine_on_the_cap(trained, corpus, tmp_path):
     cosine = read_results(output / "trained" / "results.json")["all trials"]
     assert hyperbolic["eer"] == pytest.approx(cosine["eer"], abs=1e-3)
     assert hyperbolic["eer_threshold"] < 0 < cosine["eer_threshold"]
+
+
+def verify(corpus, output, *options, trials=None):
+    """Runs the verification of the run in ``trained``; what it printed."""
+    code, printed = run(
+        *command(VERIFY, corpus, output, *options, trials=trials)
+    )
+    assert code == 0, printed
+    return printed
+
+
+def test_everything_at_once(trained, corpus, tmp_path):
+    """Crops, both scores, a cohort, calibration; and again from the cache."""
+    output, _ = trained
+    with open(output / "save" / "train.csv", newline="") as file:
+        ids = [row["ID"] for row in csv.DictReader(file)]
+    write_trials(make_trials(ids, 20), tmp_path / "calibration.txt")
+    options = [
+        "--training={channels: 32, output_folder: " + f"{output}}}",
+        "--score=fused",
+        "--normalisation=as-norm",
+        "--top_k=4",
+        f"--calibration_file={tmp_path / 'calibration.txt'}",
+        f"--cache_folder={tmp_path / 'cache'}",
+    ]
+    printed = verify(corpus, tmp_path / "first", *options)
+    assert "fused, whole and 5 crops of 3 s, as-norm, calibrated" in printed
+    assert "0 of 64 embeddings are in the cache" in printed
+    result = read_results(tmp_path / "first" / "results.json")["all trials"]
+    assert {"act_dcf_0.01", "act_dcf_0.05", "cllr"} <= set(result)
+    for plot in ("det.png", "scores.png"):
+        assert matplotlib.image.imread(tmp_path / "first" / plot).ndim == 3
+    weights = json.loads((tmp_path / "first/calibration.json").read_text())
+    assert len(weights["weights"]) == 5
+    printed = verify(corpus, tmp_path / "second", *options)
+    assert "64 of 64 embeddings are in the cache" in printed
+    first, second = (
+        (tmp_path / name / "scores.txt").read_text()
+        for name in ("first", "second")
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "name, start, options",
+    [
+        ("ham_ecapa_large_margin", "save", ["--sentence_len=3.015"]),
+        ("ham_ecapa_own_speakers", "model", ["--precision=bf16"]),
+    ],
+)
+def test_fine_tuning(name, start, options, trained, corpus, tmp_path):
+    """Starts where the run ended, and ends with a model of its own."""
+    output, _ = trained
+    options = [
+        *TINY,
+        "--number_of_epochs=1",
+        f"--out_n_neurons={SPEAKERS}",
+        f"--pretrain_path={output / start}",
+        *options,
+    ]
+    arguments = command(TRAIN, corpus, tmp_path / "out", *options)
+    arguments[2] = VOXCELEB / "hparams" / f"{name}.yaml"
+    code, printed = run(*arguments)
+    assert code == 0, printed
+    assert f"Starting from {output / start}: embedding_model" in printed
+    assert (tmp_path / "out" / "model" / "embedding_model.ckpt").is_file()
+    (line,) = (tmp_path / "out" / "train_log.txt").read_text().splitlines()
+    first = (output / "train_log.txt").read_text().splitlines()[0]
+    errors = [
+        float(text.split("valid ErrorRate: ")[1].split(",")[0].split()[0])
+        for text in (line, first)
+    ]
+    if start == "save":  # with its head: no worse than after one epoch
+        assert errors[0] <= errors[1]
+
+
+def test_fine_tuning_on_other_speakers(trained, corpus, tmp_path):
+    """The centres of a run are of its speakers only."""
+    output, _ = trained
+    other = tmp_path / "save"
+    shutil.copytree(output / "save", other)
+    labels = other / "label_encoder.txt"
+    text = labels.read_text()
+    names = sorted(set(re.findall(r"spk\d+", text)))
+    labels.write_text(text.replace(names[0], "someone"))
+    arguments = command(
+        TRAIN,
+        corpus,
+        tmp_path / "out",
+        *TINY,
+        f"--out_n_neurons={SPEAKERS}",
+        f"--pretrain_path={other}",
+    )
+    arguments[2] = VOXCELEB / "hparams" / "ham_ecapa_large_margin.yaml"
+    code, printed = run(*arguments)
+    assert code == 2 and "has other speakers than" in printed
+
+
+def test_nothing_to_start_from(corpus, tmp_path):
+    arguments = command(
+        TRAIN, corpus, tmp_path / "out", f"--pretrain_path={tmp_path}"
+    )
+    arguments[2] = VOXCELEB / "hparams" / "ham_ecapa_own_speakers.yaml"
+    code, printed = run(*arguments)
+    assert code == 2 and "has no checkpoint of a finished epoch" in printed
+    assert not (tmp_path / "out" / "save" / "train.csv").exists()
+
+
+def test_cnceleb(corpus, tmp_path):
+    """A folder of the shape of CN-Celeb, trained on and verified."""
+    root = tmp_path / "CN-Celeb_flac"
+    lists = root / "eval" / "lists"
+    lists.mkdir(parents=True)
+    speakers = sorted(p for p in (corpus / "corpus").glob("spk*"))
+    models, tests = [], []
+    for number, speaker in enumerate(speakers):
+        name = f"id{number:05d}"
+        for take, wav in enumerate(sorted(speaker.rglob("*.wav"))):
+            target = root / "data" / name / f"speech-01-{take:03d}.wav"
+            if number >= SPEAKERS and take >= 3:
+                target = root / "eval/test" / f"{name}-song-01-{take:03d}.wav"
+                tests.append(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(wav, target)
+        if number >= SPEAKERS:
+            enrolled = [f"{name}/speech-01-{take:03d}.wav" for take in range(3)]
+            models.append(" ".join([f"{name}-enroll", *enrolled]))
+    (lists / "enroll.map").write_text("\n".join(models))
+    trials = [
+        f"{model.split()[0]} test/{test.name} {int(model[:7] == test.name[:7])}"
+        for model in models
+        for test in tests
+    ]
+    (lists / "trials.lst").write_text("\n".join(trials))
+    output = tmp_path / "out"
+    own = [f"--data_folder={root}", f"--lists_folder={lists}"]
+    code, printed = run(
+        sys.executable,
+        TRAIN,
+        VOXCELEB / "hparams" / "ham_ecapa_cnceleb.yaml",
+        *own,
+        *TINY,
+        f"--out_n_neurons={SPEAKERS}",
+        "--number_of_epochs=1",
+        f"--output_folder={output}",
+    )
+    assert code == 0, printed
+    code, printed = run(
+        sys.executable,
+        VERIFY,
+        VOXCELEB / "hparams" / "verification_ham_ecapa_cnceleb.yaml",
+        *own,
+        f"--training={{output_folder: {output}, channels: 32}}",
+        f"--output_folder={output / 'verification'}",
+        "--enrolment=midpoint",
+        "--cache_folder=null",
+    )
+    assert code == 0, printed
+    results = read_results(output / "verification" / "results.json")
+    n_models = len(models)
+    assert results["all trials"]["n_target"] == len(tests)
+    assert results["all trials"]["n_nontarget"] == len(tests) * (n_models - 1)
+
+
+def test_results_row(trained, corpus, tmp_path):
+    """The row of the recipe's README, from three lists."""
+    output, _ = trained
+    readme = tmp_path / "README.md"
+    shutil.copy(VOXCELEB / "README.md", readme)
+    before = readme.read_text().splitlines()
+    lists = {name: str(corpus / "trials.txt") for name in "OEH"}
+    for _ in range(2):  # a row that is filled in is found again
+        code, printed = run(
+            sys.executable,
+            VOXCELEB / "results.py",
+            VOXCELEB / "hparams" / "verification_ham_ecapa.yaml",
+            f"--data_folder={corpus / 'corpus'}",
+            f"--training={{channels: 32, output_folder: {output}}}",
+            f"--lists={json.dumps(lists)}",
+            f"--readme={readme}",
+            f"--output_folder={tmp_path / 'lists'}",
+            f"--cache_folder={tmp_path / 'cache'}",
+        )
+        assert code == 0, printed
+        after = readme.read_text().splitlines()
+        (changed,) = (n for n, x in enumerate(before) if x not in after)
+        assert "not yet run here" in before[changed]
+        _, title, *rates, costs, _ = map(str.strip, after[changed].split("|"))
+        assert title.startswith("HAM-Softmax, here (")
+        for name, rate in zip("OEH", rates, strict=True):
+            found = read_results(tmp_path / "lists" / name / "results.json")
+            assert rate == f"{100 * found['all trials']['eer']:.3f}"
+        assert len(costs.split("/")) == 3
+    code, printed = run(
+        sys.executable,
+        VOXCELEB / "results.py",
+        "verification.yaml",
+        "--row=nothing",
+        f"--readme={readme}",
+    )
+    assert code == 2 and "has 0 rows that start with 'nothing'" in printed

@@ -24,6 +24,7 @@ import yaml
 
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.dataio.make_trials import make_trial_list
+from speechbrain_hyperbolic.dataio.scores import read_score_table
 from speechbrain_hyperbolic.dataio.synthetic import make_synthetic_corpus
 from speechbrain_hyperbolic.errors import InputError, exit_on_input_error
 from speechbrain_hyperbolic.hparams import load_hparams
@@ -33,7 +34,6 @@ from speechbrain_hyperbolic.verification import (
     format_results,
     interval_note,
     read_results,
-    read_scores,
 )
 
 TRAIN = "train_speaker_embeddings.py"
@@ -95,7 +95,7 @@ def main():
     hparams = load_hparams(hparams_file, training)
     resumes = check_resumable(hparams_file, training, hparams)
     if options.trials is None and not (resumes and trials.is_file()):
-        make_trial_list(data, trials, SMALL["check_audio"])
+        make_trial_list(data, trials, check_audio=SMALL["check_audio"])
     # Prepared here as the training will, to count the speakers that are left.
     prepare(hparams)
     with open(hparams["train_annotation"], newline="") as file:
@@ -106,6 +106,8 @@ def main():
         "data_folder": data,
         "verification_file": trials,
         "training": json.dumps(training),
+        "n_crops": 0,
+        "cache_folder": output / "embeddings",
     }
     untrained = {"output_folder": output / "untrained", "pretrain_path": "null"}
     # The training first: it may refuse to go on, and then nothing has changed.
@@ -148,8 +150,11 @@ def summarize(output, data_folder, seconds):
             output / system / "results.json"
         ).items():
             rows[f"{system}, {subset}"] = result
-        scores, labels = read_scores(output / system / "scores.txt")
-        curves[system] = (scores[labels == 1], scores[labels == 0])
+        table = read_score_table(output / system / "scores.txt")
+        curves[system] = (
+            table.scores[table.labels == 1],
+            table.scores[table.labels == 0],
+        )
     plot_det(
         curves,
         output / "det.png",

@@ -1,20 +1,27 @@
 """From a folder of audio to the stock recipe's CSV files.
 
 The folder is ``speaker/[session/]utterance.{wav,flac,ogg,m4a}``, or holds one
-like that in ``wav`` (VoxCeleb1), ``aac`` (VoxCeleb2 as released) or ``audio``.
+like that in ``wav`` (VoxCeleb1), ``aac`` (VoxCeleb2 as released), ``audio`` or
+``data`` (CN-Celeb, whose trials are below ``eval``).
 A ``speakers.csv`` in it is optional: ``spk_id`` and any of ``sex``, ``split``
 (train or test), and labels of your own.
 """
 
-import concurrent.futures
 import csv
 import functools
 import hashlib
+import multiprocessing
 import os
 import pathlib
 import random
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
+import torch
 import tqdm
 from speechbrain.utils.logger import get_logger
 
@@ -25,7 +32,14 @@ from speechbrain_hyperbolic.errors import InputError
 logger = get_logger(__name__)
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop", "spk_id"]
-_SUBFOLDERS = ("wav", "aac", "audio")
+_SUBFOLDERS = ("wav", "aac", "audio", "data")
+_TRIAL_FOLDERS = ("test", "enroll")
+# Files measured at a time; the journal is flushed after each time.
+_CHUNK = 256
+# Seconds that reading may take before other processes, which take seconds to
+# start, are called in; and how many at most, of some 300 MB each.
+_PATIENCE = 15.0
+_PROCESSES = 16
 # Mean absolute amplitude below which the stock preparation drops a chunk.
 SILENCE = 5e-4
 
@@ -59,6 +73,9 @@ class Utterance(NamedTuple):
 def speaker_of(utterance):
     """The speaker of an utterance id: its first folder.
 
+    In CN-Celeb's trials it is the name up to a hyphen: of ``test/NAME``,
+    ``enroll/NAME`` and models, which are named ``SPEAKER-enroll``.
+
     Arguments
     ---------
     utterance : str
@@ -71,8 +88,17 @@ def speaker_of(utterance):
     -------
     >>> speaker_of("id10270/5r0dWxy17C8/00001")
     'id10270'
+    >>> speaker_of("test/id00800-singing-01-002")
+    'id00800'
+    >>> speaker_of("id00800-enroll")
+    'id00800'
     """
-    return utterance.split("/", 1)[0]
+    folder, slash, name = utterance.partition("/")
+    if not slash:
+        return folder.split("-enroll", 1)[0]
+    if folder in _TRIAL_FOLDERS and "-" in name and "/" not in name:
+        return name.split("-", 1)[0]
+    return folder
 
 
 def data_folders(data_folder):
@@ -133,18 +159,34 @@ def find_audio(data_folder, utterances):
     Returns
     -------
     paths : dict
-        Utterance id -> path, or None where there is no such file.
+        Utterance id -> path, a str, or None where there is no such file.
     """
     roots = audio_roots(data_folder)
+    roots += [folder / "eval" for folder in data_folders(data_folder)]
+    listed = functools.cache(_names_in)
     paths = {}
     for utterance in utterances:
-        candidates = (
-            root / f"{utterance}{extension}"
-            for root in roots
-            for extension in audio.EXTENSIONS
+        folder, _, stem = utterance.rpartition("/")
+        paths[utterance] = next(
+            (
+                os.path.join(below, stem + extension)
+                for below, names in (listed(root, folder) for root in roots)
+                for extension in audio.EXTENSIONS
+                if stem + extension in names
+            ),
+            None,
         )
-        paths[utterance] = next((c for c in candidates if c.is_file()), None)
     return paths
+
+
+def _names_in(root, folder):
+    """A folder below a root, and the names of the files in it."""
+    path = str(root / folder)
+    try:
+        with os.scandir(path) as entries:
+            return path, {entry.name for entry in entries if entry.is_file()}
+    except (FileNotFoundError, NotADirectoryError):
+        return path, set()
 
 
 def list_audio(data_folder, outputs=None):
@@ -161,7 +203,7 @@ def list_audio(data_folder, outputs=None):
     Returns
     -------
     paths : dict
-        Utterance id -> path, sorted by id.
+        Utterance id -> path, a str; sorted by id.
 
     Raises
     ------
@@ -178,16 +220,22 @@ def list_audio(data_folder, outputs=None):
                     own = outputs.relative_to(root.resolve()).parts[:1]
                     folders[:] = [f for f in folders if f not in own]
                 continue  # a file here has no speaker
+            below = pathlib.Path(parent).relative_to(root)
+            prefix, folder = f"{below.as_posix()}/", f"{root / below}{os.sep}"
             for name in names:
-                stem, extension = os.path.splitext(name)
-                if extension not in audio.EXTENSIONS:
+                stem, dot, extension = name.rpartition(".")
+                if not stem or dot + extension not in audio.EXTENSIONS:
                     continue
-                path = pathlib.Path(parent, name)
-                utterance = path.with_name(stem).relative_to(root).as_posix()
+                path, utterance = folder + name, prefix + stem
                 if len(utterance.split()) != 1:
                     raise InputError(
                         f"{path} has a space in its name, which separates "
                         "the fields of a trial list: rename it"
+                    )
+                if not utterance.isprintable():  # not UTF-8, or no name
+                    raise InputError(
+                        f"{path!r} has a name that is not plain UTF-8: "
+                        "rename it"
                     )
                 if utterance in paths:
                     raise InputError(
@@ -295,8 +343,10 @@ def training_audio(data_folder, test_speakers, outputs=None):
     return {u: p for u, p in paths.items() if speaker_of(u) not in held_out}
 
 
-def read_utterances(paths, sample_rate=16000, check_audio="header"):
-    """Measures audio files, many at a time.
+def read_utterances(
+    paths, sample_rate=16000, check_audio="header", journal=None
+):
+    """Measures audio files; in several processes where it takes long.
 
     Arguments
     ---------
@@ -307,6 +357,10 @@ def read_utterances(paths, sample_rate=16000, check_audio="header"):
     check_audio : str
         "header" reads headers only; "decode" reads every file, which also
         finds the truncated and the silent.
+    journal : str or pathlib.Path
+        A file that keeps what was measured, for the next call after an
+        interruption: a file of the same path, size and time of change is not
+        measured again. To be removed by who has used the result.
 
     Returns
     -------
@@ -319,45 +373,129 @@ def read_utterances(paths, sample_rate=16000, check_audio="header"):
         raise InputError(
             f"check_audio is {check_audio!r}, expected 'header' or 'decode'"
         )
-    measure = functools.partial(
-        _measure, sample_rate=sample_rate, decode=check_audio == "decode"
-    )
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(
-            tqdm.tqdm(
-                pool.map(measure, paths.items()),
-                total=len(paths),
-                desc="Reading audio",
-                unit="file",
-                dynamic_ncols=True,
+    found = _measure_all([*map(str, paths.values())], check_audio, journal)
+    utterances, problems = [], {}
+    for utterance, path in paths.items():
+        measured = found[str(path)]
+        if isinstance(measured, str):
+            problems[utterance] = measured
+            continue
+        rate, frames = measured
+        utterances.append(
+            Utterance(
+                utterance,
+                frames / rate,
+                str(path),
+                0,
+                round(frames * sample_rate / rate),
+                sys.intern(speaker_of(utterance)),
             )
         )
-    utterances = [r for r in results if isinstance(r, Utterance)]
-    problems = {
-        utterance: str(result)
-        for utterance, result in zip(paths, results, strict=True)
-        if not isinstance(result, Utterance)
-    }
     return utterances, problems
 
 
-def _measure(item, sample_rate, decode):
-    """An Utterance, or the InputError that says why there is none."""
-    utterance, path = item
-    try:
-        header = audio.info(path)
-        if decode:
-            _check_samples(path, header)
-    except InputError as error:
-        return error
-    return Utterance(
-        utterance,
-        header.frames / header.sample_rate,
-        str(path),
-        0,
-        round(header.frames * sample_rate / header.sample_rate),
-        speaker_of(utterance),
+def _measure_all(paths, check_audio, journal):
+    """A dict: path -> (sample rate, frames), or the line of a problem."""
+    found = _read_journal(journal, check_audio) if journal else {}
+    rest = [path for path in paths if path not in found]
+    if len(rest) < len(paths):
+        logger.info(
+            f"{len(paths) - len(rest)} of {len(paths)} files were measured "
+            "before"
+        )
+    chunks = [rest[i : i + _CHUNK] for i in range(0, len(rest), _CHUNK)]
+    measure = functools.partial(_measure, check_audio=check_audio)
+    bar = tqdm.tqdm(
+        total=len(paths),
+        initial=len(paths) - len(rest),
+        desc="Reading audio",
+        unit="file",
+        dynamic_ncols=True,
     )
+    with bar, open(journal or os.devnull, "a", encoding="utf-8") as file:
+        for chunk, results in zip(chunks, _map(measure, chunks), strict=True):
+            for path, (key, measured) in zip(chunk, results, strict=True):
+                found[path] = measured
+                # A problem is not kept: it may be the disk's, not the file's.
+                if not isinstance(measured, str):
+                    rate, frames = measured
+                    file.write(f"{key}\t{rate}\t{frames}\t{path}\n")
+            file.flush()
+            bar.update(len(chunk))
+    return found
+
+
+def _read_journal(path, check_audio):
+    """What a journal says of files that are as they were."""
+    found = {}
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    with open(path, "r+b") as file:
+        whole = 0
+        for line in file:
+            if not line.endswith(b"\n"):
+                file.truncate(whole)  # a kill has torn it
+                break
+            whole += len(line)
+            fields = line.decode(errors="replace").rstrip("\n").split("\t")
+            if len(fields) == 4 and fields[0] == _key(fields[3], check_audio):
+                found[fields[3]] = int(fields[1]), int(fields[2])
+    return found
+
+
+def _key(path, check_audio):
+    """What a measurement holds for; None where there is no file."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # a path that can't be one, too
+        return None
+    return f"{check_audio} {status.st_size} {status.st_mtime_ns}"
+
+
+def _map(function, items):
+    """Results in order, as of map; the slow by several processes."""
+    began = time.monotonic()
+    processes = min(os.cpu_count() or 1, _PROCESSES)
+    for done, item in enumerate(items, start=1):
+        yield function(item)
+        left = (time.monotonic() - began) / done * (len(items) - done)
+        if left > _PATIENCE and processes > 1:
+            break
+    else:
+        return
+    # Of a process with threads, or one that has used CUDA, a fork may hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, _start_process) as pool:
+        yield from pool.map(function, items[done:])
+
+
+def _start_process():
+    """For a process that measures: it ends with its parent, however that does,
+    leaves Ctrl-C to it, and takes one core."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _measure(paths, check_audio):
+    """For each path its key and (sample rate, frames), or a problem's line."""
+    results = []
+    for path in paths:
+        key = _key(path, check_audio)  # first: what changes later is noticed
+        try:
+            header = audio.info(path)
+            if check_audio == "decode":
+                _check_samples(path, header)
+            results.append((key, (header.sample_rate, header.frames)))
+        except InputError as error:
+            results.append((key, str(error)))
+    return results
 
 
 def _check_samples(path, header):
@@ -380,7 +518,7 @@ def prepare_corpus(
 
     Files that can't be used are left out, warned of by name, and listed with
     the reason in ``skipped.txt``. A finished preparation of the same files
-    is not repeated.
+    is not repeated; one that was interrupted goes on where it was.
 
     Arguments
     ---------
@@ -423,7 +561,7 @@ def prepare_corpus(
             "train and dev, e.g. [90, 10]"
         )
     paths = training_audio(data_folder, test_speakers, save_folder)
-    names = "\n".join(map(str, paths.values()))
+    names = "\n".join(paths.values())
     stamp = Stamp(
         save_folder / "prepare.json",
         {
@@ -439,7 +577,10 @@ def prepare_corpus(
         return
 
     stamp.remove()
-    utterances, problems = read_utterances(paths, sample_rate, check_audio)
+    journal = save_folder / "prepare.journal"
+    utterances, problems = read_utterances(
+        paths, sample_rate, check_audio, journal
+    )
     report_problems(problems, save_folder / "skipped.txt")
     if not utterances:
         raise InputError(
@@ -451,6 +592,7 @@ def prepare_corpus(
     write_csv(train, save_folder / "train.csv")
     write_csv(dev, save_folder / "dev.csv")
     stamp.write()
+    journal.unlink()
     logger.info(
         f"{len(train)} train and {len(dev)} dev utterances of "
         f"{len({u.spk_id for u in train})} speakers; the "

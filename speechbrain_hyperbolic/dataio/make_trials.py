@@ -96,12 +96,15 @@ def choose_test_speakers(data_folder, speakers, test_share=0.2, seed=0):
     speakers : iterable of str
         All speakers; without such a file a seeded share of them is drawn.
     test_share : float
+        1: all speakers, of a corpus that does not train.
     seed : int
 
     Returns
     -------
     speakers : set of str
     """
+    if test_share == 1:
+        return set(speakers)
     splits = read_splits(data_folder)
     if splits:
         return {s for s in speakers if splits.get(s) == "test"}
@@ -115,7 +118,9 @@ def choose_test_speakers(data_folder, speakers, test_share=0.2, seed=0):
     return set(random.Random(seed).sample(speakers, count))
 
 
-def make_trial_list(data_folder, path, check_audio="header", seed=0, **options):
+def make_trial_list(
+    data_folder, path, test_share=0.2, check_audio="header", seed=0, **options
+):
     """Writes a balanced trial list for a corpus that has none.
 
     Arguments
@@ -124,6 +129,8 @@ def make_trial_list(data_folder, path, check_audio="header", seed=0, **options):
         ``speaker/[session/]utterance.{wav,flac,ogg,m4a}``.
     path : str or pathlib.Path
         The list to write. What is below its folder is no part of the corpus.
+    test_share : float
+        See ``choose_test_speakers``.
     check_audio : str
         See ``read_utterances``; files that can't be used get no trials, and
         are warned of by name.
@@ -137,7 +144,7 @@ def make_trial_list(data_folder, path, check_audio="header", seed=0, **options):
     """
     paths = list_audio(data_folder, outputs=pathlib.Path(path).parent)
     speakers = choose_test_speakers(
-        data_folder, {speaker_of(u) for u in paths}, seed=seed
+        data_folder, {speaker_of(u) for u in paths}, test_share, seed
     )
     paths = {u: p for u, p in paths.items() if speaker_of(u) in speakers}
     utterances, problems = read_utterances(paths, check_audio=check_audio)
@@ -155,6 +162,13 @@ def main():
     )
     parser.add_argument("data_folder")
     parser.add_argument("path", help="the trial list to write")
+    parser.add_argument(
+        "--test_share",
+        type=float,
+        default=0.2,
+        help="share of the speakers that are tested, where speakers.csv has "
+        "no split; 1: all speakers, whatever it has",
+    )
     parser.add_argument("--pairs_per_speaker", type=int, default=100)
     parser.add_argument("--check_audio", default="header")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,5 +1,9 @@
 """Reading audio of every kind, and refusing what is none."""
 
+import contextlib
+import io
+import struct
+
 import av
 import numpy as np
 import pytest
@@ -119,6 +123,71 @@ def test_what_is_not_audio_is_named(tmp_path, reader, extension):
         with pytest.raises(InputError, match=str(path)) as caught:
             reader(path)
         assert "\n" not in str(caught.value)
+
+
+def pcm(samples, name=b"", content=b""):
+    """A wav file of 16 bits, with one more chunk between fmt and data."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16000, format="WAV", subtype="PCM_16")
+    plain = file.getvalue()
+    chunk = name and struct.pack("<4sI", name, len(content)) + content
+    return plain[:36] + chunk + plain[36:]
+
+
+def info_of_both(path):
+    """The header by libsndfile and by this package; None if it's refused."""
+    theirs = ours = None
+    with contextlib.suppress(soundfile.SoundFileError):
+        header = soundfile.info(str(path))
+        if header.frames:
+            theirs = header.samplerate, header.frames, header.channels
+    with contextlib.suppress(InputError):
+        ours = tuple(audio.info(path))
+    return theirs, ours
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "FLOAT"])
+@pytest.mark.parametrize("shape", [(999,), (999, 2), (999, 6), (0,), (70000,)])
+def test_wav_headers_are_those_of_libsndfile(tmp_path, subtype, shape):
+    path = tmp_path / "a.wav"
+    for form in ("WAV", "WAVEX", "RF64"):
+        soundfile.write(path, np.zeros(shape), 8000, subtype, format=form)
+        theirs, ours = info_of_both(path)
+        assert ours == theirs
+        assert (ours is None) == (len(np.zeros(shape)) == 0)
+
+
+def test_other_chunks_of_a_wav_file(tmp_path):
+    path = tmp_path / "a.wav"
+    written = b"INFOISFT\x0e\0\0\0Lavf58.76.100\0"  # what ffmpeg writes
+    for name, content in (
+        (b"LIST", written),
+        (b"LIST", b"INFOICMT\x2c\1\0\0" + 300 * b"a"),
+        (b"JUNK", bytes(28)),
+        (b"fact", bytes(4)),
+    ):
+        path.write_bytes(pcm(tone(), name, content))
+        assert info_of_both(path) == 2 * ((16000, 16000, 1),)
+        path.write_bytes(path.read_bytes() + b"LIST\4\0\0\0abcd")
+        assert info_of_both(path) == 2 * ((16000, 16000, 1),)
+
+
+def test_damaged_wav_headers(tmp_path):
+    """Wrong bytes and missing ends: libsndfile says what is in the file."""
+    path = tmp_path / "a.wav"
+    random = np.random.default_rng(0)
+    plain = pcm(tone(0.01))
+    for _ in range(1000):
+        damaged = bytearray(plain[: random.choice([len(plain), 200, 60])])
+        for place in random.integers(0, 44, random.integers(1, 4)):
+            damaged[place] = random.choice([0, 1, 2, 16, 32, 64, 128, 255])
+        path.write_bytes(damaged)
+        theirs, ours = info_of_both(path)
+        assert ours == theirs, bytes(damaged[:44])
+    for length in range(len(plain)):
+        path.write_bytes(plain[:length])
+        theirs, ours = info_of_both(path)
+        assert ours == theirs, length
 
 
 def test_no_samples(tmp_path):

@@ -24,7 +24,7 @@ def test_unusable_files_get_no_trials(tmp_path):
     add(data, *(f"{s}/{i}.wav" for s in "abc" for i in range(3)))
     (data / "speakers.csv").write_text("spk_id,split\na,test\nb,test\n")
     (data / "a" / "empty.wav").touch()
-    trials = make_trial_list(data, tmp_path / "t.txt", "decode")
+    trials = make_trial_list(data, tmp_path / "t.txt", check_audio="decode")
     assert {u for t in trials for u in t[1:]} == {
         f"{s}/{i}" for s in "ab" for i in range(3)
     }
@@ -61,6 +61,8 @@ def test_split_column_decides(tmp_path):
     )
     trials = make_trial_list(tmp_path, tmp_path / "t.txt")
     assert trial_speakers(TrialList.of(trials)) == {"b", "d"}
+    trials = make_trial_list(tmp_path, tmp_path / "t.txt", test_share=1)
+    assert trial_speakers(TrialList.of(trials)) == set("abcd")
 
 
 def test_command_line(tmp_path):
