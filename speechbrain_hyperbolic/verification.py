@@ -43,6 +43,29 @@ def locate(trials, data_folder, trial_list):
     return paths
 
 
+def check_both_classes(trials, trial_list):
+    """Refuses a list that no error rates can be had of, before it's scored.
+
+    Arguments
+    ---------
+    trials : TrialList
+    trial_list : str or pathlib.Path
+        Where the trials are from, for the message.
+
+    Raises
+    ------
+    InputError
+        If all its trials are target trials, or none is.
+    """
+    targets = int(trials.labels.sum())
+    if targets in (0, len(trials)):
+        kind = "target" if targets else "nontarget"
+        raise InputError(
+            f"{trial_list} has {len(trials)} {kind} trials and no others: "
+            "error rates need both labels, 1 and 0"
+        )
+
+
 def evaluate_trials(
     trials, scores, speakers=None, replicates=1000, calibrated=False
 ):

@@ -8,6 +8,7 @@ import pytest
 from speechbrain_hyperbolic.dataio.trials import Trial, TrialList
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.verification import (
+    check_both_classes,
     evaluate_trials,
     format_results,
     interval_note,
@@ -81,9 +82,11 @@ def test_an_empty_sex_is_unknown(trials):
     assert list(evaluate_trials(trials, scores, sexes, 10)) == ["all trials"]
 
 
-@pytest.mark.parametrize("label", [0, 1])
-def test_lists_of_one_class(label):
+@pytest.mark.parametrize("label, kind", [(0, "nontarget"), (1, "target")])
+def test_lists_of_one_class(label, kind):
     trials = TrialList.of([(label, "a/1", "a/2"), (label, "a/1", "a/3")])
+    with pytest.raises(InputError, match=f"l.txt has 2 {kind} trials and no"):
+        check_both_classes(trials, "l.txt")
     with pytest.raises(InputError, match="there are no .*target trials"):
         evaluate_trials(trials, np.array([0.0, 1.0]))
 

@@ -121,6 +121,7 @@ def check_options(hparams):
 def open_trials(path, hparams, enrolment_file=None):
     """The trials of a list, and where their audio is."""
     trials = read_trials(path, enrolment_file)
+    verification.check_both_classes(trials, path)
     return trials, verification.locate(trials, hparams["data_folder"], path)
 
 
