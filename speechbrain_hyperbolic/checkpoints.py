@@ -269,26 +269,34 @@ class AveragedPretrainer(Pretrainer):
 
     def collect_files(self, *args, **kwargs):
         """Checks that there is something to load: the files are local."""
-        if self.path is not None and not self._is_exported():
+        if self.path is None:
+            return
+        if not self._is_exported():
             _epochs_of(self.path, 1)
+            return
+        for name in self.loadables:
+            if not self._file_of(name).is_file():
+                raise InputError(
+                    f"{self.path} has no {name}: pass the save folder of its "
+                    "training run as --pretrain_path, or to start from what it "
+                    'has --pretrain_modules="[embedding_model]"'
+                )
 
     def load_collected(self, *args, **kwargs):
         """Loads the modules, averaging where there is a choice of epochs."""
+        self.collect_files()
         if self.path is None:
             logger.warning("No pretrain_path: the encoder is untrained.")
             return
         for name, module in self.loadables.items():
-            file = pathlib.Path(self.path) / f"{name}.ckpt"
-            if not self._is_exported():
-                state = average_epochs(self.path, self.count, name)
-            elif file.is_file():
-                state = _load(file)
+            if self._is_exported():
+                state = _load(self._file_of(name))
             else:
-                raise InputError(
-                    f"{self.path} has no {file.name}: pass the save folder "
-                    "of its training run as --pretrain_path"
-                )
+                state = average_epochs(self.path, self.count, name)
             _fill(name, module, state, self.path)
+
+    def _file_of(self, name):
+        return pathlib.Path(self.path) / f"{name}.ckpt"
 
     def _is_exported(self):
         """An exported folder has the files that a checkpoint has."""
@@ -297,13 +305,14 @@ class AveragedPretrainer(Pretrainer):
 
 def _fill(name, module, state, path):
     shapes = {key: tuple(value.shape) for key, value in state.items()}
-    for key, value in module.state_dict().items():
-        if shapes.get(key) != tuple(value.shape):
+    wanted = {k: tuple(value.shape) for k, value in module.state_dict().items()}
+    for key in wanted | shapes:
+        if shapes.get(key) != wanted.get(key):
             raise InputError(
                 f"{path} is of another {name}: its {key} is "
                 f"{shapes.get(key, 'missing')}, the hparams file's "
-                f"{tuple(value.shape)}; give what was overridden in its "
-                "training here too (to the verification inside --training, "
+                f"{wanted.get(key, 'missing')}; give what was overridden in "
+                "its training here too (to the verification inside --training, "
                 "as --training='{key: value}')"
             )
     module.load_state_dict(state)

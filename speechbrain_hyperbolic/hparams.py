@@ -77,17 +77,28 @@ def load_hparams(path, overrides=""):
         raise
     except ValueError as error:
         if "!PLACEHOLDER" in str(error):
-            raise InputError(
-                f"{path} needs a corpus: pass --data_folder=/path/to/corpus "
-                "(speaker/[session/]utterance.wav), or run 'make demo' in the "
-                "top folder for a synthetic one"
-            ) from error
+            raise InputError(_what_is_missing(path, overrides)) from error
         if "structure of the overrides" in str(error):
             raise InputError(
                 f"{path} has no mapping where an override is one: "
                 f"{error.args[1]}"
             ) from error
         raise
+
+
+def _what_is_missing(path, overrides):
+    missing = [
+        key
+        for key, node in _read(pathlib.Path(path)).items()
+        if _tag(node) == "!PLACEHOLDER" and key not in overrides
+    ]
+    if missing and "data_folder" not in missing:
+        return f"{path} needs {missing[0]}: pass --{missing[0]}=/path"
+    return (
+        f"{path} needs a corpus: pass --data_folder=/path/to/corpus "
+        "(speaker/[session/]utterance.wav), or run 'make demo' in the top "
+        "folder for a synthetic one"
+    )
 
 
 def nest_overrides(path, overrides):
@@ -199,21 +210,27 @@ def _check_keys(path, overrides):
     for name, value in overrides.items():
         if name not in tree:
             raise InputError(f"{path} has no key {name}{_hint(name, known)}")
-        node = tree[name]
-        if not _tag(node).startswith(INCLUDE):
-            continue
-        if not isinstance(value or {}, dict):
+        if _tag(tree[name]).startswith(INCLUDE):
+            _check_included(path, name, tree[name], value)
+
+
+def _check_included(path, name, node, overrides):
+    if not isinstance(overrides or {}, dict):
+        raise InputError(
+            f"{path}: {name} is {overrides}, expected keys of "
+            f'{_included(node)}, as in --{name}="{{key: value}}"'
+        )
+    keys = _keys_below(path, node)
+    file = path.resolve().parent / _included(node)
+    tree = _read(file)
+    for key, value in (overrides or {}).items():
+        if key not in keys:
             raise InputError(
-                f"{path}: {name} is {value}, expected keys of "
-                f'{_included(node)}, as in --{name}="{{key: value}}"'
+                f"{path}: override {name}: {{{key}: ...}} is no key of "
+                f"{_included(node)}{_hint(key, keys)}"
             )
-        keys = _keys_below(path, node)
-        for key in value or ():
-            if key not in keys:
-                raise InputError(
-                    f"{path}: override {name}: {{{key}: ...}} is no key of "
-                    f"{_included(node)}{_hint(key, keys)}"
-                )
+        if _tag(tree.get(key)).startswith(INCLUDE):
+            _check_included(file, key, tree[key], value)
 
 
 def _hint(name, known):

@@ -361,11 +361,19 @@ def compare_score_files(path_a, path_b, replicates=1000, seed=0):
         in a trial, which is named.
     """
     table = read_score_table(path_a)
+    # A model of an enrolment map has any name; its targets say whose it is.
+    speakers = {
+        model: speaker_of(utterance)
+        for model, utterance, label in zip(
+            table.enrol, table.test, table.labels, strict=True
+        )
+        if label
+    }
     return compare_systems(
         table.scores,
         _scores_as_in(path_a, table, path_b),
         table.labels,
-        [speaker_of(utterance) for utterance in table.enrol],
+        [speakers.get(m) or speaker_of(m) for m in table.enrol],
         [speaker_of(utterance) for utterance in table.test],
         replicates=replicates,
         seed=seed,

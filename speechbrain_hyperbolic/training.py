@@ -50,6 +50,8 @@ MAY_CHANGE = {
     "data_folder_rir",
     "pretrain_path",
     "verification_file",
+    "enrolment_file",
+    "lists_folder",
     "train_annotation",
     "valid_annotation",
     "noise_annotation",
@@ -97,11 +99,12 @@ def prepare(hparams):
     Arguments
     ---------
     hparams : dict
-        With ``data_folder``, ``save_folder``, ``verification_file`` and the
-        options of ``prepare_corpus``.
+        With ``data_folder``, ``save_folder``, ``verification_file``,
+        ``enrolment_file`` and the options of ``prepare_corpus``.
     """
     trials = read_trials(
-        fetch_trials(hparams["verification_file"], hparams["save_folder"])
+        fetch_trials(hparams["verification_file"], hparams["save_folder"]),
+        hparams["enrolment_file"],
     )
     prepare_corpus(
         hparams["data_folder"],
@@ -146,9 +149,9 @@ def save_labels(label_encoder, hparams):
             if before.is_file() and _differ(before, labels):
                 raise InputError(
                     f"{before} has other speakers than {path.parent}, so its "
-                    "centres are not theirs: fine-tune with the data_folder, "
-                    "verification_file and seed of that run, or with a new "
-                    "head (ham_ecapa_own_speakers.yaml)"
+                    "centres are not theirs: fine-tune with the data_folder "
+                    "and verification_file of that run, or with a new head "
+                    "(ham_ecapa_own_speakers.yaml)"
                 )
 
 
@@ -299,17 +302,29 @@ class SpeakerBrain(sb.Brain):
         error_rate = self.error_metrics.summarize("average")
         if stage != sb.Stage.VALID:
             return
-        old_lr, new_lr = self.hparams.lr_annealing(epoch)
+        lr = self.optimizer.param_groups[0]["lr"]  # of the last step
+        _, new_lr = self.hparams.lr_annealing(epoch)
         sb.nnet.schedulers.update_learning_rate(self.optimizer, new_lr)
         for epoch_logger in self.loggers:
             epoch_logger.log_stats(
-                stats_meta={"epoch": epoch, "lr": old_lr},
+                stats_meta={"epoch": epoch, "lr": lr},
                 train_stats=self.train_stats,
                 valid_stats={"loss": stage_loss, "ErrorRate": error_rate},
             )
         self.checkpointer.save_and_keep_only(
             meta={"ErrorRate": error_rate}, min_keys=["ErrorRate"]
         )
+        if epoch == self.hparams.epoch_counter.limit:
+            self._check_warm_up()
+
+    def _check_warm_up(self):
+        schedule = self.hparams.lr_annealing
+        steps = getattr(schedule, "steps", 0)
+        if steps and schedule.step < steps:
+            logger.warning(
+                f"the training ended within its warm-up, after "
+                f"{schedule.step} batches: pass --warmup_steps below {steps}"
+            )
 
 
 def make_datasets(hparams):
@@ -375,7 +390,9 @@ def make_datasets(hparams):
 
     datasets = [train, valid]
     sb.dataio.dataset.add_dynamic_item(datasets, label_pipeline)
-    label_encoder.update_from_didataset(train, output_key="spk_id")
+    # Sorted: the centres are in the same order whatever split was drawn.
+    speakers = {row["spk_id"] for row in train.data.values()}
+    label_encoder.update_from_iterable(sorted(speakers))
     if len(label_encoder) != hparams["out_n_neurons"]:
         raise InputError(
             f"out_n_neurons is {hparams['out_n_neurons']}, but "

@@ -101,6 +101,27 @@ def test_weights_of_another_encoder(tmp_path):
         pretrainer.load_collected()
 
 
+def test_weights_with_more_than_the_module_has(tmp_path):
+    state = model_of(0).state_dict() | {"theta": torch.zeros(1)}
+    torch.save(state, tmp_path / "embedding_model.ckpt")
+    pretrainer = AveragedPretrainer(
+        tmp_path, loadables={"embedding_model": model_of(0)}
+    )
+    with pytest.raises(InputError, match="its theta is .1,., .* missing"):
+        pretrainer.load_collected()
+
+
+def test_modules_that_a_folder_has_not(tmp_path):
+    torch.save(model_of(0).state_dict(), tmp_path / "embedding_model.ckpt")
+    both = {"embedding_model": model_of(0), "classifier": model_of(0)}
+    with pytest.raises(InputError, match="has no classifier: pass the save"):
+        AveragedPretrainer(tmp_path, loadables=both).collect_files()
+    names = ["embedding_model"]
+    AveragedPretrainer(tmp_path, loadables=both, names=names).load_collected()
+    with pytest.raises(InputError, match="pretrain_modules has encoder"):
+        AveragedPretrainer(tmp_path, loadables=both, names=["encoder"])
+
+
 def test_average(tmp_path):
     model = model_of(0)
     checkpointer = RecentCheckpointer(

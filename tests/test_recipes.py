@@ -17,6 +17,7 @@ import pytest
 import torch
 from speechbrain.inference.speaker import SpeakerRecognition
 
+from speechbrain_hyperbolic.checkpoints import average_epochs
 from speechbrain_hyperbolic.dataio.make_trials import (
     make_trial_list,
     make_trials,
@@ -330,6 +331,8 @@ def test_everything_at_once(trained, corpus, tmp_path):
     ]
     printed = verify(corpus, tmp_path / "first", *options)
     assert "fused, whole and 5 crops of 3 s, as-norm, calibrated" in printed
+    assert "speakers of calibration_file, e.g. " in printed  # they trained
+    assert "speakers of verification_file, e.g. " not in printed
     assert "0 of 64 embeddings are in the cache" in printed
     result = read_results(tmp_path / "first" / "results.json")["all trials"]
     assert {"act_dcf_0.01", "act_dcf_0.05", "cllr"} <= set(result)
@@ -346,37 +349,66 @@ def test_everything_at_once(trained, corpus, tmp_path):
     assert first == second
 
 
-@pytest.mark.parametrize(
-    "name, start, options",
-    [
-        ("ham_ecapa_large_margin", "save", ["--sentence_len=3.015"]),
-        ("ham_ecapa_own_speakers", "model", ["--precision=bf16"]),
-    ],
-)
-def test_fine_tuning(name, start, options, trained, corpus, tmp_path):
-    """Starts where the run ended, and ends with a model of its own."""
-    output, _ = trained
-    options = [
+def fine_tune(name, corpus, output, *options):
+    """One epoch; the state of encoder and head at its end."""
+    arguments = command(
+        TRAIN,
+        corpus,
+        output,
         *TINY,
         "--number_of_epochs=1",
         f"--out_n_neurons={SPEAKERS}",
-        f"--pretrain_path={output / start}",
         *options,
-    ]
-    arguments = command(TRAIN, corpus, tmp_path / "out", *options)
+    )
     arguments[2] = VOXCELEB / "hparams" / f"{name}.yaml"
     code, printed = run(*arguments)
     assert code == 0, printed
-    assert f"Starting from {output / start}: embedding_model" in printed
-    assert (tmp_path / "out" / "model" / "embedding_model.ckpt").is_file()
-    (line,) = (tmp_path / "out" / "train_log.txt").read_text().splitlines()
-    first = (output / "train_log.txt").read_text().splitlines()[0]
-    errors = [
-        float(text.split("valid ErrorRate: ")[1].split(",")[0].split()[0])
-        for text in (line, first)
-    ]
-    if start == "save":  # with its head: no worse than after one epoch
-        assert errors[0] <= errors[1]
+    assert (output / "model" / "embedding_model.ckpt").is_file()
+    (folder,) = (output / "save").glob("CKPT*")
+    return printed, {
+        key: torch.load(folder / f"{key}.ckpt", weights_only=True)
+        for key in ("embedding_model", "classifier")
+    }
+
+
+def test_large_margin_goes_on_from_encoder_and_head(trained, corpus, tmp_path):
+    """With no learning rate, what it ends with is what it started from."""
+    save = trained[0] / "save"
+    printed, states = fine_tune(
+        "ham_ecapa_large_margin",
+        corpus,
+        tmp_path,
+        f"--pretrain_path={save}",
+        "--lr=1.0e-15",
+        "--sentence_len=3.015",
+    )
+    assert f"Starting from {save}: embedding_model, classifier." in printed
+    for key, state in states.items():
+        for name, start in average_epochs(save, 5, key).items():
+            if "running" not in name and "tracked" not in name:
+                torch.testing.assert_close(state[name], start)
+
+
+def test_own_speakers_get_centres_of_their_own(trained, corpus, tmp_path):
+    """In mixed precision; the encoder starts from the model folder."""
+    model = trained[0] / "model"
+    printed, states = fine_tune(
+        "ham_ecapa_own_speakers",
+        corpus,
+        tmp_path,
+        f"--pretrain_path={model}",
+        "--precision=bf16",
+        "--warmup_steps=0",
+    )
+    assert f"Starting from {model}: embedding_model." in printed
+    start = torch.load(model / "embedding_model.ckpt", weights_only=True)
+    for name, value in states["embedding_model"].items():
+        if name.endswith("conv.weight"):  # close to the start, but learning
+            change = (value - start[name]).norm() / start[name].norm()
+            assert 0 < change < 0.2, name
+    (centres,) = states["classifier"].values()
+    # They are drawn with a norm of 0.014 on average.
+    assert centres.norm(dim=1).min() > 0.03
 
 
 def test_fine_tuning_on_other_speakers(trained, corpus, tmp_path):
@@ -504,3 +536,7 @@ def test_results_row(trained, corpus, tmp_path):
         f"--readme={readme}",
     )
     assert code == 2 and "has 0 rows that start with 'nothing'" in printed
+    code, printed = run(
+        sys.executable, VOXCELEB / "results.py", "a.yaml", "--lists={X: a}"
+    )
+    assert code == 2 and "expected paths by some of O, E, H" in printed

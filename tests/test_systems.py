@@ -383,3 +383,32 @@ def test_a_system_of_ones_own(tmp_path):
     hparams = load_hparams(path, overrides)
     assert hparams["compute_cost"].chunk_size == 4
     assert hparams["compute_cost"].loss_fn.margin == 0.2
+
+
+def test_files_of_corpora():
+    """Published numbers of speakers and epochs."""
+    for name, speakers, epochs in [
+        ("ham_ecapa", 5994, 100),
+        ("ham_ecapa_voxceleb1", 1211, 150),
+        ("ham_ecapa_voxceleb12", 7205, 100),
+        ("ham_ecapa_cnceleb", 2793, 100),
+    ]:
+        own = {"data_folder": "x"}
+        if "lists_folder" in path_of(name).read_text():
+            own["lists_folder"] = "y"
+        nodes = resolve(path_of(name), own)
+        found = nodes["out_n_neurons"], nodes["number_of_epochs"]
+        assert found == (speakers, epochs), name
+
+
+def test_a_second_placeholder_is_named():
+    path = path_of("ham_ecapa_cnceleb")
+    with pytest.raises(InputError, match="pass --lists_folder=/path"):
+        load_hparams(path, {"data_folder": "x"})
+
+
+def test_typo_in_a_file_that_an_included_one_includes():
+    path = path_of("verification_ham_ecapa_cnceleb")
+    own = {"data_folder": "x", "lists_folder": "y"}
+    with pytest.raises(InputError, match="chanels.*did you mean channels"):
+        load_hparams(path, own | {"training": {"chanels": 16}})

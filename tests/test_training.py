@@ -13,7 +13,12 @@ from speechbrain.nnet.losses import AngularMargin, LogSoftmaxWrapper
 
 from speechbrain_hyperbolic.dataio.corpus import COLUMNS
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.training import SpeakerBrain, make_datasets
+from speechbrain_hyperbolic.training import (
+    SpeakerBrain,
+    make_datasets,
+    prepare,
+)
+from tests.dataio.test_corpus import add
 from tests.test_systems import load
 
 RATE = 16000
@@ -154,3 +159,26 @@ def test_losses_of_the_views_are_added(tmp_path):
         assert torch.allclose(
             gradient[name], parameter.grad, rtol=1e-3, atol=1e-5 * scale
         ), name
+
+
+def test_enrolled_speakers_do_not_train(tmp_path):
+    """Nor those that are only in the enrolment map, under another name."""
+    data = tmp_path / "data"
+    add(data, *(f"{s}/{i}.wav" for s in "abcd" for i in range(3)))
+    (tmp_path / "trials.txt").write_text("m1 a/2 1\nm2 a/2 0\n")
+    (tmp_path / "map").write_text("m1 a/0 a/1\nm2 b/0 b/1\n")
+    prepare(
+        {
+            "data_folder": data,
+            "save_folder": tmp_path / "save",
+            "verification_file": tmp_path / "trials.txt",
+            "enrolment_file": tmp_path / "map",
+            "split_ratio": [90, 10],
+            "sample_rate": RATE,
+            "check_audio": "header",
+            "seed": 0,
+            "skip_prep": False,
+        }
+    )
+    with open(tmp_path / "save" / "train.csv", newline="") as file:
+        assert {row["spk_id"] for row in csv.DictReader(file)} == {"c", "d"}

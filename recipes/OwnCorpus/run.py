@@ -51,6 +51,7 @@ SMALL = {
     "number_of_epochs": 15,
     "lr_decay": 0.9,
     "num_workers": 1,
+    "split_ratio": [90, 10],
     "check_audio": "decode",
     "noise_source": "generate",
     "rir_source": "generate",

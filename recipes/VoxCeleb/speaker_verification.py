@@ -32,6 +32,7 @@ from speechbrain_hyperbolic.scoring.scorer import (
     check_held_out,
     features,
     read_cohort,
+    warn_of_training_speakers,
 )
 from speechbrain_hyperbolic.scoring.similarity import (
     check_enrolment,
@@ -54,13 +55,18 @@ def main():
         hparams["verification_file"], hparams["save_folder"]
     )
     trials, paths = open_trials(trial_list, hparams, hparams["enrolment_file"])
+    lists = {"verification_file": trials}
     held_out = hparams["calibration_file"]
     if held_out:
-        held_out = open_trials(held_out, hparams)
+        held_out = open_trials(
+            held_out, hparams, hparams["calibration_enrolment_file"]
+        )
         check_held_out(held_out[0], trials)
+        lists["calibration_file"] = held_out[0]
+    warn_of_training_speakers(hparams["training"]["train_annotation"], **lists)
 
     scorer = make_scorer(score, hparams, run_opts["device"] or infer_device())
-    quality = hparams["calibration_quality"]
+    quality = hparams["calibration_quality"] or []
     if held_out:
         calibration = calibrate(scorer, *held_out, quality)
     scores, sides = scorer(trials, paths)

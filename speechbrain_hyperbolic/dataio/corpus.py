@@ -185,7 +185,7 @@ def _names_in(root, folder):
     try:
         with os.scandir(path) as entries:
             return path, {entry.name for entry in entries if entry.is_file()}
-    except (FileNotFoundError, NotADirectoryError):
+    except (OSError, ValueError):  # not there, or a name that none can have
         return path, set()
 
 

@@ -26,7 +26,10 @@ logger = get_logger(__name__)
 
 RATE = 16000
 GENERATED = 40  # files of a kind
-PIECE = 10  # seconds of a long file that one row holds
+# Seconds of a long file that one row holds, and to which a shorter file of
+# noise is repeated: the stock AddNoise starts all noises of a batch at 0 where
+# one of them is shorter than the crop, and pads that one with silence.
+PIECE = 10
 # The columns that speechbrain.augment.preparation writes.
 COLUMNS = ["ID", "duration", "wav", "wav_format", "wav_opts"]
 
@@ -47,7 +50,8 @@ def prepare_noise(
         Archive of noise, as in the stock recipe.
     work_folder : str or pathlib.Path
         Where the archive is unpacked, and copies go of files that are not
-        mono, not at 16 kHz, or long: the stock AddNoise reads whole files.
+        mono, not at 16 kHz, long (the stock AddNoise reads whole files), or
+        shorter than ``PIECE``.
     noise_csv : str or pathlib.Path
         File to write; one that was made from the same source is kept.
     music_csv : str or pathlib.Path
@@ -60,6 +64,7 @@ def prepare_noise(
         url,
         work_folder,
         {noise_csv: (("noise",), _noise), music_csv: (("music",), _music)},
+        shortest=PIECE,
     )
     if speech_csv and (pathlib.Path(source) / "speech").is_dir():
         _prepare(
@@ -67,6 +72,7 @@ def prepare_noise(
             url,
             work_folder,
             {speech_csv: ((), None)},
+            shortest=PIECE,
         )
     elif speech_csv:
         pathlib.Path(speech_csv).unlink(missing_ok=True)
@@ -94,7 +100,7 @@ def prepare_rirs(source, url, work_folder, rir_csv):
     _prepare(source, url, work_folder, {rir_csv: (("simulated_rirs",), _rir)})
 
 
-def _prepare(source, url, work_folder, wanted):
+def _prepare(source, url, work_folder, wanted, shortest=0):
     missing = []
     for path, (subfolders, generate) in wanted.items():
         path = pathlib.Path(path)
@@ -112,7 +118,7 @@ def _prepare(source, url, work_folder, wanted):
             )
             folder = path.parent / "generated" / path.stem
             _generate(generate, folder)
-        write_noise_csv(folder, path, work_folder, subfolders)
+        write_noise_csv(folder, path, work_folder, subfolders, shortest)
         stamp.write()
 
 
@@ -136,7 +142,7 @@ def _download(url, folder):
     return folder
 
 
-def write_noise_csv(folder, path, work_folder, subfolders=()):
+def write_noise_csv(folder, path, work_folder, subfolders=(), shortest=0):
     """Lists the wav files of a folder for the stock AddNoise and AddReverb.
 
     Arguments
@@ -145,9 +151,11 @@ def write_noise_csv(folder, path, work_folder, subfolders=()):
     path : str or pathlib.Path
         The CSV file to write.
     work_folder : str or pathlib.Path
-        For copies of files that are not mono, not at 16 kHz, or long.
+        For copies of files that are not mono, not at 16 kHz, long or short.
     subfolders : sequence of str
         Where one of them is in the folder, only that one is listed.
+    shortest : float
+        Seconds up to which a shorter file is repeated.
 
     Raises
     ------
@@ -171,18 +179,20 @@ def write_noise_csv(folder, path, work_folder, subfolders=()):
             writer = csv.writer(out)
             writer.writerow(COLUMNS)
             for number, file in enumerate(bar):
-                for piece in _pieces(file, copies):
+                for piece in _pieces(file, copies, shortest):
                     seconds = soundfile.info(str(piece)).duration
                     name = f"{piece.stem}_{number}"
                     writer.writerow([name, seconds, piece, "wav", ""])
 
 
-def _pieces(file, copies):
-    """The file itself, or its copies: mono, at 16 kHz, of PIECE seconds."""
+def _pieces(file, copies, shortest):
+    """The file itself, or its copies: mono, at 16 kHz, of PIECE seconds; or
+    one that is repeated.
+    """
     header = audio.info(file)
     seconds = header.frames / header.sample_rate
     if (header.channels, header.sample_rate) == (1, RATE) and (
-        seconds <= 2 * PIECE
+        shortest <= seconds <= 2 * PIECE
     ):
         return [file]
     key = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]
@@ -191,6 +201,8 @@ def _pieces(file, copies):
     if not all(piece.is_file() for piece in pieces):
         # The first channel: a mean over microphones would smear a room.
         waveform = audio.load(file, RATE, channel=0)
+        if len(waveform) < shortest * RATE:
+            waveform = audio.repeat_to(waveform, int(shortest * RATE))
         for number, piece in enumerate(pieces):
             start = number * PIECE * RATE
             samples = waveform[start : start + PIECE * RATE]
@@ -207,7 +219,7 @@ def _generate(generate, folder):
             soundfile.write(temporary, samples, RATE)
 
 
-def _noise(generator, seconds=6):
+def _noise(generator, seconds=PIECE):
     """Noise with a spectral slope of 0 to -9 dB per octave."""
     spectrum = np.fft.rfft(generator.standard_normal(seconds * RATE))
     frequency = np.fft.rfftfreq(seconds * RATE, 1 / RATE)
@@ -215,7 +227,7 @@ def _noise(generator, seconds=6):
     return np.fft.irfft(spectrum / np.maximum(frequency, 30) ** slope)
 
 
-def _music(generator, seconds=6):
+def _music(generator, seconds=PIECE):
     """Decaying chords of harmonic tones."""
     time = np.arange(RATE) / RATE
     decay = np.exp(-4 * time)

@@ -266,7 +266,8 @@ def _lines(path, what):
     """(number, fields) of the lines that are not empty."""
     if not path.is_file():
         raise InputError(f"{path} is missing: no such {what}")
-    with open(path, encoding="utf-8", errors="replace") as file:
+    # -sig: spreadsheets write a byte order mark
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             fields = line.split()
             if fields:
@@ -374,7 +375,8 @@ def fetch_trials(source, folder):
         try:
             with atomic_path(path) as temporary:
                 urllib.request.urlretrieve(source, temporary)
-        except OSError as error:
+                next(_read(temporary, None, []), None)  # no page of an error
+        except (OSError, InputError) as error:
             raise InputError(
                 f"verification_file {source} can't be downloaded ({error}): "
                 "pass --verification_file=/path/to/trials.txt; 'python -m "

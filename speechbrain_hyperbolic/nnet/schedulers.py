@@ -1,7 +1,6 @@
 """Learning-rate schedules."""
 
 import torch
-from speechbrain.nnet.schedulers import update_learning_rate
 from speechbrain.utils.checkpoints import (
     mark_as_loader,
     mark_as_saver,
@@ -78,7 +77,8 @@ class WarmUp:
         """
         self.step += 1
         if self.step <= self.steps:
-            update_learning_rate(optimizer, self.lr * self.step / self.steps)
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr * self.step / self.steps
 
     @mark_as_saver
     def save(self, path):

@@ -40,7 +40,7 @@ def check_quality(names):
     -------
     >>> check_quality(["duration"])
     """
-    names = list(names)
+    names = list(names or ())
     for name in names:
         if name not in QUALITY:
             raise InputError(

@@ -58,10 +58,10 @@ def check_normalisation(kind, top_k=None):
         raise InputError(
             f"normalisation is {kind!r}, expected one of {NORMALISATIONS}"
         )
-    if kind == "as-norm" and top_k is None:
+    if kind == "as-norm" and not (isinstance(top_k, int) and top_k >= 2):
         raise InputError(
-            "as-norm needs top_k, how many of the cohort's highest scores to "
-            "take: give e.g. 300, or choose s-norm"
+            f"top_k is {top_k!r}, but as-norm needs how many of the cohort's "
+            "highest scores to take: give 2 or more, e.g. 300, or choose s-norm"
         )
 
 

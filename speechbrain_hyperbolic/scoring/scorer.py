@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_hyperbolic.dataio.trials import trial_speakers
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.scoring.calibration import (
     Calibration,
@@ -30,7 +31,7 @@ logger = get_logger(__name__)
 
 
 class Cohort(NamedTuple):
-    """Utterances of speakers that are in no trial.
+    """Utterances of many speakers, best none of whom is in a trial.
 
     Arguments
     ---------
@@ -230,14 +231,35 @@ def check_held_out(calibration, trials):
     InputError
         If they share a speaker.
     """
-    shared = set(np.concatenate(calibration.speakers()))
-    shared &= set(np.concatenate(trials.speakers()))
+    shared = trial_speakers(calibration) & trial_speakers(trials)
     if shared:
         raise InputError(
             f"calibration_file shares {len(shared)} speakers with "
             f"verification_file, e.g. {min(shared)}: calibrate on a list of "
             "other speakers"
         )
+
+
+def warn_of_training_speakers(csv_file, **lists):
+    """Warns of trials whose speakers trained the encoder.
+
+    Arguments
+    ---------
+    csv_file : str or pathlib.Path
+        The train.csv of its training; nothing is known without.
+    **lists : TrialList
+        By the name of their key.
+    """
+    if not pathlib.Path(csv_file).is_file():
+        return
+    trained = set(read_cohort(csv_file, per_speaker=1).speakers)
+    for key, trials in lists.items():
+        shared = trained & trial_speakers(trials)
+        if shared:
+            logger.warning(
+                f"{len(shared)} speakers of {key}, e.g. {min(shared)}, "
+                f"trained the encoder ({csv_file}): its figures flatter"
+            )
 
 
 def calibrate(scorer, trials, paths, quality, p_target=0.01):

@@ -24,7 +24,7 @@ def files(path):
         return [row["wav"] for row in csv.DictReader(file)]
 
 
-def wav(path, seconds=1):
+def wav(path, seconds=10):
     path.parent.mkdir(parents=True, exist_ok=True)
     samples = np.random.default_rng(0).normal(scale=0.1, size=seconds * 16000)
     soundfile.write(path, samples, 16000)
@@ -83,6 +83,20 @@ def test_any_other_folder_serves_both(tmp_path):
     wav(tmp_path / "mine" / "a.wav")
     noise, music = prepare(tmp_path, tmp_path / "mine")
     assert noise == music == [str(tmp_path / "mine" / "a.wav")]
+
+
+def test_short_noise_is_repeated_and_short_rooms_are_not(tmp_path):
+    wav(tmp_path / "mine" / "a.wav", seconds=3)
+    (copy,), _ = prepare(tmp_path, tmp_path / "mine")
+    samples, _ = soundfile.read(tmp_path / "mine" / "a.wav")
+    repeated, _ = soundfile.read(copy)
+    assert len(repeated) == 10 * 16000
+    np.testing.assert_allclose(
+        repeated, np.resize(samples, len(repeated)), atol=1e-4
+    )
+    rir = tmp_path / "rir.csv"
+    prepare_rirs(tmp_path / "mine", REFUSED, tmp_path / "work", rir)
+    assert files(rir) == [str(tmp_path / "mine" / "a.wav")]
 
 
 def test_empty_folder(tmp_path):

@@ -22,13 +22,14 @@ from speechbrain_hyperbolic.errors import InputError
         ("0 a/1.m4a b/2", Trial(0, "a/1", "b/2")),
         ("0\ta/v1.2/1.flac  b/2.OGG\r", Trial(0, "a/v1.2/1", "b/2")),
         ("a/1 b/2.wav 0", Trial(0, "a/1", "b/2")),
+        ("\ufeff1 a/1 b/2", Trial(1, "a/1", "b/2")),
         ("a/1 a/2 target", Trial(1, "a/1", "a/2")),
         ("a/1 b/2 nontarget", Trial(0, "a/1", "b/2")),
     ],
 )
 def test_read(tmp_path, line, trial):
     path = tmp_path / "t.txt"
-    path.write_text(f"\n{line}\n")
+    path.write_text(f"{line}\n\n", encoding="utf-8")
     assert list(read_trials(path)) == [trial]
 
 

@@ -120,7 +120,7 @@ def test_speaker_means():
 def test_wrong_names():
     with pytest.raises(InputError, match="normalisation is 'x-norm', expected"):
         check_normalisation("x-norm")
-    with pytest.raises(InputError, match="as-norm needs top_k"):
+    with pytest.raises(InputError, match="top_k is None, but as-norm needs"):
         ours("as-norm", "cosine", *tables(1), top_k=None)
 
 
