@@ -315,4 +315,10 @@ def _fill(name, module, state, path):
                 "its training here too (to the verification inside --training, "
                 "as --training='{key: value}')"
             )
+    broken = [key for key, v in state.items() if not v.isfinite().all()]
+    if broken:
+        raise InputError(
+            f"{path} has values in {name} {broken[0]} that are not finite: its "
+            "training has diverged"
+        )
     module.load_state_dict(state)

@@ -33,6 +33,9 @@ def exit_on_input_error():
         line = line.removeprefix(f"{InputError.__module__}.InputError: ")
         print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on", file=sys.stderr)
+        sys.exit(130)
 
 
 def is_finite(value):

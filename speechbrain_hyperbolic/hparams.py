@@ -159,6 +159,9 @@ def resolve(path, overrides):
 def _valid_yaml(name):
     try:
         yield
+    except ruamel.yaml.constructor.DuplicateKeyError as error:
+        key = str(error.problem).split('"')[1]
+        raise InputError(f"{name} has {key} twice: give it once") from error
     except ruamel.yaml.YAMLError as error:
         message = " ".join(str(error).split())[:200]
         raise InputError(f"{name} is not valid YAML: {message}") from error

@@ -38,7 +38,8 @@ def locate(trials, data_folder, trial_list):
         raise InputError(
             f"{trial_list}: {missing[0]} is not in data_folder {data_folder} "
             f"({len(missing)} of {len(paths)} utterances are missing): "
-            "complete the folder or remove their trials"
+            "complete the folder, remove their trials, or pass the "
+            "enrolment_file if these are models of several utterances"
         )
     return paths
 

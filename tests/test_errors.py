@@ -27,3 +27,10 @@ def test_one_line_and_code_2(capsys, workers):
 def test_other_errors_keep_their_traceback():
     with pytest.raises(KeyError), exit_on_input_error():
         raise KeyError("a bug")
+
+
+def test_ctrl_c_is_one_line(capsys):
+    with pytest.raises(SystemExit) as stopped, exit_on_input_error():
+        raise KeyboardInterrupt
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "interrupted: the same command goes on\n"

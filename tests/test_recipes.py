@@ -213,7 +213,7 @@ def test_a_killed_run_resumes_and_says_so(corpus, tmp_path):
             ["--data_folder=/tmp", "--marign=0"],
             "no key marign; did you mean margin",
         ),
-        (TRAIN, ["--data_folder=/tmp", "--lr=0", "--lr=1"], "duplicate key"),
+        (TRAIN, ["--data_folder=/tmp", "--lr=0", "--lr=1"], "has lr twice"),
         (TRAIN, ["--data_folder=/tmp", "--margin=abc"], "margin is abc, exp"),
         (
             VERIFY,

@@ -273,7 +273,7 @@ def test_nest_overrides():
         (
             "aam_ecapa",
             "lr: 0\nlr: 1",
-            "aam_ecapa.yaml is not valid YAML: .*dup",
+            "aam_ecapa.yaml has lr twice",
         ),
         ("aam_ecapa", "margin: -1", "margin is -1, expected"),
         ("none_ecapa", "", "none_ecapa.yaml is missing"),

@@ -176,8 +176,4 @@ def summarize(output, data_folder, seconds):
 
 if __name__ == "__main__":
     with exit_on_input_error():
-        try:
-            main()
-        except KeyboardInterrupt:
-            print("interrupted: the same command goes on", file=sys.stderr)
-            sys.exit(130)
+        main()

@@ -46,6 +46,13 @@ def main():
     replace_row(readme, options.row, None)  # fails now if it can't later
     for name, path in read_lists(options.lists).items():
         LISTS[name]["verification_file"] = path
+    for argument in extra:
+        key = argument.removeprefix("--").partition("=")[0]
+        if key in LISTS["O"]:
+            raise InputError(
+                f"{argument}: {key} is set here, for each list its own; "
+                "other lists can be given as --lists='{O: /path}'"
+            )
     results = {
         name: verify(
             options.hparams_file,
@@ -102,6 +109,8 @@ def format_row(title, results):
 
 def replace_row(readme, start, row):
     """Puts a row in the place of the one that starts so; None only looks."""
+    if not readme.is_file():
+        raise InputError(f"{readme} is missing: pass another --readme")
     lines = readme.read_text(encoding="utf-8").splitlines()
     found = [n for n, line in enumerate(lines) if line.startswith(f"| {start}")]
     if len(found) != 1:

@@ -91,7 +91,8 @@ def main():
     )
     verification.write_results(results, f"{output_folder}/results.json")
     target, nontarget = scores[trials.labels == 1], scores[trials.labels == 0]
-    system = describe(hparams)
+    encoder = hparams["pretrain_path"] or "the untrained encoder"
+    system = f"{encoder}: {', '.join(scoring_steps(hparams))}"
     plot_det(
         {system: (target, nontarget)},
         f"{output_folder}/det.png",
@@ -103,7 +104,7 @@ def main():
         f"{output_folder}/scores.png",
         title=trial_list.name,
         threshold=results["all trials"]["eer_threshold"],
-        xlabel="log likelihood ratio" if held_out else hparams["score"],
+        xlabel=", ".join(scoring_steps(hparams)),
     )
     logger.info(
         f"{system} on {trial_list}; {verification.interval_note(results)}:\n"
@@ -166,20 +167,19 @@ def make_scorer(score, hparams, device):
     )
 
 
-def describe(hparams):
-    """The system, in the words of its options."""
-    parts = [hparams["score"]]
+def scoring_steps(hparams):
+    """How the scores are made, in the words of the options."""
+    steps = [hparams["score"]]
     if hparams["n_crops"]:
-        parts.append(
+        steps.append(
             f"whole and {hparams['n_crops']} crops of "
             f"{hparams['crop_length']:g} s"
         )
     if hparams["normalisation"]:
-        parts.append(hparams["normalisation"])
+        steps.append(hparams["normalisation"])
     if hparams["calibration_file"]:
-        parts.append("calibrated")
-    encoder = hparams["pretrain_path"] or "the untrained encoder"
-    return f"{encoder}: {', '.join(parts)}"
+        steps.append("calibrated")
+    return steps
 
 
 if __name__ == "__main__":

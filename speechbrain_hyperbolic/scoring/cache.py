@@ -45,18 +45,21 @@ class Shard(NamedTuple):
     durations: np.ndarray
 
 
-def identity(path):
+def identity(path, made_by=""):
     """Tells a version of a file from all others, without reading it.
 
     Arguments
     ---------
     path : str or pathlib.Path
+    made_by : str
+        The cache that the key is for, so that shards which were moved to that
+        of another model give nothing there.
 
     Returns
     -------
     key : bytes
-        16 of them, of the absolute path, the size and the time of the last
-        change.
+        16 of them, of the absolute path, the size, the time of the last
+        change, and the cache.
 
     Raises
     ------
@@ -70,7 +73,14 @@ def identity(path):
             f"{path} can't be read ({error.strerror}): replace it or leave "
             "it out"
         ) from error
-    text = f"{os.path.abspath(path)}\n{status.st_size}\n{status.st_mtime_ns}"
+    text = "\n".join(
+        [
+            os.path.abspath(path),
+            str(status.st_size),
+            str(status.st_mtime_ns),
+            made_by,
+        ]
+    )
     digest = hashlib.sha256(os.fsencode(text)).digest()
     return digest[:_KEY_BYTES]
 
@@ -123,7 +133,7 @@ class Cache:
         ):
             logger.info(
                 f"cache_folder {cache_folder} holds embeddings of another "
-                "model: not used"
+                "model too: those are not used"
             )
         self._pending = []
         self._written = time.monotonic()

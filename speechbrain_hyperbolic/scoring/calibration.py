@@ -40,6 +40,8 @@ def check_quality(names):
     -------
     >>> check_quality(["duration"])
     """
+    if isinstance(names, str):
+        raise InputError(f"quality measures are {names!r}, expected a list")
     names = list(names or ())
     for name in names:
         if name not in QUALITY:

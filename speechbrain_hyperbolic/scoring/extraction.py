@@ -221,7 +221,7 @@ def extract(
         cache_context as cache,
     ):
         if cache:
-            keys = _identities(files, pool)
+            keys = _identities(files, pool, cache.folder.name)
             _fill(table, cache, keys)
             logger.info(
                 f"{table.done.sum()} of {len(files)} embeddings are in the "
@@ -271,10 +271,12 @@ class _Table:
         self.done[rows] = True
 
 
-def _identities(files, pool):
+def _identities(files, pool, made_by):
     # A task for each file would cost more than its identity.
     chunks = [files[i : i + 500] for i in range(0, len(files), 500)]
-    of_chunks = pool.map(lambda chunk: list(map(identity, chunk)), chunks)
+    of_chunks = pool.map(
+        lambda chunk: [identity(file, made_by) for file in chunk], chunks
+    )
     return list(itertools.chain.from_iterable(of_chunks))
 
 

@@ -82,7 +82,7 @@ def test_other_settings_and_other_models(tmp_path, caplog):
     assert content(Cache(tmp_path, MODEL, "crops")) == {}
     assert "another model" not in caplog.text
     assert content(Cache(tmp_path, OTHER, "whole")) == {}
-    said = f"cache_folder {tmp_path} holds embeddings of another model: not"
+    said = f"cache_folder {tmp_path} holds embeddings of another model too"
     assert caplog.text.count(said) == 1
 
 
@@ -178,6 +178,7 @@ def test_identity(tmp_path, monkeypatch):
     assert len(first) == 16
     monkeypatch.chdir(tmp_path)
     assert identity("a.wav") == identity(str(path)) == first
+    assert identity(path, "of another cache") != first
 
     os.utime(path, ns=(10**18, 10**18 + 100))
     assert identity(path) != first
