@@ -282,7 +282,7 @@ def test_trial_of_a_missing_file(corpus, tmp_path):
         )
     )
     assert code == 2
-    assert "nobody/1 is not in data_folder" in printed
+    assert "nobody/2 is not in data_folder" in printed
     assert not (tmp_path / "out" / "scores.txt").exists()
 
 
@@ -295,6 +295,7 @@ def test_hyperbolic_score_ranks_as_cosine_on_the_cap(trained, corpus, tmp_path):
             corpus,
             tmp_path,
             "--score=hyperbolic",
+            "--n_crops=0",
             "--training={channels: 32}",
             f"--pretrain_path={output / 'model'}",
         )

@@ -21,6 +21,7 @@ from speechbrain_hyperbolic.dataio.corpus import read_speakers
 from speechbrain_hyperbolic.dataio.scores import write_scores
 from speechbrain_hyperbolic.dataio.trials import fetch_trials, read_trials
 from speechbrain_hyperbolic.errors import exit_on_input_error
+from speechbrain_hyperbolic.geometry import check_c
 from speechbrain_hyperbolic.hparams import load_hparams
 from speechbrain_hyperbolic.plots import plot_det, plot_score_histogram
 from speechbrain_hyperbolic.scoring.calibration import check_quality
@@ -119,6 +120,7 @@ def main():
 def check_options(hparams):
     """The score; all is checked before anything is computed."""
     check_enrolment(hparams["enrolment"])
+    check_c(hparams["clip_c"])
     check_quality(hparams["calibration_quality"])
     if hparams["normalisation"]:
         check_normalisation(hparams["normalisation"], hparams["top_k"])
