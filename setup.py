@@ -13,6 +13,7 @@ VERSION = re.search(
 
 DEMO = ["espeakng-loader>=0.2.4"]
 TENSORBOARD = ["tensorboard"]
+ONNX = ["onnx>=1.17", "onnxscript>=0.6", "onnxruntime>=1.20"]
 TEST = ["pytest>=8", "hypothesis>=6", "ruff>=0.12", "geoopt", "mpmath"]
 
 setup(
@@ -37,10 +38,17 @@ setup(
         "av>=12",
         "matplotlib>=3.8",
         "tqdm",
+        "safetensors>=0.4",
+        "huggingface_hub>=1",
     ],
+    entry_points={
+        "console_scripts": ["sb-hyperbolic=speechbrain_hyperbolic.cli:main"]
+    },
     extras_require={
         "demo": DEMO,
         "tensorboard": TENSORBOARD,
-        "test": DEMO + TENSORBOARD + TEST,
+        "onnx": ONNX,
+        "app": ["gradio>=6,<7"],
+        "test": DEMO + TENSORBOARD + ONNX + TEST,
     },
 )

@@ -57,7 +57,6 @@ def export_model(hparams_file, overrides, hparams, folder):
     """
     folder = pathlib.Path(folder)
     state = average_epochs(hparams["save_folder"], hparams["epochs_to_average"])
-    yaml = ruamel.yaml.YAML()
     resolved = resolve(hparams_file, overrides)
     nodes = {
         "compute_features": resolved["compute_features"],
@@ -66,14 +65,58 @@ def export_model(hparams_file, overrides, hparams, folder):
     }
     with atomic_path(folder / "embedding_model.ckpt") as temporary:
         torch.save(state, temporary)
-    with atomic_path(folder / "hyperparams.yaml") as temporary:
+    write_hyperparams(nodes, folder / "hyperparams.yaml")
+    return folder
+
+
+def write_hyperparams(nodes, path):
+    """Writes the YAML file that the stock SpeakerRecognition loads.
+
+    Arguments
+    ---------
+    nodes : dict
+        "compute_features", "mean_var_norm", "embedding_model" and whatever
+        else -> YAML nodes with !new: tags, such as ``stock_node`` gives.
+    path : str or pathlib.Path
+    """
+    yaml = ruamel.yaml.YAML()
+    with atomic_path(path) as temporary:
         with open(temporary, "w", encoding="utf-8") as file:
             file.write(_HEADER)
             for key, node in nodes.items():
                 node.yaml_set_anchor(None)
                 yaml.dump({key: node}, file)
             file.write(_MODULES)
-    return folder
+
+
+def stock_node(class_name, arguments):
+    """A YAML node that builds an object.
+
+    Arguments
+    ---------
+    class_name : str
+        With its module.
+    arguments : dict
+        By name, of what JSON can hold.
+
+    Returns
+    -------
+    node : ruamel.yaml.comments.CommentedMap
+
+    Example
+    -------
+    >>> node = stock_node("torch.nn.Linear", {"in_features": 80})
+    >>> node.tag.value, dict(node)
+    ('!new:torch.nn.Linear', {'in_features': 80})
+    """
+    node = ruamel.yaml.comments.CommentedMap()
+    for key, value in arguments.items():
+        if isinstance(value, list):
+            value = ruamel.yaml.comments.CommentedSeq(value)
+            value.fa.set_flow_style()
+        node[key] = value
+    node.yaml_set_ctag(ruamel.yaml.Tag(suffix=f"!new:{class_name}"))
+    return node
 
 
 def _built(resolved):

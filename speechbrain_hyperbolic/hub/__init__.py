@@ -1,0 +1,1 @@
+"""Exported models: their card, their files, the way to the Hub."""

@@ -1,0 +1,159 @@
+"""Long audio in windows, so that hours of it fit in memory."""
+
+import pathlib
+
+import av
+import numpy as np
+import soundfile
+import torch
+import torchaudio
+
+from speechbrain_hyperbolic.dataio import audio
+from speechbrain_hyperbolic.errors import InputError
+
+# In seconds. What is longer than LONGEST is cut into windows; a remainder
+# joins the last one.
+LONGEST = 60
+WINDOW = 30
+
+
+def is_long(samples, sample_rate):
+    """Whether audio is cut into windows.
+
+    Arguments
+    ---------
+    samples : int
+    sample_rate : int
+        In Hz.
+
+    Returns
+    -------
+    long : bool
+
+    Example
+    -------
+    >>> is_long(960000, 16000), is_long(960001, 16000)
+    (False, True)
+    """
+    return samples > LONGEST * sample_rate
+
+
+def split_windows(waveform, sample_rate):
+    """Cuts a waveform into windows.
+
+    Arguments
+    ---------
+    waveform : torch.Tensor
+        Shape [time].
+    sample_rate : int
+        In Hz.
+
+    Returns
+    -------
+    count : int
+    windows : iterable of torch.Tensor
+        Shape [time] each.
+
+    Example
+    -------
+    >>> count, windows = split_windows(torch.zeros(61), sample_rate=1)
+    >>> [len(window) for window in windows]
+    [30, 31]
+    """
+    if not is_long(len(waveform), sample_rate):
+        return 1, [waveform]
+    size = WINDOW * sample_rate
+    return len(waveform) // size, _merged(waveform.split(size), size)
+
+
+def read_windows(path, sample_rate):
+    """Reads the windows of an audio file, one at a time.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+    sample_rate : int
+        The rate wanted, in Hz.
+
+    Returns
+    -------
+    count : int
+        By the header of the file.
+    windows : iterable of torch.Tensor
+        float32, shape [time] each, mono and resampled.
+
+    Raises
+    ------
+    InputError
+        As ``dataio.audio.load``, on the call or while they are read.
+
+    Example
+    -------
+    >>> path = getfixture("tmpdir") / "a.wav"
+    >>> soundfile.write(path, np.zeros(8000 * 61), 8000)
+    >>> count, windows = read_windows(path, sample_rate=16000)
+    >>> count, [len(window) for window in windows]
+    (2, [480000, 496000])
+    """
+    header = audio.info(path)
+    if not is_long(header.frames, header.sample_rate):
+        return 1, iter([audio.load(path, sample_rate)])
+    size = WINDOW * header.sample_rate
+    return header.frames // size, (
+        torchaudio.functional.resample(window, header.sample_rate, sample_rate)
+        for window in _merged(_read_blocks(pathlib.Path(path), size), size)
+    )
+
+
+def _merged(blocks, size):
+    """Blocks of one size, of which the last takes what is left over."""
+    held = None
+    for block in blocks:
+        if held is None:
+            held = block
+        elif len(block) < size:
+            held = torch.cat([held, block])
+        else:
+            yield held
+            held = block
+    yield held
+
+
+def _read_blocks(path, size):
+    """Yields mono blocks at the rate of the file; the last may be shorter."""
+    total = 0
+    with audio._naming(path):
+        by_av = path.suffix.lower() in audio._BY_AV
+        for samples in (_by_av if by_av else _by_soundfile)(path, size):
+            total += len(samples)
+            block = torch.from_numpy(samples).mean(1)
+            if not block.isfinite().all():
+                raise InputError(
+                    f"{path} holds NaN or infinite samples: replace or remove "
+                    "the file"
+                )
+            yield block
+        audio._check_whole(path, total)
+
+
+def _by_soundfile(path, size):
+    with soundfile.SoundFile(str(path)) as file:
+        while len(samples := file.read(size, "float32", always_2d=True)):
+            yield samples
+
+
+def _by_av(path, size):
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        resampler = av.AudioResampler(format="fltp", rate=stream.rate)
+        held, n_held = [], 0
+        for frame in container.decode(stream):
+            for part in resampler.resample(frame):
+                held.append(part.to_ndarray().T)
+                n_held += len(held[-1])
+            if n_held >= size:
+                samples = np.concatenate(held)
+                yield samples[:size]
+                held, n_held = [samples[size:]], n_held - size
+        if n_held:
+            yield np.concatenate(held)
