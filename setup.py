@@ -14,7 +14,15 @@ VERSION = re.search(
 DEMO = ["espeakng-loader>=0.2.4"]
 TENSORBOARD = ["tensorboard"]
 ONNX = ["onnx>=1.17", "onnxscript>=0.6", "onnxruntime>=1.20"]
-TEST = ["pytest>=8", "hypothesis>=6", "ruff>=0.12", "geoopt", "mpmath"]
+APP = ["gradio>=6,<7"]
+TEST = [
+    "pytest>=8",
+    "hypothesis>=6",
+    "ruff>=0.12",
+    "geoopt",
+    "mpmath",
+    "selenium>=4",
+]
 
 setup(
     name="speechbrain-hyperbolic",
@@ -48,7 +56,7 @@ setup(
         "demo": DEMO,
         "tensorboard": TENSORBOARD,
         "onnx": ONNX,
-        "app": ["gradio>=6,<7"],
-        "test": DEMO + TENSORBOARD + ONNX + TEST,
+        "app": APP,
+        "test": DEMO + TENSORBOARD + ONNX + APP + TEST,
     },
 )

@@ -2,33 +2,30 @@
 
 > python -m benchmarks [part ...] [--quick]
 
-The parts are head, distances, million, growth, preparation, metrics and
-scoring. With --quick each is only tried: the figures mean nothing, and no plot
-is written.
+The parts are head, distances, million, growth, preparation, metrics, scoring
+and onnx. With --quick each is only tried: the figures mean nothing, and no
+plot is written.
 """
 
 import argparse
+import importlib
 
-from benchmarks import (
-    distances,
-    growth,
-    head,
-    metrics,
-    million,
-    preparation,
-    scoring,
-)
 from benchmarks.measure import fresh, machine
 
-PARTS = {
-    "head": head.main,
-    "distances": distances.main,
-    "million": million.main,
-    "growth": growth.main,
-    "preparation": preparation.main,
-    "metrics": metrics.main,
-    "scoring": scoring.main,
-}
+PARTS = (
+    "head",
+    "distances",
+    "million",
+    "growth",
+    "preparation",
+    "metrics",
+    "scoring",
+    "onnx",
+)
+
+
+def run(part, quick):
+    importlib.import_module(f"benchmarks.{part}").main(quick)
 
 
 def main():
@@ -37,15 +34,15 @@ def main():
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("parts", nargs="*", metavar="part", help=str([*PARTS]))
+    parser.add_argument("parts", nargs="*", metavar="part", help=str(PARTS))
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     for part in args.parts:
         if part not in PARTS:
-            parser.error(f"{part} is not one of {[*PARTS]}")
+            parser.error(f"{part} is not one of {PARTS}")
     print(machine(), flush=True)
     for part in args.parts or PARTS:
-        fresh(PARTS[part], args.quick)
+        fresh(run, part, args.quick)
 
 
 if __name__ == "__main__":

@@ -325,7 +325,7 @@ def test_a_payload_in_the_run_is_not_run_nor_passed_on(
 def test_a_payload_in_the_runs_weights_is_refused(run, clips, tmp_path):
     trace = tmp_path / "trace"
     checkpoint = run / "model" / "embedding_model.ckpt"
-    checkpoint.write_bytes(pickle.dumps(Payload(trace)))
+    checkpoint.write_bytes(pickle.dumps(Payload(trace), protocol=2))
     with pytest.raises(InputError, match="is no whole file of weights") as e:
         export_run(run, tmp_path / "model", clips=clips)
     assert "\n" not in str(e.value)

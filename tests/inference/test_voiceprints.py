@@ -1,0 +1,190 @@
+"""A voiceprint store: whole and of the right model, or refused."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.inference.voiceprints import FORMAT, VoiceprintStore
+
+MODEL = "c0ffee"
+
+
+def filled(n=3, size=4):
+    store = VoiceprintStore(MODEL)
+    vectors = np.random.default_rng(0).normal(size=(n, size))
+    for index, vector in enumerate(vectors.astype(np.float32)):
+        store.add(f"Zoë {index}", vector, utterances=index + 1)
+    return store
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "store.safetensors"
+
+
+def write(path, vectors=None, **metadata):
+    """A store by hand, to be spoilt."""
+    vectors = torch.ones(2, 4) if vectors is None else vectors
+    fields = {
+        "format": FORMAT,
+        "model": MODEL,
+        "names": '["a", "b"]',
+        "utterances": "[1, 1]",
+    }
+    fields = {k: v for k, v in {**fields, **metadata}.items() if v is not None}
+    tensors = vectors if isinstance(vectors, dict) else {"vectors": vectors}
+    safetensors.torch.save_file(tensors, path, fields)
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_round_trip(path, n):
+    store = filled(n)
+    store.save(path)
+    loaded = VoiceprintStore.load(path, MODEL)
+    assert loaded.names == store.names
+    assert loaded.utterances == list(range(1, n + 1))
+    assert loaded.vectors.dtype == np.float32
+    np.testing.assert_array_equal(loaded.vectors, store.vectors)
+    assert len(loaded) == n
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_what_the_tests_write_by_hand_is_a_store(path):
+    write(path)
+    assert VoiceprintStore.load(path, MODEL).names == ["a", "b"]
+
+
+def test_remove_and_enrol_again():
+    store = filled()
+    store.remove("Zoë 1")
+    assert store.names == ["Zoë 0", "Zoë 2"]
+    assert store.utterances == [1, 3]
+    store.add("Zoë 1", [1, 2, 3, 4])
+    assert store.vectors[2].tolist() == [1, 2, 3, 4]
+    with pytest.raises(InputError, match="'Ann' is not enrolled"):
+        store.remove("Ann")
+
+
+def test_it_keeps_a_copy():
+    vector = np.ones(4, np.float32)
+    store = VoiceprintStore(MODEL)
+    store.add("Ann", vector)
+    vector[:] = 9
+    assert store.vectors.tolist() == [[1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("Zoë 0", np.ones(4)), "enrolled already"),
+        (("", np.ones(4)), "name"),
+        (("a\x1b[2J", np.ones(4)), r"\\x1b"),
+        (("a\nb", np.ones(4)), "printable"),
+        (("a" * 257, np.ones(4)), "256"),
+        ((7, np.ones(4)), "name"),
+        (("Ann", np.ones(5)), "5 entries"),
+        (("Ann", np.ones((1, 4))), "shape"),
+        (("Ann", []), "shape"),
+        (("Ann", "text"), "no array"),
+        (("Ann", [1, 2, 3, np.nan]), "not finite"),
+        (("Ann", np.zeros(4)), "zero"),
+        (("Ann", np.ones(4), 0), "utterances"),
+        (("Ann", np.ones(4), 1.5), "utterances"),
+    ],
+)
+def test_bad_speakers_are_not_added(arguments, message):
+    store = filled()
+    with pytest.raises(InputError, match=message) as error:
+        store.add(*arguments)
+    assert "\n" not in str(error.value) and "\x1b" not in str(error.value)
+    assert len(store) == len(store.utterances) == 3
+
+
+def test_a_store_of_another_model(path):
+    filled().save(path)
+    with pytest.raises(InputError, match="another model") as error:
+        VoiceprintStore.load(path, "other")
+    assert str(path) in str(error.value)
+
+
+HOSTILE = {
+    "no store": {"format": None},
+    "no model": {"model": None},
+    "no names": {"names": None},
+    "names no JSON": {"names": "Ann"},
+    "names no list": {"names": '{"a": 1}'},
+    "names too deep": {"names": "[" * 100000},
+    "names of numbers": {"names": "[1, 2]"},
+    "one name twice": {"names": '["a", "a"]'},
+    "too many names": {"names": '["a", "b", "c"]'},
+    "control characters": {"names": json.dumps(["a\x1b]0;x\x07", "b"])},
+    "lone surrogate": {"names": '["\\ud800", "b"]'},
+    "utterances no numbers": {"utterances": '["1", "1"]'},
+    "negative utterances": {"utterances": "[-1, 1]"},
+    "too few utterances": {"utterances": "[1]"},
+    "vectors of whole numbers": {"vectors": torch.ones(2, 4).long()},
+    "one vector": {"vectors": torch.ones(4)},
+    "NaN": {"vectors": torch.full((2, 4), float("nan"))},
+    "another tensor": {"vectors": {"weights": torch.ones(2, 4)}},
+    "one more tensor": {
+        "vectors": {"vectors": torch.ones(2, 4), "more": torch.ones(1)}
+    },
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_files(path, case):
+    write(path, **HOSTILE[case])
+    with pytest.raises(InputError) as error:
+        VoiceprintStore.load(path, MODEL)
+    text = str(error.value)
+    assert str(path) in text
+    assert text.isprintable() and len(text) < 500
+
+
+@settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_damaged_files(path, data):
+    filled().save(path)
+    raw = bytearray(path.read_bytes())
+    if data.draw(st.booleans()):
+        del raw[data.draw(st.integers(0, len(raw) - 1)) :]
+    else:
+        index = data.draw(st.integers(0, len(raw) - 1))
+        raw[index] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(raw)
+    # A change within a name or a number is a name or a number.
+    try:
+        VoiceprintStore.load(path, MODEL)
+    except InputError as error:
+        assert str(path) in str(error)
+
+
+def test_missing_file_and_folder(tmp_path):
+    for path in (tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises(InputError, match="missing"):
+            VoiceprintStore.load(path, MODEL)
+
+
+def test_nothing_half_written(path):
+    """What can't be written leaves the store that was there."""
+    filled().save(path)
+    before = path.read_bytes()
+    store = filled(2)
+    store.model_fingerprint = None  # no text: safetensors refuses it
+    with pytest.raises(TypeError):
+        store.save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    with pytest.raises(InputError, match="can't be written"):
+        filled().save(path / "below a file")
