@@ -90,7 +90,7 @@ def _what_is_missing(path, overrides):
     missing = [
         key
         for key, node in _read(pathlib.Path(path)).items()
-        if _tag(node) == "!PLACEHOLDER" and key not in overrides
+        if tag_of(node) == "!PLACEHOLDER" and key not in overrides
     ]
     if missing and "data_folder" not in missing:
         return f"{path} needs {missing[0]}: pass --{missing[0]}=/path"
@@ -155,6 +155,28 @@ def resolve(path, overrides):
         return _flat(_parse(resolve_references(file, overrides), path))
 
 
+def read_nodes(path):
+    """The keys of a hyperparams file of a run, which is resolved, as nodes.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+
+    Returns
+    -------
+    nodes : dict
+
+    Raises
+    ------
+    InputError
+        If it is missing, or no YAML with keys.
+    """
+    tree = _read(pathlib.Path(path))
+    if not isinstance(tree, dict):
+        raise InputError(f"{path} has no keys: expected a run's hyperparams")
+    return _flat(tree)
+
+
 @contextlib.contextmanager
 def _valid_yaml(name):
     try:
@@ -178,14 +200,24 @@ def _read(path):
     return _parse(path.read_text(encoding="utf-8"), path)
 
 
-def _tag(node):
-    """E.g. "!new:torch.nn.Linear"; "" where there is none."""
+def tag_of(node):
+    """The tag of a YAML node.
+
+    Arguments
+    ---------
+    node : Any
+
+    Returns
+    -------
+    tag : str
+        E.g. "!new:torch.nn.Linear"; "" where there is none.
+    """
     tag = getattr(node, "tag", None)
     return tag.value or "" if tag else ""
 
 
 def _is_flattened(tree):
-    return _tag(tree) == f"!apply:{__name__}.flatten"
+    return tag_of(tree) == f"!apply:{__name__}.flatten"
 
 
 def _flat(tree):
@@ -195,13 +227,13 @@ def _flat(tree):
 def _keys_below(path, node):
     """Those of a mapping, and of the file that it includes."""
     keys = set(node) if isinstance(node, dict) else set()
-    if _tag(node).startswith(INCLUDE):
+    if tag_of(node).startswith(INCLUDE):
         keys |= set(_read(path.resolve().parent / _included(node)))
     return keys
 
 
 def _included(node):
-    return _tag(node).removeprefix(INCLUDE)
+    return tag_of(node).removeprefix(INCLUDE)
 
 
 def _check_keys(path, overrides):
@@ -213,7 +245,7 @@ def _check_keys(path, overrides):
     for name, value in overrides.items():
         if name not in tree:
             raise InputError(f"{path} has no key {name}{_hint(name, known)}")
-        if _tag(tree[name]).startswith(INCLUDE):
+        if tag_of(tree[name]).startswith(INCLUDE):
             _check_included(path, name, tree[name], value)
 
 
@@ -232,7 +264,7 @@ def _check_included(path, name, node, overrides):
                 f"{path}: override {name}: {{{key}: ...}} is no key of "
                 f"{_included(node)}{_hint(key, keys)}"
             )
-        if _tag(tree.get(key)).startswith(INCLUDE):
+        if tag_of(tree.get(key)).startswith(INCLUDE):
             _check_included(file, key, tree[key], value)
 
 
@@ -264,7 +296,7 @@ def check_same_run(hparams_file, overrides, output_folder, may_change):
     before_file = pathlib.Path(output_folder) / "hyperparams.yaml"
     if not before_file.is_file():
         return
-    before = _settings(_flat(_read(before_file)))
+    before = _settings(read_nodes(before_file))
     now = _settings(resolve(hparams_file, overrides))
     for key in sorted(now.keys() | before.keys()):
         if key not in may_change and now.get(key) != before.get(key):
@@ -280,8 +312,8 @@ def _settings(nodes):
     settings = {}
     for key, node in nodes.items():
         items = node if isinstance(node, list) else [node]
-        if _tag(node):
-            settings[key] = _tag(node)
+        if tag_of(node):
+            settings[key] = tag_of(node)
         elif all(isinstance(item, scalars) for item in items):
             settings[key] = node
     return settings

@@ -27,7 +27,7 @@ from speechbrain_hyperbolic.dataio.scores import read_score_table
 from speechbrain_hyperbolic.dataio.synthetic import make_synthetic_corpus
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.export import stock_node, write_hyperparams
-from speechbrain_hyperbolic.hparams import _flat, _read, _tag
+from speechbrain_hyperbolic.hparams import read_nodes, tag_of
 from speechbrain_hyperbolic.hub.card import (
     CARD,
     DET,
@@ -197,28 +197,6 @@ def export_run(
     return folder
 
 
-def read_nodes(path):
-    """The keys of a hyperparams file of a run, which is resolved, as nodes.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-
-    Returns
-    -------
-    nodes : dict
-
-    Raises
-    ------
-    InputError
-        If it is missing, or no YAML with keys.
-    """
-    tree = _read(pathlib.Path(path))
-    if not isinstance(tree, dict):
-        raise InputError(f"{path} has no keys: expected a run's hyperparams")
-    return _flat(tree)
-
-
 def _check_run(run_folder):
     wanted = [
         HPARAMS,
@@ -335,18 +313,18 @@ def _read_model(path):
 
 def _class(node):
     """Of a node such as ``!new:torch.nn.Linear``; "" where it has none."""
-    kind, _, name = _tag(node).partition(":")
+    kind, _, name = tag_of(node).partition(":")
     return name if kind in ("!new", "!name") else ""
 
 
 def _plain(node, name):
     """A node as what JSON can hold."""
-    if _tag(node) or not isinstance(
+    if tag_of(node) or not isinstance(
         node, (dict, list, str, bool, int, float, type(None))
     ):
         raise InputError(
-            f"{name} is {_tag(node) or node}, expected numbers, text and lists "
-            "of them"
+            f"{name} is {tag_of(node) or node}, expected numbers, text and "
+            "lists of them"
         )
     if isinstance(node, dict):
         return {str(key): _plain(value, name) for key, value in node.items()}
@@ -365,9 +343,9 @@ def _describe(node):
     elif isinstance(node, list):
         inner = ", ".join(map(_describe, node))
     else:
-        inner = "" if _tag(node) else str(node)
-    if _tag(node):
-        return f"{_tag(node).rpartition('.')[2]}({inner})"
+        inner = "" if tag_of(node) else str(node)
+    if tag_of(node):
+        return f"{tag_of(node).rpartition('.')[2]}({inner})"
     return f"[{inner}]" if isinstance(node, list) else inner
 
 

@@ -608,14 +608,17 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
                 f"the audio is of type {type(audio).__name__}, expected a "
                 "path, an array or a tensor"
             )
-        if audio.dtype.kind != "f" and audio.dtype != np.int16:
+        # By kind and size: of any byte order.
+        is_int16 = (audio.dtype.kind, audio.dtype.itemsize) == ("i", 2)
+        if audio.dtype.kind != "f" and not is_int16:
             raise InputError(
                 f"the audio is of {audio.dtype}, expected floats in [-1, 1] or "
                 "int16"
             )
-        scale = 2.0**-15 if audio.dtype == np.int16 else 1.0
         with np.errstate(over="ignore"):  # what overflows is found below
-            audio = torch.from_numpy(np.array(audio, "f4", order="C") * scale)
+            audio = torch.from_numpy(np.array(audio, np.float32, order="C"))
+        if is_int16:
+            audio /= 2**15
         if audio.ndim not in (1, 2) or (
             audio.ndim == 2 and len(audio) > _MAX_CHANNELS
         ):

@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 
 from speechbrain_hyperbolic.dataio.files import atomic_path
@@ -69,19 +70,27 @@ class VoiceprintStore:
         Raises
         ------
         InputError
-            If the name is empty or too long, or the vector is not finite or
-            not as long as the others.
+            If the name is empty, too long or not printable, or the vector is
+            zero, not finite or not as long as the others.
         """
-        if not (isinstance(name, str) and 0 < len(name) <= _MAX_NAME):
+        # A control character in a stranger's store could rewrite a terminal.
+        if not (
+            isinstance(name, str)
+            and 0 < len(name) <= _MAX_NAME
+            and name.isprintable()
+        ):
             raise InputError(
-                f"a speaker's name is {name!r:.60}, expected a text of 1 to "
-                f"{_MAX_NAME} characters"
+                f"a speaker's name is {ascii(name):.60}, expected 1 to "
+                f"{_MAX_NAME} printable characters"
             )
-        vector = np.array(vector, np.float32)
-        if vector.ndim != 1 or not (len(vector) and np.isfinite(vector).all()):
+        try:
+            vector = np.array(vector, np.float32)
+        except (TypeError, ValueError):
+            vector = np.zeros(0, np.float32)
+        if vector.ndim != 1 or not (vector.any() and np.isfinite(vector).all()):
             raise InputError(
-                f"the voiceprint of {name} has shape {vector.shape}, expected "
-                "a row of finite numbers, as enrol gives"
+                f"the voiceprint of {name} is no row of finite numbers, not "
+                "all zero, as enrol gives"
             )
         others = next(iter(self._voices.values()), vector)
         if len(others) != len(vector):
@@ -114,16 +123,26 @@ class VoiceprintStore:
         ---------
         path : str or pathlib.Path
             A safetensors file; the names are in its header.
+
+        Raises
+        ------
+        InputError
+            If it can't be written.
         """
         header = {
             "format": FORMAT,
             "model": self.model_fingerprint,
             "names": json.dumps(self.names),
         }
-        with atomic_path(path) as temporary:
-            safetensors.numpy.save_file(
-                {_VECTORS: self.vectors}, temporary, metadata=header
-            )
+        try:
+            with atomic_path(path) as temporary:
+                safetensors.numpy.save_file(
+                    {_VECTORS: self.vectors}, temporary, metadata=header
+                )
+        except (OSError, safetensors.SafetensorError) as error:
+            raise InputError(
+                f"{path} can't be written ({error}): pass another path"
+            ) from error
 
     @classmethod
     def load(cls, path, model_fingerprint):
@@ -161,7 +180,9 @@ class VoiceprintStore:
             names = _read_names(path, header.get("names", ""))
             if set(file.keys()) != {_VECTORS}:
                 raise InputError(f"{path} has not just its {_VECTORS}")
-            vectors = file.get_tensor(_VECTORS).float().numpy()
+            if file.get_slice(_VECTORS).get_dtype() != "F32":
+                raise InputError(f"{path} has {_VECTORS} that are not float32")
+            vectors = file.get_tensor(_VECTORS).numpy()
         if vectors.ndim != 2 or len(vectors) != len(names):
             raise InputError(
                 f"{path} has {len(names)} names for voiceprints of shape "
@@ -169,7 +190,10 @@ class VoiceprintStore:
             )
         store = cls(model_fingerprint)
         for name, vector in zip(names, vectors, strict=True):
-            store.add(name, vector)
+            try:
+                store.add(name, vector)
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from error
         if len(store) != len(names):
             raise InputError(f"{path} has a name twice: enrol again")
         return store

@@ -507,8 +507,8 @@ BAD_FILES = {
     "hour.flac": "is silent",
     "nan.wav": "NaN or infinite",
     "long_nan.wav": "NaN or infinite",
-    "cut.flac": "",
-    "long_cut.flac": "",
+    "cut.flac": "truncated|can't be read",
+    "long_cut.flac": "truncated|can't be read",
     "long_cut.wav": "truncated",
 }
 
