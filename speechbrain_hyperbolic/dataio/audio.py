@@ -20,7 +20,7 @@ from speechbrain_hyperbolic.errors import InputError
 
 _EXTENSIONS = (".wav", ".flac", ".ogg", ".m4a")
 EXTENSIONS = _EXTENSIONS + tuple(e.upper() for e in _EXTENSIONS)
-_BY_AV = (".m4a", ".mp4", ".aac")
+BY_AV = (".m4a", ".mp4", ".aac")  # what libsndfile can't read
 # The start of a 16-bit wav file, but for its size: fmt has 16 bytes, PCM is 1;
 # then channels, sample rate, bytes a second, bytes a frame, bits a sample.
 _PCM = b"WAVEfmt \x10\0\0\0\1\0"
@@ -70,8 +70,8 @@ def info(path):
     found = _info_of_pcm(path)
     if found is None:
         path = pathlib.Path(path)
-        with _naming(path):
-            if path.suffix.lower() in _BY_AV:
+        with naming(path):
+            if path.suffix.lower() in BY_AV:
                 with av.open(str(path)) as container:
                     stream = container.streams.audio[0]
                     seconds = stream.duration * stream.time_base
@@ -157,8 +157,8 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None):
     torch.Size([4000])
     """
     path = pathlib.Path(path)
-    with _naming(path):
-        if path.suffix.lower() in _BY_AV:
+    with naming(path):
+        if path.suffix.lower() in BY_AV:
             samples, rate = _decode_by_av(path)
             samples = samples[_to_rate(start, sample_rate, rate) :]
             if stop is not None:
@@ -177,7 +177,7 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None):
             "is empty or truncated; replace or remove the file"
         )
     if start == 0 and stop is None:
-        _check_whole(path, len(samples))
+        check_whole(path, len(samples))
     waveform = torch.from_numpy(samples)
     waveform = waveform.mean(1) if channel is None else waveform[:, channel]
     if not waveform.isfinite().all():
@@ -211,9 +211,21 @@ def repeat_to(waveform, samples):
     return waveform.repeat(-(-samples // len(waveform)))[:samples]
 
 
-def _check_whole(path, samples):
-    """Decoders pass over a missing end; a cut file is to be noticed."""
-    slack = _AAC_SLACK if path.suffix.lower() in _BY_AV else 0
+def check_whole(path, samples):
+    """Notices a cut file, over whose missing end decoders pass.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+    samples : int
+        That were decoded, of each channel, at the rate of the file.
+
+    Raises
+    ------
+    InputError
+        If there should be more.
+    """
+    slack = _AAC_SLACK if path.suffix.lower() in BY_AV else 0
     whole = samples >= info(path).frames - slack
     if path.suffix.lower() == ".wav":
         with open(path, "rb") as file:
@@ -254,8 +266,18 @@ def _decode_by_av(path):
 
 
 @contextlib.contextmanager
-def _naming(path):
-    """Turns a decoder's error into one line that names the file."""
+def naming(path):
+    """Turns a decoder's error into one line that names the file.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it can't be decoded in the block.
+    """
     if not path.is_file():
         raise InputError(f"{path} is missing: no such audio file")
     try:

@@ -15,13 +15,13 @@ from speechbrain.processing.features import InputNormalization
 
 from speechbrain_hyperbolic.dataio import audio as audio_files
 from speechbrain_hyperbolic.dataio.corpus import SILENCE
-from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.inference.model_folder import load_model
-from speechbrain_hyperbolic.inference.windows import (
+from speechbrain_hyperbolic.dataio.windows import (
     is_long,
     read_windows,
     split_windows,
 )
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.inference.model_folder import load_model
 from speechbrain_hyperbolic.scoring import similarity
 from speechbrain_hyperbolic.scoring.cache import Cache, identity
 from speechbrain_hyperbolic.scoring.extraction import (
@@ -281,7 +281,7 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
             name = "the audio"
             waveform = self._waveform(audio, sample_rate)
             count, windows = split_windows(waveform, self.sample_rate)
-        vectors, samples = [], 0
+        directions, norms, samples = 0.0, [], 0
         bar = tqdm.tqdm(
             windows,
             desc="Embedding",
@@ -295,10 +295,16 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
             samples += len(window)
             window = self._long_enough(window)
             if not _is_silent(window):
-                vectors.append(self._encoder(window[None])[0].numpy())
-        if not vectors:
+                vector = self._encoder(window[None])[0].numpy()
+                # Summed, not kept: between the large arrays that come and go,
+                # small ones that stay would keep memory from being used again.
+                norms.append(float(np.linalg.norm(vector)))
+                directions = directions + np.float64(vector) / norms[-1]
+        if not norms:
             raise InputError(f"{name} is silent: replace or leave it out")
-        vector = _mean(np.stack(vectors))
+        if len(norms) > 1:
+            vector = directions / len(norms) * np.mean(norms)
+            vector = vector.astype(np.float32)
         if not np.isfinite(vector).all():
             raise InputError(
                 f"the embedding of {name} is not finite: the model's training "
@@ -673,14 +679,6 @@ class _Encoder(Encoder):
 
 def _is_silent(waveform):
     return bool(waveform.abs().mean() < SILENCE)
-
-
-def _mean(vectors):
-    """Of windows' embeddings, shape [windows, D]."""
-    if len(vectors) == 1:
-        return vectors[0]
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / norms).mean(0) * norms.mean()
 
 
 def _embedding(vector, seconds):

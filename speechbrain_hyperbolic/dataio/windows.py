@@ -122,8 +122,8 @@ def _merged(blocks, size):
 def _read_blocks(path, size):
     """Yields mono blocks at the rate of the file; the last may be shorter."""
     total = 0
-    with audio._naming(path):
-        by_av = path.suffix.lower() in audio._BY_AV
+    with audio.naming(path):
+        by_av = path.suffix.lower() in audio.BY_AV
         for samples in (_by_av if by_av else _by_soundfile)(path, size):
             total += len(samples)
             block = torch.from_numpy(samples).mean(1)
@@ -133,7 +133,7 @@ def _read_blocks(path, size):
                     "the file"
                 )
             yield block
-        audio._check_whole(path, total)
+        audio.check_whole(path, total)
 
 
 def _by_soundfile(path, size):
