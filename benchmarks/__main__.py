@@ -8,9 +8,8 @@ plot is written.
 """
 
 import argparse
-import importlib
 
-from benchmarks.measure import fresh, machine
+from benchmarks.measure import fresh, machine, run
 
 PARTS = (
     "head",
@@ -22,10 +21,6 @@ PARTS = (
     "scoring",
     "onnx",
 )
-
-
-def run(part, quick):
-    importlib.import_module(f"benchmarks.{part}").main(quick)
 
 
 def main():

@@ -1,5 +1,6 @@
 """Times, memory and tables."""
 
+import importlib
 import os
 import platform
 import random
@@ -34,6 +35,11 @@ def fresh(function, *args):
     """Calls a function in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
+
+
+def run(part, quick):
+    """Runs a part of the benchmarks, by the name of its module."""
+    importlib.import_module(f"benchmarks.{part}").main(quick)
 
 
 def times(cases, rounds, slow=()):
