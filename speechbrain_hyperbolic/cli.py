@@ -1,18 +1,21 @@
 """The command ``sb-hyperbolic``: what people do daily with a trained model.
 
 Exit codes: 0 done, or the same speaker; 1 different speakers, or an unknown
-one; 2 something that was given is wrong, and one line says what.
+one; 2 something that was given is wrong, and one line says what; 3 a fault of
+the program, with its traceback.
 """
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import sys
+import traceback
 
 from speechbrain_hyperbolic.errors import InputError, exit_on_input_error
 
-SAME, DIFFERENT = 0, 1
+SAME, DIFFERENT, FAULT = 0, 1, 3
 _MODEL = "SB_HYPERBOLIC_MODEL"
 
 _EPILOG = f"""\
@@ -26,7 +29,7 @@ examples:
 A model is a folder that export made, or the name of one on the Hugging Face
 Hub, user/model; --model can be left out where {_MODEL} names it.
 exit codes: 0 done, or the same speaker; 1 different speakers, or unknown;
-2 something that was given is wrong.
+2 something that was given is wrong; 3 a fault of the program.
 """
 
 
@@ -45,7 +48,13 @@ def main(arguments=None):
     """
     options = make_parser().parse_args(arguments)
     with exit_on_input_error():
-        return options.run(options)
+        try:
+            return options.run(options)
+        except InputError:
+            raise
+        except Exception:  # Python's own code for it, 1, would be an answer
+            traceback.print_exc()
+            return FAULT
 
 
 def make_parser():
@@ -104,7 +113,7 @@ def make_parser():
     command.add_argument("name")
     command.add_argument("files", nargs="+", metavar="file")
     command.add_argument("--store", required=True, help="made where missing")
-    command.add_argument("--how", default="mean", help="mean or midpoint")
+    command.add_argument("--how", default="mean", choices=("mean", "midpoint"))
     add_model(command)
 
     command = add(identify, "Who of the enrolled speakers is it, or none?")
@@ -129,7 +138,11 @@ def make_parser():
     command.add_argument("--datasets", nargs="+", default=[], help="on the Hub")
     command.add_argument("--onnx", action="store_true", help="model.onnx too")
 
-    command = add(push, "Send a model folder to the Hugging Face Hub.")
+    command = add(
+        push,
+        "Send a model folder to the Hugging Face Hub, with the names of the "
+        "training speakers (label_encoder.txt). Log in first: hf auth login.",
+    )
     command.add_argument("folder")
     command.add_argument("repo_id", metavar="user/model")
     command.add_argument("--private", action="store_true")
@@ -160,6 +173,11 @@ def verify(options):
 
 def enrol(options):
     """Adds a speaker to a store."""
+    if os.path.isfile(options.name):
+        raise InputError(
+            f"{options.name} is a file, expected the name of a speaker first: "
+            "enrol NAME FILE ..."
+        )
     model = _load(options)
     from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
 
@@ -174,7 +192,7 @@ def enrol(options):
     _say(
         options,
         f"{options.name} {'replaced' if replaced else 'enrolled'} from "
-        f"{len(options.files)} files: {len(store)} speakers in {path}",
+        f"{len(options.files)} file(s): {len(store)} speaker(s) in {path}",
         name=options.name,
         replaced=replaced,
         files=len(options.files),
@@ -185,6 +203,8 @@ def enrol(options):
 
 def identify(options):
     """Looks for speakers in a store."""
+    if not os.path.exists(options.store):
+        raise InputError(f"{options.store} is missing: enrol a speaker first")
     model = _load(options)
     from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
 
@@ -211,20 +231,21 @@ def identify(options):
 def export(options):
     """Makes a model folder."""
     from speechbrain_hyperbolic.hub.export import export_run
+    from speechbrain_hyperbolic.hub.onnx import check_packages, export_onnx
 
+    if options.onnx:
+        check_packages()  # before anything is replaced
     folder = export_run(
         options.run_folder,
         options.folder,
-        options.verification,
-        options.clips,
-        options.training_data,
-        options.license,
-        options.language,
-        options.datasets,
+        verification_folder=options.verification,
+        clips=options.clips,
+        training_data=options.training_data,
+        license=options.license,
+        language=options.language,
+        datasets=options.datasets,
     )
     if options.onnx:
-        from speechbrain_hyperbolic.hub.onnx import export_onnx
-
         export_onnx(folder)
     files = sorted(
         p.relative_to(folder).as_posix() for p in folder.rglob("*.*")
@@ -273,6 +294,8 @@ def _load(options):
 
 def _threshold(model, options):
     if options.threshold is not None:
+        if not math.isfinite(options.threshold):
+            raise InputError(f"--threshold is {options.threshold}: no number")
         return options.threshold
     return model.threshold_at(options.false_accepts)
 

@@ -25,7 +25,11 @@ from speechbrain_hyperbolic.geometry import check_c
 from speechbrain_hyperbolic.hparams import load_hparams
 from speechbrain_hyperbolic.plots import plot_det, plot_score_histogram
 from speechbrain_hyperbolic.scoring.calibration import check_quality
-from speechbrain_hyperbolic.scoring.extraction import Encoder, extract
+from speechbrain_hyperbolic.scoring.extraction import (
+    Encoder,
+    extract,
+    weights_fingerprint,
+)
 from speechbrain_hyperbolic.scoring.normalisation import check_normalisation
 from speechbrain_hyperbolic.scoring.scorer import (
     Scorer,
@@ -90,6 +94,9 @@ def main():
         hparams["bootstrap_replicates"],
         calibrated=bool(held_out),
     )
+    state = hparams["embedding_model"].state_dict()
+    for result in results.values():  # so that no other model gets them
+        result["encoder"] = weights_fingerprint(state)
     verification.write_results(results, f"{output_folder}/results.json")
     target, nontarget = scores[trials.labels == 1], scores[trials.labels == 0]
     encoder = hparams["pretrain_path"] or "the untrained encoder"

@@ -5,6 +5,7 @@ random access; the rest (m4a, mp4, ...: VoxCeleb2 as released) by PyAV.
 """
 
 import contextlib
+import math
 import os
 import pathlib
 import struct
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+import scipy.signal
 import soundfile
 import torch
 import torchaudio
@@ -20,6 +22,9 @@ from speechbrain_hyperbolic.errors import InputError
 
 _EXTENSIONS = (".wav", ".flac", ".ogg", ".m4a")
 EXTENSIONS = _EXTENSIONS + tuple(e.upper() for e in _EXTENSIONS)
+SAMPLE_RATES = (1000, 768000)  # Hz
+_MOST_FRAMES = 2**40  # libsndfile has 2^63 - 1 for what it doesn't know
+_LARGEST_KERNEL = 10**7  # of torchaudio's resampler, about, in samples
 BY_AV = (".m4a", ".mp4", ".aac")  # what libsndfile can't read
 # The start of a 16-bit wav file, but for its size: fmt has 16 bytes, PCM is 1;
 # then channels, sample rate, bytes a second, bytes a frame, bits a sample.
@@ -31,7 +36,7 @@ _BINARY = (
     os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 )
 # The header of an AAC file is exact to two of its frames.
-_AAC_SLACK = 2048
+AAC_SLACK = 2048
 
 
 class AudioInfo(NamedTuple):
@@ -82,6 +87,11 @@ def info(path):
                 found = AudioInfo(
                     header.samplerate, header.frames, header.channels
                 )
+    _check_rate(path, found.sample_rate)
+    if found.frames > _MOST_FRAMES:
+        raise InputError(
+            f"the header of {path} has no length: convert it, to wav e.g."
+        )
     if found.frames <= 0:
         raise InputError(f"{path} has no samples: replace or remove the file")
     return found
@@ -171,6 +181,7 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None):
                 if stop is not None:
                     frames = _to_rate(stop - start, sample_rate, rate)
                 samples = file.read(frames, dtype="float32", always_2d=True)
+    _check_rate(path, rate)
     if len(samples) == 0:
         raise InputError(
             f"{path} has no samples from {start / sample_rate:.2f} s on: it "
@@ -184,9 +195,43 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None):
         raise InputError(
             f"{path} holds NaN or infinite samples: replace or remove the file"
         )
-    if rate != sample_rate:
-        waveform = torchaudio.functional.resample(waveform, rate, sample_rate)
+    waveform = resample(waveform, rate, sample_rate)
     return waveform if stop is None else waveform[: stop - start]
+
+
+def resample(waveform, rate_from, rate_to):
+    """Resamples a waveform, with bounded memory at any rate.
+
+    Arguments
+    ---------
+    waveform : torch.Tensor
+        float32, shape [time].
+    rate_from : int
+        In Hz.
+    rate_to : int
+        In Hz.
+
+    Returns
+    -------
+    waveform : torch.Tensor
+        float32, shape [time].
+
+    Example
+    -------
+    >>> resample(torch.zeros(441), 44100, 16000).shape
+    torch.Size([160])
+    """
+    if rate_from == rate_to:
+        return waveform
+    common = math.gcd(rate_from, rate_to)
+    if rate_from * rate_to // common**2 <= _LARGEST_KERNEL:
+        return torchaudio.functional.resample(waveform, rate_from, rate_to)
+    # Of two rates without a common factor torchaudio's kernel has gigabytes.
+    return torch.from_numpy(
+        scipy.signal.resample_poly(
+            waveform.numpy(), rate_to // common, rate_from // common
+        ).astype(np.float32)
+    )
 
 
 def repeat_to(waveform, samples):
@@ -225,7 +270,7 @@ def check_whole(path, samples):
     InputError
         If there should be more.
     """
-    slack = _AAC_SLACK if path.suffix.lower() in BY_AV else 0
+    slack = AAC_SLACK if path.suffix.lower() in BY_AV else 0
     whole = samples >= info(path).frames - slack
     if path.suffix.lower() == ".wav":
         with open(path, "rb") as file:
@@ -247,6 +292,34 @@ def check_whole(path, samples):
         )
 
 
+def _check_rate(path, rate):
+    low, high = SAMPLE_RATES
+    if not low <= rate <= high:
+        raise InputError(
+            f"{path} has a sample rate of {rate}, expected {low} to {high} Hz"
+        )
+
+
+def check_header(path, left):
+    """Stops where a file is longer than its header says, on which limits rest.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+    left : int
+        Samples that may still come.
+
+    Raises
+    ------
+    InputError
+        If that is below 0.
+    """
+    if left < 0:
+        raise InputError(
+            f"{path} is longer than its header says: convert it, to wav e.g."
+        )
+
+
 def _to_rate(samples, rate_from, rate_to):
     return round(samples * rate_to / rate_from)
 
@@ -255,11 +328,12 @@ def _decode_by_av(path):
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="fltp", rate=stream.rate)
-        blocks = [
-            block.to_ndarray()
-            for frame in container.decode(stream)
-            for block in resampler.resample(frame)
-        ]
+        blocks, left = [], info(path).frames + AAC_SLACK
+        for frame in container.decode(stream):
+            for block in resampler.resample(frame):
+                blocks.append(block.to_ndarray())
+                left -= blocks[-1].shape[1]
+            check_header(path, left)
         if not blocks:
             return np.zeros((0, 1), np.float32), stream.rate
         return np.concatenate(blocks, axis=1).T, stream.rate
@@ -278,6 +352,8 @@ def naming(path):
     InputError
         If there is no such file, or it can't be decoded in the block.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, expected an audio file")
     if not path.is_file():
         raise InputError(f"{path} is missing: no such audio file")
     try:
@@ -286,6 +362,7 @@ def naming(path):
         soundfile.SoundFileError,
         av.FFmpegError,
         IndexError,  # a container without an audio stream
+        AttributeError,  # a stream without a rate
         TypeError,  # a stream without a duration
         OSError,
     ) as error:

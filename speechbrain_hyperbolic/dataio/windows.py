@@ -6,7 +6,6 @@ import av
 import numpy as np
 import soundfile
 import torch
-import torchaudio
 
 from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.errors import InputError
@@ -100,7 +99,7 @@ def read_windows(path, sample_rate):
         return 1, iter([audio.load(path, sample_rate)])
     size = WINDOW * header.sample_rate
     return header.frames // size, (
-        torchaudio.functional.resample(window, header.sample_rate, sample_rate)
+        audio.resample(window, header.sample_rate, sample_rate)
         for window in _merged(_read_blocks(pathlib.Path(path), size), size)
     )
 
@@ -147,10 +146,13 @@ def _by_av(path, size):
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="fltp", rate=stream.rate)
         held, n_held = [], 0
+        left = audio.info(path).frames + audio.AAC_SLACK
         for frame in container.decode(stream):
             for part in resampler.resample(frame):
                 held.append(part.to_ndarray().T)
                 n_held += len(held[-1])
+                left -= len(held[-1])
+            audio.check_header(path, left)
             if n_held >= size:
                 samples = np.concatenate(held)
                 yield samples[:size]

@@ -47,6 +47,7 @@ from speechbrain_hyperbolic.inference.model_folder import (
 )
 from speechbrain_hyperbolic.metrics import P_TARGETS, eer, split_trials
 from speechbrain_hyperbolic.plots import plot_det
+from speechbrain_hyperbolic.scoring.extraction import weights_fingerprint
 from speechbrain_hyperbolic.training import LABELS
 from speechbrain_hyperbolic.verification import read_results
 
@@ -162,6 +163,14 @@ def export_run(
         **score,
     )
     state = _read_weights(run_folder / "model" / CHECKPOINT)
+    if measurement:
+        measured = measurement.results["all trials"].get("encoder")
+        if measured not in (None, weights_fingerprint(state)):
+            raise InputError(
+                f"{verification_folder} is of other weights than "
+                f"{run_folder / 'model'}: the run was trained on, so verify "
+                "it again"
+            )
     name = folder.resolve().name
     with _whole_folder(folder) as temporary:
         save_model(temporary, config, state)
@@ -240,13 +249,28 @@ def _check_replaceable(folder):
         )
 
 
+def _parent(folder):
+    """Its folder, which is made where it is missing."""
+    if pathlib.Path.cwd().is_relative_to(folder):
+        raise InputError(
+            f"{folder} is the folder that you are in: name one to make"
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder.parent):
+            return folder.parent
+    except OSError as error:
+        raise InputError(
+            f"{folder} can't be written ({error.strerror}): name another folder"
+        ) from error
+
+
 @contextlib.contextmanager
 def _whole_folder(folder):
     """A temporary folder that takes the place of ``folder`` on success."""
     folder = folder.resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
-        dir=folder.parent, prefix=f".{folder.name}."
+        dir=_parent(folder), prefix=f".{folder.name}."
     ) as outer:
         new, old = pathlib.Path(outer) / "new", pathlib.Path(outer) / "old"
         new.mkdir()

@@ -36,7 +36,11 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.inference.model_folder import FORMAT, load_model
+from speechbrain_hyperbolic.inference.model_folder import (
+    FORMAT,
+    fingerprint,
+    load_model,
+)
 from speechbrain_hyperbolic.scoring.extraction import SHORTEST, Encoder
 
 logger = get_logger(__name__)
@@ -101,7 +105,7 @@ def export_onnx(folder, path=None):
     >>> session.run(None, {"waveform": waveform})[0].shape
     (2, 8)
     """
-    onnx, onnxruntime = _packages()
+    onnx, onnxruntime = check_packages()
     folder = pathlib.Path(folder)
     path = folder / ONNX if path is None else pathlib.Path(path)
     if path.is_dir():
@@ -111,7 +115,9 @@ def export_onnx(folder, path=None):
     properties = {
         "format": FORMAT,
         "sample_rate": str(config.sample_rate),
-        "fingerprint": Encoder(**modules).fingerprint(),
+        "fingerprint": fingerprint(
+            config, modules["embedding_model"].state_dict()
+        ),
     }
     _still_noise(modules["embedding_model"])
     logger.info(f"Exporting {folder} to {path}, some half a minute")
@@ -209,7 +215,18 @@ class WaveformEncoder(torch.nn.Module):
         return self.embedding_model(features, self.lengths).flatten(1)
 
 
-def _packages():
+def check_packages():
+    """The packages that the export needs.
+
+    Returns
+    -------
+    onnx, onnxruntime : module
+
+    Raises
+    ------
+    InputError
+        If one is not installed.
+    """
     try:
         import onnx
         import onnxruntime

@@ -46,11 +46,12 @@ _PUSHED = re.compile(
             "label_encoder.txt",
             "det.png",
             "model.onnx",
+            "results.json",
         )
     )
     + r"|examples/[^/]+\.wav"
 )
-_LOG_IN = "run `hf auth login`, or give a token (--token)"
+_LOG_IN = "run `hf auth login`, or set HF_TOKEN"
 
 
 def fetch_model(repo_id, revision=None, cache_dir=None, token=None):

@@ -3,11 +3,13 @@
 ``config.json`` says which stock encoder it is, with what arguments, and what
 was measured of it; ``model.safetensors`` holds the encoder's weights. A file
 from a stranger can do no more than be refused: nothing in it is evaluated,
-and nothing is allocated before its size is known.
+and no weights are allocated before their size is known. (What an encoder takes
+while it embeds depends on its shape, which is not bounded so.)
 """
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import pathlib
 from typing import NamedTuple
@@ -24,7 +26,11 @@ from speechbrain.processing.features import InputNormalization
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.metrics import P_TARGETS, eer, error_rates
-from speechbrain_hyperbolic.scoring.extraction import SHORTEST, Encoder
+from speechbrain_hyperbolic.scoring.extraction import (
+    SHORTEST,
+    Encoder,
+    weights_fingerprint,
+)
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -39,7 +45,7 @@ _MAX_LIST = 64
 _MAX_TEXT = 1000
 _MAX_CONFIG_BYTES = 2**20
 # Ranges of integers: of a layer's width, and of what multiplies layers or time.
-_WIDTH = (1, 2**16)
+_WIDTH = (1, 2**13)
 _FEW = (1, 64)
 # Encoder -> its class, its argument for the number of mel bands, and what else
 # it takes: a range is of an integer, a list of one is of a list of those.
@@ -346,6 +352,25 @@ def save_model(folder, config, state):
             f"{folder} can't be written ({_one_line(error)}): make room there "
             "or pass another"
         ) from error
+
+
+def fingerprint(config, state):
+    """Tells a model from all others, by what its two files say.
+
+    Arguments
+    ---------
+    config : ModelConfig
+    state : dict
+        State dict of its encoder.
+
+    Returns
+    -------
+    fingerprint : str
+        sha256, in hexadecimal.
+    """
+    what = [config.sample_rate, config.n_mels, config.encoder]
+    what += [config.encoder_arguments, weights_fingerprint(state)]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
 def load_model(folder):

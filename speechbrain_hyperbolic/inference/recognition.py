@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torchaudio
 import tqdm
 from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.speaker import SpeakerRecognition
@@ -21,6 +20,9 @@ from speechbrain_hyperbolic.dataio.windows import (
     split_windows,
 )
 from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.inference.model_folder import (
+    fingerprint as model_fingerprint,
+)
 from speechbrain_hyperbolic.inference.model_folder import load_model
 from speechbrain_hyperbolic.scoring import similarity
 from speechbrain_hyperbolic.scoring.cache import Cache, identity
@@ -33,7 +35,6 @@ from speechbrain_hyperbolic.scoring.extraction import (
 _MAX_CHANNELS = 64
 # Of floats; resampling and mixing go somewhat beyond 1, unscaled integers far.
 _MAX_AMPLITUDE = 8.0
-_SAMPLE_RATES = (1000, 768000)
 
 
 class Embedding(NamedTuple):
@@ -162,13 +163,20 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
             If there is no such model, a file of it is corrupted, or the device
             is CUDA and there is none.
         """
-        device = str((run_opts or {}).get("device"))
+        device = (run_opts or {}).get("device") or "cpu"
+        if str(device).split(":")[0] not in ("cpu", "cuda"):
+            raise InputError(f"device is {device}, expected cpu or cuda")
+        device = str(device)
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise InputError(
                 f"device is {device}, but PyTorch finds no CUDA: pass cpu"
             )
         if os.path.isfile(source):
             raise InputError(f"{source} is a file, expected a model's folder")
+        if os.path.isdir(source) and revision is not None:
+            raise InputError(
+                f"{source} is a folder, which has no revision {revision}"
+            )
         if not os.path.isdir(source):
             # The Hub's client is for those who ask for it.
             from speechbrain_hyperbolic.hub.transfer import fetch_model
@@ -194,8 +202,13 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
 
     @functools.cached_property
     def fingerprint(self):
-        """str: tells this model from all others, see ``Encoder``."""
-        return self._encoder.fingerprint()
+        """str: tells this model from all others; ``from_hparams`` gives another
+        one than ``from_pretrained``.
+        """
+        if self.config is None:
+            return self._encoder.fingerprint()
+        state = self.mods.embedding_model.state_dict()
+        return model_fingerprint(self.config, state)
 
     def threshold_at(self, false_accepts=None):
         """The threshold that was measured on the model's trials.
@@ -643,7 +656,7 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
             )
         if sample_rate is None:
             sample_rate = self.sample_rate
-        low, high = _SAMPLE_RATES
+        low, high = audio_files.SAMPLE_RATES
         integral = isinstance(sample_rate, numbers.Integral)
         if not integral or not low <= sample_rate <= high:
             raise InputError(
@@ -652,9 +665,7 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
             )
         if audio.ndim == 2:
             audio = audio.mean(0)
-        return torchaudio.functional.resample(
-            audio, sample_rate, self.sample_rate
-        )
+        return audio_files.resample(audio, int(sample_rate), self.sample_rate)
 
     def _long_enough(self, waveform):
         # As ``extract`` does it.

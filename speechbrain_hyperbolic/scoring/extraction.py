@@ -105,15 +105,43 @@ class Encoder:
         for module in self.modules:
             digest.update(repr(module).encode())
             for name, value in _state(module):
-                if isinstance(value, torch.Tensor):
-                    value = value.detach().cpu().contiguous()
-                    label = f"{value.dtype} {tuple(value.shape)}"
-                    content = value.flatten().view(torch.uint8).numpy()
-                else:
-                    label, content = "setting", repr(value).encode()
-                digest.update(f"\n{name} {label} ".encode())
-                digest.update(content)
+                _add(digest, name, value)
         return digest.hexdigest()
+
+
+def weights_fingerprint(state):
+    """Tells the weights of an encoder from all others.
+
+    Arguments
+    ---------
+    state : dict
+        State dict.
+
+    Returns
+    -------
+    fingerprint : str
+        sha256, in hexadecimal.
+
+    Example
+    -------
+    >>> weights_fingerprint({"weight": torch.zeros(1)})[:8]
+    '67ea5d3e'
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        _add(digest, name, value)
+    return digest.hexdigest()
+
+
+def _add(digest, name, value):
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().contiguous()
+        label = f"{value.dtype} {tuple(value.shape)}"
+        content = value.flatten().view(torch.uint8).numpy()
+    else:
+        label, content = "setting", repr(value).encode()
+    digest.update(f"\n{name} {label} ".encode())
+    digest.update(content)
 
 
 def _state(module):

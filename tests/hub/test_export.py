@@ -21,12 +21,14 @@ from speechbrain.inference.speaker import SpeakerRecognition
 from speechbrain.lobes.models.ResNet import ResNet
 from speechbrain.lobes.models.Xvector import Xvector
 
+from speechbrain_hyperbolic import cli
 from speechbrain_hyperbolic.dataio.make_trials import make_trial_list
 from speechbrain_hyperbolic.dataio.scores import read_score_table
 from speechbrain_hyperbolic.dataio.synthetic import make_synthetic_corpus
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.export import stock_node, write_hyperparams
 from speechbrain_hyperbolic.hparams import nest_overrides
+from speechbrain_hyperbolic.hub import transfer
 from speechbrain_hyperbolic.hub.export import export_run
 from speechbrain_hyperbolic.inference.model_folder import (
     load_model,
@@ -676,3 +678,48 @@ def test_a_run_with_a_bad_file(name, text, message, run, clips, tmp_path):
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "model").exists()
     assert not list(tmp_path.glob(".model*"))
+
+
+def test_a_verification_before_more_training(run, clips, tmp_path):
+    """The thresholds are of the weights that were verified."""
+    path = run / "model" / "embedding_model.ckpt"
+    state = torch.load(path, weights_only=True)
+    name = next(name for name, v in state.items() if v.is_floating_point())
+    state[name] = state[name] + 1e-3
+    torch.save(state, path)
+    with pytest.raises(InputError, match="of other weights than .*verify it a"):
+        export_run(run, tmp_path / "out", run / "verified", clips)
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_that_can_not_be_made(run, clips, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="can't be written .*another folder"):
+        export_run(run, tmp_path / "file" / "out", clips=clips)
+    inner = tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    with pytest.raises(InputError, match="is the folder that you are in"):
+        export_run(run, ".", clips=clips)
+    assert inner.is_dir()
+
+
+def test_all_of_it_is_pushed(exported):
+    for path in exported.rglob("*"):
+        if path.is_file():
+            name = path.relative_to(exported).as_posix()
+            assert transfer._PUSHED.fullmatch(name), name
+
+
+def test_the_command(run, clips, tmp_path, capsys):
+    """It exports, and the model answers."""
+    folder = tmp_path / "out"
+    arguments = ["export", str(run), str(folder), "--json"]
+    arguments += ["--verification", str(run / "verified"), "--language", "en"]
+    arguments += ["--clips", *map(str, clips), "--training-data", TEXT]
+    assert cli.main(arguments) == 0
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "model.safetensors" in printed["files"]
+    assert TEXT in (folder / "README.md").read_text()
+    clip = str(clips[0])
+    assert cli.main(["verify", clip, clip, "--model", str(folder)]) == 0
