@@ -233,7 +233,7 @@ BAD_ARGUMENTS = {
     "no truth": ({"global_context": 1}, "global_context is 1"),
     "dropout of 2": ({"dropout": 2}, "dropout is 2"),
     "huge product": (
-        {"channels": [65536] * 5},
+        {"channels": [8192] * 5, "kernel_sizes": [5, 64, 64, 64, 1]},
         "parameters, expected 1000000000 at most",
     ),
     "lists of other lengths": ({"channels": [16, 16]}, "build no ecapa"),
