@@ -51,7 +51,7 @@ _PUSHED = re.compile(
     )
     + r"|examples/[^/]+\.wav"
 )
-_LOG_IN = "run `hf auth login`, or set HF_TOKEN"
+_LOG_IN = "run `hf auth login`, or set HF_TOKEN to a token"
 
 
 def fetch_model(repo_id, revision=None, cache_dir=None, token=None):

@@ -491,15 +491,15 @@ class TestOneLine:
     def test_no_token(self, hub, client, folder, files):
         message = client.refused("push_to_hub", folder=folder, repo_id=MODEL)
         assert message == (
-            f"no token to push {MODEL} with: run `hf auth login`, or give a "
-            "token (--token)"
+            f"no token to push {MODEL} with: run `hf auth login`, or set "
+            "HF_TOKEN to a token"
         )
         assert not hub.requests
 
     def test_wrong_token(self, hub, client, other, folder, pushed):
         expected = (
-            "the Hub does not accept the token: run `hf auth login`, or give "
-            "a token (--token)"
+            "the Hub does not accept the token: run `hf auth login`, or set "
+            "HF_TOKEN to a token"
         )
         call = {"repo_id": MODEL, "folder": folder}
         for how in ({"token": "hf_unknown"}, {"logged_in": "hf_unknown"}):
@@ -531,8 +531,8 @@ class TestOneLine:
             message = other.refused("fetch_model", repo_id=name, token=token)
             assert message == (
                 f"there is no model {name}, or it is private: check the name; "
-                "for a private one run `hf auth login`, or give a token "
-                "(--token) that may read it"
+                "for a private one run `hf auth login`, or set HF_TOKEN "
+                "to a token that may read it"
             )
 
     @pytest.mark.parametrize("token", [None, STRANGER], ids=["no", "wrong"])
@@ -541,7 +541,7 @@ class TestOneLine:
         message = other.refused("fetch_model", repo_id=MODEL, token=token)
         assert message == (
             f"{MODEL} is gated: ask for access at {hub.url()}/{MODEL}, then "
-            "run `hf auth login`, or give a token (--token)"
+            "run `hf auth login`, or set HF_TOKEN to a token"
         )
 
     @pytest.mark.parametrize("revision", ["v9", "0" * 40])
