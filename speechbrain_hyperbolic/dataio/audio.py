@@ -79,9 +79,9 @@ def info(path):
             if path.suffix.lower() in BY_AV:
                 with av.open(str(path)) as container:
                     stream = container.streams.audio[0]
-                    seconds = stream.duration * stream.time_base
-                    frames = round(seconds * stream.rate)
-                    found = AudioInfo(stream.rate, frames, stream.channels)
+                    found = AudioInfo(
+                        stream.rate, _frames_of(stream), stream.channels
+                    )
             else:
                 header = soundfile.info(str(path))
                 found = AudioInfo(
@@ -300,43 +300,55 @@ def _check_rate(path, rate):
         )
 
 
-def check_header(path, left):
-    """Stops where a file is longer than its header says, on which limits rest.
-
-    Arguments
-    ---------
-    path : pathlib.Path
-    left : int
-        Samples that may still come.
-
-    Raises
-    ------
-    InputError
-        If that is below 0.
-    """
-    if left < 0:
-        raise InputError(
-            f"{path} is longer than its header says: convert it, to wav e.g."
-        )
-
-
 def _to_rate(samples, rate_from, rate_to):
     return round(samples * rate_to / rate_from)
 
 
 def _decode_by_av(path):
+    decoded = list(blocks_by_av(path))
+    if not decoded:
+        return np.zeros((0, 1), np.float32), info(path).sample_rate
+    rates, blocks = zip(*decoded, strict=True)
+    return np.concatenate(blocks), rates[0]
+
+
+def blocks_by_av(path):
+    """Decodes what libsndfile can't, a block at a time.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+
+    Yields
+    ------
+    rate : int
+        Of the file, in Hz.
+    samples : np.ndarray
+        float32, shape [time, channels].
+
+    Raises
+    ------
+    InputError
+        If it is longer than its header says, by which limits go.
+    """
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="fltp", rate=stream.rate)
-        blocks, left = [], info(path).frames + AAC_SLACK
+        left = _frames_of(stream) + AAC_SLACK
         for frame in container.decode(stream):
             for block in resampler.resample(frame):
-                blocks.append(block.to_ndarray())
-                left -= blocks[-1].shape[1]
-            check_header(path, left)
-        if not blocks:
-            return np.zeros((0, 1), np.float32), stream.rate
-        return np.concatenate(blocks, axis=1).T, stream.rate
+                samples = block.to_ndarray().T
+                left -= len(samples)
+                if left < 0:
+                    raise InputError(
+                        f"{path} is longer than its header says: convert it, "
+                        "to wav e.g."
+                    )
+                yield stream.rate, samples
+
+
+def _frames_of(stream):
+    return round(stream.duration * stream.time_base * stream.rate)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import pathlib
 
-import av
 import numpy as np
 import soundfile
 import torch
@@ -142,20 +141,13 @@ def _by_soundfile(path, size):
 
 
 def _by_av(path, size):
-    with av.open(str(path)) as container:
-        stream = container.streams.audio[0]
-        resampler = av.AudioResampler(format="fltp", rate=stream.rate)
-        held, n_held = [], 0
-        left = audio.info(path).frames + audio.AAC_SLACK
-        for frame in container.decode(stream):
-            for part in resampler.resample(frame):
-                held.append(part.to_ndarray().T)
-                n_held += len(held[-1])
-                left -= len(held[-1])
-            audio.check_header(path, left)
-            if n_held >= size:
-                samples = np.concatenate(held)
-                yield samples[:size]
-                held, n_held = [samples[size:]], n_held - size
-        if n_held:
-            yield np.concatenate(held)
+    held, n_held = [], 0
+    for _, block in audio.blocks_by_av(path):
+        held.append(block)
+        n_held += len(block)
+        if n_held >= size:
+            samples = np.concatenate(held)
+            yield samples[:size]
+            held, n_held = [samples[size:]], n_held - size
+    if n_held:
+        yield np.concatenate(held)
