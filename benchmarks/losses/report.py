@@ -1,0 +1,235 @@
+"""The tables and the plot, from the cells' results alone."""
+
+import statistics
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from benchmarks.losses.scoring import P_TARGET, SUBSETS, UNIT
+from benchmarks.losses.systems import SYSTEMS, is_hyperbolic
+from benchmarks.measure import row, title
+from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.plots import COLOURS
+
+METRICS = {"eer": 100, "min_dcf": 1}  # and what they are multiplied by
+LEVEL = 95
+BASELINES = ("am", "aam")
+HEADINGS = {
+    "all": "EER %",
+    "same_sex": "same sex",
+    "same_age_group": "same age group",
+}
+
+
+class Runs(NamedTuple):
+    """The cells of a system.
+
+    Arguments
+    ---------
+    values : np.ndarray
+        One for each cell, shape [cells].
+    draws : np.ndarray
+        Over draws of speakers, shape [cells, replicates].
+    """
+
+    values: np.ndarray
+    draws: np.ndarray
+
+
+def write(results, plot=None):
+    """Prints a table for each set of trials, and draws the plot.
+
+    Arguments
+    ---------
+    results : list of dict
+        As ``cells.read_results`` gives them.
+    plot : str
+        Path of a PNG: of the results on the test speakers. None: no plot.
+    """
+    on_test = [r for r in results if r["fold"] is None]
+    on_folds = [r for r in results if r["fold"] is not None]
+    if on_folds:
+        table("Held-out training speakers, to choose by", on_folds)
+    if on_test:
+        table("Test speakers", on_test)
+        differences(on_test)
+        provenance(on_test)
+        if plot:
+            draw(on_test, plot)
+
+
+def by_system(results):
+    """System -> {(seed, fold): result}, the systems in the order of ours."""
+    found = {}
+    for result in results:
+        cells = found.setdefault(result["system"], {})
+        cells[result["seed"], result["fold"]] = result
+    order = {name: number for number, name in enumerate(SYSTEMS)}
+    return dict(sorted(found.items(), key=lambda item: order[item[0]]))
+
+
+def runs(cells, subset, metric, keys=None):
+    """What cells have found, as arrays."""
+    chosen = [cells[key] for key in keys or sorted(cells, key=str)]
+    factor = METRICS[metric]
+    return Runs(
+        np.array([c["metrics"][subset][metric] for c in chosen]) * factor,
+        np.array([c["draws"][subset][metric] for c in chosen])
+        * (UNIT * factor),
+    )
+
+
+def over_draws(*systems):
+    """Means over draws of speakers and of seeds, the same for all systems.
+
+    Arguments
+    ---------
+    *systems : Runs
+        Of the same seeds, in the same order.
+
+    Returns
+    -------
+    means : list of np.ndarray
+        Shape [replicates] each.
+    """
+    cells, replicates = systems[0].draws.shape
+    drawn = np.random.default_rng(1).integers(cells, size=(cells, replicates))
+    columns = np.arange(replicates)
+    return [of.draws[drawn, columns].mean(axis=0) for of in systems]
+
+
+def interval(drawn):
+    """The middle 95 % of draws."""
+    tail = (100 - LEVEL) / 2
+    return np.percentile(drawn, [tail, 100 - tail])
+
+
+def p_value(drawn):
+    """Two-sided, as ``significance.compare_systems``."""
+    side = min(np.sum(drawn <= 0), np.sum(drawn >= 0))
+    return min(1.0, 2 * (1 + side) / (len(drawn) + 1))
+
+
+def table(heading, results):
+    """Means over seeds, their standard deviation, intervals."""
+    systems = by_system(results)
+    any_cell = results[0]
+    subsets = [s for s in SUBSETS if s in any_cell["metrics"]]
+    counts = any_cell["metrics"]["all"]
+    title(
+        f"{heading}: {any_cell['corpus']}, all pairs: {counts['n_target']} "
+        f"target and {counts['n_nontarget']} nontarget trials",
+        "loss",
+        "cells",
+        *(HEADINGS[s] for s in subsets),
+        f"minDCF({P_TARGET})",
+    )
+    for name, cells in systems.items():
+        figures = [_figure(runs(cells, s, "eer"), 2) for s in subsets]
+        figures.append(_figure(runs(cells, "all", "min_dcf"), 3))
+        row(SYSTEMS[name].title, len(cells), *figures)
+
+
+def _figure(found, digits):
+    low, high = interval(over_draws(found)[0])
+    text = f"{found.values.mean():.{digits}f}"
+    if len(found.values) > 1:
+        text += f" ± {statistics.stdev(found.values):.{digits}f}"
+    return f"{text} ({low:.{digits}f}–{high:.{digits}f})"
+
+
+def differences(results):
+    """EER relative to the baselines, seed by seed and speaker by speaker."""
+    systems = by_system(results)
+    baselines = [name for name in BASELINES if name in systems]
+    subsets = [s for s in SUBSETS if s in results[0]["metrics"]]
+    for subset in subsets:
+        title(
+            f"EER against it, relative, {subset.replace('_', ' ')} trials",
+            "loss",
+            *(f"{SYSTEMS[name].title}, p" for name in baselines),
+        )
+        for name in systems:
+            texts = [
+                _difference(systems[base], systems[name], subset)
+                if name != base
+                else ""
+                for base in baselines
+            ]
+            row(SYSTEMS[name].title, *texts)
+
+
+def _difference(base, other, subset):
+    shared = sorted(base.keys() & other.keys(), key=str)
+    if not shared:
+        return "no seed in common"
+    of_base, of_other = (
+        runs(cells, subset, "eer", shared) for cells in (base, other)
+    )
+    change = 100 * (of_other.values.mean() / of_base.values.mean() - 1)
+    drawn_base, drawn_other = over_draws(of_base, of_other)
+    relative = 100 * (drawn_other / drawn_base - 1)
+    low, high = interval(relative)
+    return (
+        f"{change:+.1f} % ({low:+.1f} to {high:+.1f}), {p_value(relative):.3f}"
+    )
+
+
+def provenance(results):
+    """Who made this, where and in what time."""
+    seconds = [result["seconds"] for result in results]
+    commits = sorted({result["commit"] for result in results})
+    print(
+        f"\n{len(results)} cells, median {statistics.median(seconds) / 60:.1f} "
+        f"minutes on one thread each, longest {max(seconds) / 60:.1f}; commit "
+        f"{', '.join(commits)}"
+    )
+    for line in sorted({result["machine"] for result in results}):
+        print(line)
+
+
+def draw(results, path):
+    """EER of each loss: its seeds, their mean, the interval over speakers."""
+    systems = by_system(results)
+    order = sorted(
+        systems, key=lambda s: -runs(systems[s], "all", "eer").values.mean()
+    )
+    figure = Figure(
+        figsize=(8, 1.2 + 0.3 * len(order)), dpi=150, layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for height, name in enumerate(order):
+        found = runs(systems[name], "all", "eer")
+        colour = COLOURS[1 if is_hyperbolic(name) else 0]
+        low, high = interval(over_draws(found)[0])
+        axes.plot([low, high], [height] * 2, color=colour, linewidth=1.5)
+        axes.plot(
+            found.values,
+            [height] * len(found.values),
+            "o",
+            color=colour,
+            alpha=0.5,
+            markersize=4,
+        )
+        axes.plot(found.values.mean(), height, "|", color=colour, markersize=14)
+    axes.set_yticks(range(len(order)), [SYSTEMS[name].title for name in order])
+    axes.set_xlabel("EER %, all pairs of test utterances (cosine)")
+    axes.grid(axis="x", alpha=0.3)
+    marks = [
+        Line2D([], [], color=COLOURS[1], label="hyperbolic"),
+        Line2D([], [], color=COLOURS[0], label="Euclidean"),
+        Line2D(
+            [], [], marker="o", alpha=0.5, color="gray", ls="", label="seed"
+        ),
+        Line2D(
+            [], [], marker="|", color="gray", ls="", markersize=12, label="mean"
+        ),
+        Line2D([], [], color="gray", label="95 %, speakers and seeds"),
+    ]
+    axes.legend(handles=marks, fontsize="small")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
