@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 
+import numpy as np
+
 from benchmarks.losses import features, scoring, training
 from benchmarks.losses.systems import SYSTEMS
 from benchmarks.measure import machine
@@ -16,6 +18,8 @@ from speechbrain_hyperbolic.dataio.files import atomic_path
 
 ROOT = pathlib.Path(__file__).parents[2]
 HPARAMS = ROOT / "hparams"
+# Of the trials' utterances, in the folder of the training
+EMBEDDINGS = "embeddings.npz"
 # One thread a cell. What glibc gives back to the system it asks for again in
 # the next step: half of a cell's time were page faults.
 ENVIRONMENT = {
@@ -64,6 +68,10 @@ def run_cell(system, seed, fold, data_folder, work_folder):
             HPARAMS,
             work_folder / "trained" / name,
         )
+        with atomic_path(work_folder / "trained" / name / EMBEDDINGS) as file:
+            with open(file, "wb") as stream:
+                ids = np.array([row["id"] for row in rows])
+                np.savez(stream, utterances=ids, embeddings=embeddings)
         metrics, draws = scoring.measure(embeddings, rows, data.speakers)
         result = {
             "system": system,

@@ -36,7 +36,8 @@ def measure(embeddings, rows, speakers):
     metrics : dict
         Subset -> {"eer", "min_dcf", "n_target", "n_nontarget"}.
     draws : dict
-        Subset -> {"eer", "min_dcf"}: a list each, in units of 1e-5.
+        Subset -> {"eer"}, of all trials "min_dcf" too: a list each, in units
+        of 1e-5.
     """
     names, speaker = np.unique(
         [row["speaker"] for row in rows], return_inverse=True
@@ -80,12 +81,10 @@ def measure(embeddings, rows, speakers):
         ]
         # What is rejected of the targets, and accepted of the others
         p_miss, p_fa = rates[0], 1 - rates[1]
-        draws[subset] = {
-            "eer": _crossing(p_miss, p_fa),
-            "min_dcf": (p_miss + (1 / P_TARGET - 1) * p_fa)
-            .min(axis=1)
-            .clip(max=1),
-        }
+        draws[subset] = {"eer": _crossing(p_miss, p_fa)}
+        if column is None:
+            costs = p_miss + (1 / P_TARGET - 1) * p_fa
+            draws[subset]["min_dcf"] = costs.min(axis=1).clip(max=1)
     for values in draws.values():
         for name, drawn in values.items():
             values[name] = np.round(drawn / UNIT).astype(int).tolist()
