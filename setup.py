@@ -34,6 +34,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["speechbrain_hyperbolic*"]),
+    package_data={"speechbrain_hyperbolic.analysis": ["page.*"]},
     install_requires=[
         "speechbrain>=1.1,<1.2",
         "torch>=2.4",

@@ -1,0 +1,1 @@
+"""Pictures of a trained folder, see ``__main__``."""
