@@ -7,7 +7,7 @@ import random
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -24,11 +24,18 @@ def machine():
         if line.startswith("model name")
     ]
     model = cpus[0] if cpus else platform.machine()
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    packages = ", ".join(filter(None, map(_installed, PACKAGES)))
     return (
         f"{packages}, Python {platform.python_version()}; {model}, "
         f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
     )
+
+
+def _installed(name):
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:  # a peer that this part does not need
+        return None
 
 
 def fresh(function, *args):

@@ -1,0 +1,1 @@
+"""Error rates on another corpus, and over degraded channels."""
