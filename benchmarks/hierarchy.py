@@ -3,7 +3,8 @@
 > python -m benchmarks.hierarchy OUTPUT_FOLDER [OUTPUT_FOLDER ...] \
       --speakers=speakers.csv
 
-Runs that differ by their seed only (loss.1, loss.2) are one row: the mean.
+Runs of one name before the seed (loss.1, loss.2) are one row: the mean. A
+speaker of several centres is at their mean.
 "Own" distances are those of the head, hyperbolic or cosine; as the angle is
 what cosine scoring uses, each is measured by angles too. A folder of
 benchmarks.losses has embeddings of speakers who did not train as well.
@@ -21,7 +22,7 @@ from benchmarks.measure import machine, row, title
 from speechbrain_hyperbolic.analysis.columns import read_table
 from speechbrain_hyperbolic.analysis.trained import read_trained
 from speechbrain_hyperbolic.dataio.corpus import speaker_of
-from speechbrain_hyperbolic.errors import exit_on_input_error
+from speechbrain_hyperbolic.errors import InputError, exit_on_input_error
 from speechbrain_hyperbolic.geometry import pairwise_distance
 from speechbrain_hyperbolic.hierarchy.dendrograms import (
     chance,
@@ -80,32 +81,52 @@ def main():
     centres, unseen = {}, {}
     for folder in map(pathlib.Path, options.folders):
         run = read_trained(folder)
-        system = folder.resolve().name.rpartition(".")[0] or folder.name
+        system = loss_of(folder)
         centres.setdefault(system, []).append(of_centres(run))
         if (folder / EMBEDDINGS).is_file():
             unseen.setdefault(system, []).append(of_embeddings(run, folder))
     print(machine())
-    n = len(next(iter(centres.values()))[0].speakers)
-    size = next(iter(centres.values()))[0].own.shape[0]
-    deltas("Centres, by relative Gromov delta (mean, worst)", centres)
+    groups = {"centres": centres}
     if unseen:
-        deltas("Speakers who did not train: mean embeddings", unseen)
-    references(size)
+        groups["speakers who did not train"] = unseen
+    for what, systems in groups.items():
+        check_known(systems, table, options.speakers)
+        deltas(what, systems)
+    references(len(next(iter(centres.values()))[0].speakers))
     for name in LABELS:
-        if all(name in of for of in table.values()):
-            recovery(name, centres, "centres", table)
-            if unseen:
-                recovery(name, unseen, "speakers who did not train", table)
-    planes(centres, n)
-    if all(level in of for of in table.values() for level in LEVELS):
-        trees(centres, "centres", table)
-        if unseen:
-            trees(unseen, "speakers who did not train", table)
+        if all(of.get(name) for of in table.values()):
+            for what, systems in groups.items():
+                recovery(name, systems, what, table)
+    planes(centres)
+    if all(of.get(level) for of in table.values() for level in LEVELS):
+        for what, systems in groups.items():
+            trees(systems, what, table)
+
+
+def loss_of(folder):
+    """The name of a folder, without a seed at its end."""
+    name, _, seed = folder.resolve().name.rpartition(".")
+    return name if name and seed.isdigit() else folder.resolve().name
+
+
+def check_known(systems, table, path):
+    """Refuses a table that lacks a speaker."""
+    for spaces in systems.values():
+        for speaker in spaces[0].speakers:
+            if speaker not in table:
+                raise InputError(f"{path} has no row of speaker {speaker}")
 
 
 def of_centres(run):
-    """The centres of a training."""
-    return space(run, run.speakers, run.points, run.centres)
+    """The centres of a training, one of each speaker."""
+    speakers = np.array(run.speakers)
+    names = sorted(set(run.speakers))
+    means = torch.stack([run.centres[speakers == n].mean(0) for n in names])
+    points = None
+    if run.has_radius:
+        with torch.no_grad():
+            points = run.similarity.points(means)
+    return space(run, names, points, means)
 
 
 def of_embeddings(run, folder):
@@ -141,9 +162,15 @@ def mean(spaces, measure):
     return np.mean([measure(of) for of in spaces], axis=0)
 
 
-def deltas(heading, systems):
+def deltas(what, systems):
     """Gromov delta of each system."""
-    title(heading, "loss", "runs", "own distance", "angle")
+    title(
+        f"Relative Gromov delta of {what}: mean, worst",
+        "loss",
+        "runs",
+        "own distance",
+        "angle",
+    )
     for name, spaces in systems.items():
         cells = [
             "{1:.3f}, {0:.3f}".format(
@@ -210,10 +237,10 @@ def recovery(label, systems, what, table):
         )
 
 
-def planes(systems, n):
+def planes(systems):
     """What distances between centres lose in two dimensions."""
     title(
-        f"{n} centres in 2-D: stress, mean relative error of a distance",
+        "Centres in 2-D (first seed): stress, mean relative error",
         "loss",
         "own distance, Poincare disk",
         "Euclidean plane",

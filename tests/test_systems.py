@@ -24,7 +24,7 @@ HPARAMS = pathlib.Path(__file__).parents[1] / "hparams"
 BASE = "ham_ecapa"
 SYSTEMS = sorted(
     path.stem
-    for path in HPARAMS.glob("*_ecapa.yaml")
+    for path in [*HPARAMS.glob("*_ecapa.yaml"), HPARAMS / "best.yaml"]
     if not path.stem.startswith("verification_")
 )
 DELTAS = [system for system in SYSTEMS if system != BASE]
@@ -49,6 +49,7 @@ STATED = {
     "ham_subcentre_ecapa": {"sub_centres": 3},
     "ham_topk_ecapa": {"top_k": 5, "penalty": 0.06},
     "ham_schedule_ecapa": {"margin_schedule": "MarginSchedule"},
+    "best": {"similarity": "SmoothDistance", "cap": 2.3, "sub_centres": 1},
 }
 WITHOUT_PUBLISHED_MARGIN = {"softmax_ecapa", "softmax_s30_ecapa", "h_ecapa"}
 

@@ -15,6 +15,7 @@ from benchmarks.losses import features, scoring, training
 from benchmarks.losses.systems import SYSTEMS
 from benchmarks.measure import machine
 from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[2]
 HPARAMS = ROOT / "hparams"
@@ -34,9 +35,24 @@ def cell_name(system, seed, fold=None):
     return f"{system}.{seed}" + ("" if fold is None else f".fold{fold}")
 
 
+def result_file(work_folder, name):
+    """Where a cell's result is, a line of JSON."""
+    return work_folder / "cells" / f"{name}.jsonl"
+
+
 @contextlib.contextmanager
 def claimed(path):
-    """Whether this process is the only one at work on a cell."""
+    """Whether this process is the only one at work on a cell.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        Of a file to lock.
+
+    Yields
+    ------
+    mine : bool
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
         try:
@@ -47,46 +63,89 @@ def claimed(path):
             yield True
 
 
-def run_cell(system, seed, fold, data_folder, work_folder):
-    """Trains and measures; the result is a line of JSON in a file of its own.
+def settings_of(system, work_folder):
+    """All that makes a result what it is, but for the seed and the fold."""
+    return {
+        "hparams": SYSTEMS[system].hparams,
+        "overrides": {**training.SMALL, **SYSTEMS[system].overrides},
+        "frames": training.FRAMES,
+        "precision": training.PRECISION,
+        "features": features.describe(work_folder),
+    }
 
-    Nothing is done where there is a result, or where another process is at
-    work on it.
+
+def is_done(system, seed, fold, work_folder):
+    """Whether a cell has its result.
+
+    Arguments
+    ---------
+    system : str
+    seed : int
+    fold : int or None
+    work_folder : pathlib.Path
+
+    Returns
+    -------
+    done : bool
+
+    Raises
+    ------
+    InputError
+        If it has one of other settings.
+    """
+    path = result_file(work_folder, cell_name(system, seed, fold))
+    if not path.is_file():
+        return False
+    (before,) = read_results([path])
+    if before["settings"] != settings_of(system, work_folder):
+        raise InputError(
+            f"{path} was measured with other settings than those of now: give "
+            "another --work_folder"
+        )
+    return True
+
+
+def run_cell(system, seed, fold, data_folder, work_folder):
+    """Trains and measures, unless there is a result.
+
+    Nothing is done where another process is at work on the cell.
+
+    Arguments
+    ---------
+    system : str
+    seed : int
+    fold : int or None
+    data_folder : pathlib.Path
+    work_folder : pathlib.Path
     """
     name = cell_name(system, seed, fold)
-    path = work_folder / "cells" / f"{name}.jsonl"
     with claimed(work_folder / "locks" / name) as mine:
-        if not mine or path.is_file():
+        if not mine or is_done(system, seed, fold, work_folder):
             return
-        began = time.monotonic()
+        began, made_at = time.monotonic(), commit()
+        folder = work_folder / "trained" / name
         data = features.read(data_folder, work_folder)
-        embeddings, rows = training.train(
-            SYSTEMS[system],
-            seed,
-            data,
-            fold,
-            HPARAMS,
-            work_folder / "trained" / name,
+        embeddings, rows, resumed = training.train(
+            SYSTEMS[system], seed, data, fold, HPARAMS, folder
         )
-        with atomic_path(work_folder / "trained" / name / EMBEDDINGS) as file:
-            with open(file, "wb") as stream:
+        with atomic_path(folder / EMBEDDINGS) as temporary:
+            with open(temporary, "wb") as file:
                 ids = np.array([row["id"] for row in rows])
-                np.savez(stream, utterances=ids, embeddings=embeddings)
+                np.savez(file, utterances=ids, embeddings=embeddings)
         metrics, draws = scoring.measure(embeddings, rows, data.speakers)
         result = {
             "system": system,
             "seed": seed,
             "fold": fold,
-            "corpus": pathlib.Path(data_folder).name,
-            "hparams": SYSTEMS[system].hparams,
-            "overrides": {**training.SMALL, **SYSTEMS[system].overrides},
-            "commit": commit(),
+            "corpus": data_folder.name,
+            "settings": settings_of(system, work_folder),
+            "commit": made_at,
             "machine": machine(),
-            "seconds": round(time.monotonic() - began),
+            "seconds": None if resumed else round(time.monotonic() - began),
             "metrics": metrics,
             "draws": draws,
         }
-        with atomic_path(path) as temporary:
+        with atomic_path(result_file(work_folder, name)) as temporary:
             temporary.write_text(json.dumps(result) + "\n")
 
 
@@ -114,58 +173,96 @@ def run_all(cells, data_folder, work_folder, jobs):
 
     Returns
     -------
-    failed : list of str
-        The cells whose process has ended in an error; their logs say which.
+    failed, elsewhere : list of str
+        Cells whose process has ended in an error (their logs say which), and
+        those that another run is at work on.
     """
-    waiting, running, failed = list(cells), {}, []
-    environment = {**ENVIRONMENT, **os.environ}
-    logs = work_folder / "logs"
-    logs.mkdir(exist_ok=True)
+    waiting = [cell for cell in cells if not is_done(*cell, work_folder)]
+    running, failed, elsewhere = {}, [], []
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                system, seed, fold = waiting.pop(0)
-                name = cell_name(system, seed, fold)
-                if (work_folder / "cells" / f"{name}.jsonl").is_file():
+                cell = waiting.pop(0)
+                running[cell] = _start(cell, data_folder, work_folder)
+                _say("begins", cell)
+            time.sleep(0.5)
+            for cell, process in list(running.items()):
+                if process.poll() is None:
                     continue
-                command = [sys.executable, "-m", "benchmarks.losses", "cell"]
-                command += [
-                    system,
-                    str(seed),
-                    "-" if fold is None else str(fold),
-                ]
-                command += ["--data_folder", str(data_folder)]
-                command += ["--work_folder", str(work_folder)]
-                with open(logs / f"{name}.txt", "a") as log:
-                    process = subprocess.Popen(
-                        command,
-                        cwd=ROOT,
-                        env=environment,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                    )
-                running[name] = process
-                print(time.strftime("%H:%M:%S"), "begins", name, flush=True)
-            time.sleep(1)
-            for name, process in list(running.items()):
-                if process.poll() is not None:
-                    del running[name]
-                    if process.returncode:
-                        failed.append(name)
-                    said = "fails" if process.returncode else "done"
-                    print(time.strftime("%H:%M:%S"), said, name, flush=True)
+                del running[cell]
+                if process.returncode:
+                    failed.append(cell_name(*cell))
+                    _say("fails", cell)
+                elif is_done(*cell, work_folder):
+                    _say("done", cell)
+                else:
+                    elsewhere.append(cell_name(*cell))
+                    _say("is done elsewhere", cell)
     finally:
         for process in running.values():
             process.terminate()
-    return failed
+    return failed, elsewhere
+
+
+def _start(cell, data_folder, work_folder):
+    system, seed, fold = cell
+    command = [sys.executable, "-m", "benchmarks.losses", "cell", system]
+    command += [str(seed), "-" if fold is None else str(fold)]
+    command += [f"--data_folder={data_folder}", f"--work_folder={work_folder}"]
+    logs = work_folder / "logs"
+    logs.mkdir(exist_ok=True)
+    with open(logs / f"{cell_name(*cell)}.txt", "a") as log:
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **ENVIRONMENT},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def _say(what, cell):
+    print(time.strftime("%H:%M:%S"), what, cell_name(*cell), flush=True)
 
 
 def read_results(paths):
-    """The results in files, or folders, of JSON lines."""
-    results = []
+    """The results in files, or folders, of JSON lines.
+
+    Arguments
+    ---------
+    paths : list of str or pathlib.Path
+
+    Returns
+    -------
+    results : list of dict
+
+    Raises
+    ------
+    InputError
+        If there are none, one is torn or twice there, or its system is not
+        one of ours.
+    """
+    results, seen = [], set()
     for path in map(pathlib.Path, paths):
         files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
         for file in files:
-            for line in file.read_text().splitlines():
-                results.append(json.loads(line))
+            if not file.is_file():
+                raise InputError(f"{file} is missing: no such file of results")
+            for number, line in enumerate(file.read_text().splitlines(), 1):
+                where = f"{file}, line {number}"
+                try:
+                    result = json.loads(line)
+                    key = (result["system"], result["seed"], result["fold"])
+                except (ValueError, KeyError, TypeError) as error:
+                    raise InputError(f"{where} is no result") from error
+                if result["system"] not in SYSTEMS:
+                    raise InputError(f"{where}: {key[0]} is no system of ours")
+                if key in seen:
+                    raise InputError(
+                        f"{where}: {cell_name(*key)} is there twice"
+                    )
+                seen.add(key)
+                results.append(result)
+    if not results:
+        raise InputError(f"{', '.join(map(str, paths))}: there are no results")
     return results

@@ -1,5 +1,6 @@
 """The tables and the plot, from the cells' results alone."""
 
+import json
 import statistics
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from benchmarks.losses.scoring import P_TARGET, SUBSETS, UNIT
 from benchmarks.losses.systems import SYSTEMS, is_hyperbolic
 from benchmarks.measure import row, title
 from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.plots import COLOURS
 
 METRICS = {"eer": 100, "min_dcf": 1}  # and what they are multiplied by
@@ -49,6 +51,11 @@ def write(results, plot=None):
     plot : str
         Path of a PNG: of the results on the test speakers. None: no plot.
     """
+    settings = {json.dumps(r["settings"]["features"]) for r in results}
+    if len(settings) > 1:
+        raise InputError(
+            "the results are of several corpora: give those of one at a time"
+        )
     on_test = [r for r in results if r["fold"] is None]
     on_folds = [r for r in results if r["fold"] is not None]
     if on_folds:
@@ -75,15 +82,16 @@ def runs(cells, subset, metric, keys=None):
     """What cells have found, as arrays."""
     chosen = [cells[key] for key in keys or sorted(cells, key=str)]
     factor = METRICS[metric]
-    return Runs(
-        np.array([c["metrics"][subset][metric] for c in chosen]) * factor,
-        np.array([c["draws"][subset][metric] for c in chosen])
-        * (UNIT * factor),
-    )
+    values = np.array([c["metrics"][subset][metric] for c in chosen])
+    drawn = np.array([c["draws"][subset][metric] for c in chosen], float)
+    return Runs(values * factor, drawn * (UNIT * factor))
 
 
 def over_draws(*systems):
     """Means over draws of speakers and of seeds, the same for all systems.
+
+    Of n seeds n - 1 are drawn, as the mean of n drawn ones has (n - 1) / n of
+    the variance that it should have. One seed has none.
 
     Arguments
     ---------
@@ -96,7 +104,8 @@ def over_draws(*systems):
         Shape [replicates] each.
     """
     cells, replicates = systems[0].draws.shape
-    drawn = np.random.default_rng(1).integers(cells, size=(cells, replicates))
+    size = (max(1, cells - 1), replicates)
+    drawn = np.random.default_rng(1).integers(cells, size=size)
     columns = np.arange(replicates)
     return [of.draws[drawn, columns].mean(axis=0) for of in systems]
 
@@ -104,11 +113,12 @@ def over_draws(*systems):
 def interval(drawn):
     """The middle 95 % of draws."""
     tail = (100 - LEVEL) / 2
-    return np.percentile(drawn, [tail, 100 - tail])
+    return np.nanpercentile(drawn, [tail, 100 - tail])
 
 
 def p_value(drawn):
     """Two-sided, as ``significance.compare_systems``."""
+    drawn = np.round(drawn[~np.isnan(drawn)], 9)
     side = min(np.sum(drawn <= 0), np.sum(drawn >= 0))
     return min(1.0, 2 * (1 + side) / (len(drawn) + 1))
 
@@ -119,9 +129,13 @@ def table(heading, results):
     any_cell = results[0]
     subsets = [s for s in SUBSETS if s in any_cell["metrics"]]
     counts = any_cell["metrics"]["all"]
+    size = (
+        f", {counts['n_target']} target and {counts['n_nontarget']} nontarget"
+        if any_cell["fold"] is None
+        else ""
+    )
     title(
-        f"{heading}: {any_cell['corpus']}, all pairs: {counts['n_target']} "
-        f"target and {counts['n_nontarget']} nontarget trials",
+        f"{heading}: {any_cell['corpus']}, all pairs{size}",
         "loss",
         "cells",
         *(HEADINGS[s] for s in subsets),
@@ -169,18 +183,22 @@ def _difference(base, other, subset):
     of_base, of_other = (
         runs(cells, subset, "eer", shared) for cells in (base, other)
     )
-    change = 100 * (of_other.values.mean() / of_base.values.mean() - 1)
     drawn_base, drawn_other = over_draws(of_base, of_other)
-    relative = 100 * (drawn_other / drawn_base - 1)
-    low, high = interval(relative)
-    return (
-        f"{change:+.1f} % ({low:+.1f} to {high:+.1f}), {p_value(relative):.3f}"
-    )
+    # One seed says nothing of other trainings.
+    p = p_value(drawn_other - drawn_base) if len(shared) > 1 else None
+    p = "one seed" if p is None else f"{p:.3f}"
+    means = of_base.values.mean(), of_other.values.mean()
+    if np.nanmin(drawn_base) <= 0:  # there is no relative difference to none
+        return f"{means[1] - means[0]:+.2f} points, {p}"
+    change = 100 * (means[1] / means[0] - 1)
+    low, high = interval(100 * (drawn_other / drawn_base - 1))
+    return f"{change:+.1f} % ({low:+.1f} to {high:+.1f}), {p}"
 
 
 def provenance(results):
     """Who made this, where and in what time."""
-    seconds = [result["seconds"] for result in results]
+    # Of cells that were not interrupted
+    seconds = [r["seconds"] for r in results if r["seconds"]] or [0]
     commits = sorted({result["commit"] for result in results})
     print(
         f"\n{len(results)} cells, median {statistics.median(seconds) / 60:.1f} "

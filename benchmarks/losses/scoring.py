@@ -37,7 +37,7 @@ def measure(embeddings, rows, speakers):
         Subset -> {"eer", "min_dcf", "n_target", "n_nontarget"}.
     draws : dict
         Subset -> {"eer"}, of all trials "min_dcf" too: a list each, in units
-        of 1e-5.
+        of 1e-5; None for a draw without trials of both classes.
     """
     names, speaker = np.unique(
         [row["speaker"] for row in rows], return_inverse=True
@@ -63,12 +63,13 @@ def measure(embeddings, rows, speakers):
         if column is None:
             kept[:] = True
         else:
-            labels = [speakers.get(n, {}).get(column) for n in names]
-            if None in labels:
-                continue
+            labels = [speakers.get(n, {}).get(column) or "" for n in names]
             _, label = np.unique(labels, return_inverse=True)
-            kept = label[a] == label[b]
+            known = np.array([label != "" for label in labels])
+            kept = (label[a] == label[b]) & known[a] & known[b]
         chosen = scores[kept & target], scores[kept & ~target]
+        if not all(map(len, chosen)):
+            continue
         metrics[subset] = {
             "eer": eer(*chosen)[0],
             "min_dcf": min_dcf(*chosen, P_TARGET)[0],
@@ -87,7 +88,10 @@ def measure(embeddings, rows, speakers):
             draws[subset]["min_dcf"] = costs.min(axis=1).clip(max=1)
     for values in draws.values():
         for name, drawn in values.items():
-            values[name] = np.round(drawn / UNIT).astype(int).tolist()
+            values[name] = [
+                None if np.isnan(value) else round(value / UNIT)
+                for value in drawn
+            ]
     return metrics, draws
 
 
@@ -104,7 +108,8 @@ def _rates(pair, place, bins, weights):
     times = np.where(a == b, weights[:, a], weights[:, a] * weights[:, b])
     below = (times.astype(np.float32) @ counts).astype(np.float64)
     below = below.cumsum(axis=1)
-    return below[:, :-1] / below[:, -1:]
+    whole = below[:, -1:]
+    return below[:, :-1] / np.where(whole > 0, whole, np.nan)
 
 
 def _crossing(p_miss, p_fa):
@@ -117,4 +122,5 @@ def _crossing(p_miss, p_fa):
         gap[0], gap[0] + gap[1], out=np.zeros(len(row)), where=sum(gap) > 0
     )
     low, high = p_miss[row, before], p_miss[row, after]
-    return low + share * (high - low)
+    crossing = low + share * (high - low)
+    return np.where(np.isnan(p_miss + p_fa).any(axis=1), np.nan, crossing)

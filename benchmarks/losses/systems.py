@@ -1,6 +1,5 @@
 """What is compared: an hparams file each, and what of it is set otherwise."""
 
-import itertools
 from typing import NamedTuple
 
 
@@ -22,9 +21,6 @@ class System(NamedTuple):
     overrides: dict = {}
 
 
-# The step at which the margin is whole: a third of the training.
-SCHEDULE = {"last_step": 375}
-
 SYSTEMS = {
     "softmax": System("Softmax", "softmax_ecapa.yaml"),
     "softmax_s30": System("Softmax, s = 30", "softmax_s30_ecapa.yaml"),
@@ -42,92 +38,84 @@ SYSTEMS = {
         "HAM, learnable curvature", "ham_learnable_ecapa.yaml"
     ),
     "ham_subcentre": System("HAM, 3 sub-centres", "ham_subcentre_ecapa.yaml"),
-    "ham_schedule": System(
-        "HAM, margin schedule", "ham_schedule_ecapa.yaml", SCHEDULE
-    ),
+    "ham_schedule": System("HAM, margin schedule", "ham_schedule_ecapa.yaml"),
 }
 COMPARED = list(SYSTEMS)
 
+# Embeddings that keep a radius of their own, to see what it tells.
+SYSTEMS["ham_free"] = System(
+    "HAM, free radius",
+    "best.yaml",
+    {"cap": 3.5, "embedding_scale": 0.1, "margin": 0.2, "scale": 10},
+)
 
-def _grid(name, hparams, **keys):
-    """Systems of one file that differ in these keys."""
+
+def _candidates(family, hparams, keys, *rows):
+    """Systems of one file: what is set, one row of values each."""
     systems = {}
-    for values in itertools.product(*keys.values()):
+    for values in rows:
         overrides = dict(zip(keys, values, strict=True))
-        suffix = ",".join(f"{k}={v:g}" for k, v in overrides.items())
-        systems[f"{name}:{suffix}"] = System(
-            f"{name} {suffix}", hparams, overrides
+        name = "_".join(f"{key}{value:g}" for key, value in overrides.items())
+        title = ", ".join(f"{k} {v:g}" for k, v in overrides.items())
+        systems[f"{family}_{name}"] = System(
+            f"{family}: {title}", hparams, overrides
         )
     return systems
 
 
-# What the validation folds choose among: as many of either family
-CANDIDATES = {
-    **_grid(
-        "am", "am_ecapa.yaml", margin=[0.1, 0.2, 0.35], scale=[10, 20, 30, 45]
+# What the folds of training speakers choose among: as many of either family,
+# for the best of more is better by chance alone.
+_LOSS = ("margin", "scale")
+EUCLIDEAN = {
+    **_candidates(
+        "am",
+        "am_ecapa.yaml",
+        _LOSS,
+        *((0.1, 10), (0.1, 30), (0.2, 20), (0.2, 30), (0.2, 45)),
+        *((0.35, 20), (0.35, 30), (0.35, 45)),
     ),
-    **_grid(
-        "aam", "aam_ecapa.yaml", margin=[0.1, 0.2, 0.35], scale=[10, 20, 30, 45]
+    **_candidates(
+        "aam",
+        "aam_ecapa.yaml",
+        _LOSS,
+        *((0.1, 30), (0.2, 30), (0.2, 45), (0.35, 30)),
     ),
-    **_grid(
+    **_candidates("ram", "ram_ecapa.yaml", _LOSS, (0.2, 30), (0.35, 30)),
+}
+HYPERBOLIC = {
+    **_candidates(
         "smooth",
         "best.yaml",
-        cap=[2.3],
-        margin=[0.1, 0.2, 0.4, 0.8],
-        scale=[5, 10, 20, 30, 45],
+        ("cap", *_LOSS),
+        *((2.3, 0.2, 10), (2.3, 0.2, 30), (2.3, 0.4, 20), (2.3, 0.4, 30)),
+        *((3.5, 0.2, 20), (3.5, 0.4, 10), (3.5, 0.4, 30)),
     ),
-    **_grid(
-        "smooth",
-        "best.yaml",
-        cap=[3.5],
-        margin=[0.2, 0.4, 0.8],
-        scale=[3, 5, 10, 20, 30],
-    ),
-    **_grid(
-        "smooth", "best.yaml", cap=[5], margin=[0.4, 0.8], scale=[3, 5, 10, 20]
-    ),
-    **_grid(
+    **_candidates(
         "init",
         "best.yaml",
-        cap=[2.3, 3.5],
-        margin=[0.2, 0.4],
-        scale=[10, 20, 30],
-        init_std=[0.03, 0.1],
+        ("cap", *_LOSS, "init_std"),
+        (2.3, 0.2, 30, 0.1),
     ),
-    **_grid(
-        "sub",
-        "best.yaml",
-        cap=[2.3, 3.5],
-        margin=[0.2, 0.4],
-        scale=[10, 20, 30],
-        sub_centres=[2],
-    ),
-    **_grid(
+    **_candidates(
         "free",
         "best.yaml",
-        cap=[3.5],
-        embedding_scale=[0.1],
-        margin=[0.2, 0.4],
-        scale=[5, 10, 20],
+        ("cap", "embedding_scale", *_LOSS),
+        (3.5, 0.1, 0.2, 10),
     ),
-    **_grid(
-        "learnt",
+    **_candidates(
+        "sub",
         "best.yaml",
-        cap=[3.5],
-        embedding_scale=[0.1],
-        learn_scale=[1],
-        margin=[0.2, 0.4],
-        scale=[5, 10, 20],
+        ("cap", "sub_centres", *_LOSS),
+        *((2.3, 3, 0.2, 30), (2.3, 3, 0.4, 30)),
     ),
-    **_grid(
+    **_candidates(
         "ham",
         "ham_ecapa.yaml",
-        clip_c=[1.5, 3],
-        margin=[0.1, 0.2, 0.4],
-        scale=[5, 10, 20, 30],
+        ("clip_c", *_LOSS),
+        *((1.5, 0.2, 30), (3, 0.2, 30), (3, 0.4, 30)),
     ),
 }
-SYSTEMS |= CANDIDATES
+SYSTEMS |= EUCLIDEAN | HYPERBOLIC
 
 
 def is_hyperbolic(name):

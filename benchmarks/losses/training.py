@@ -9,10 +9,16 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.encoder import CategoricalEncoder
 
 from speechbrain_hyperbolic.checkpoints import average_epochs
+from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.export import export_model
 from speechbrain_hyperbolic.hparams import load_hparams, nest_overrides
 from speechbrain_hyperbolic.scoring.extraction import Encoder
-from speechbrain_hyperbolic.training import SpeakerBrain, save_labels
+from speechbrain_hyperbolic.significance import MIN_SPEAKERS
+from speechbrain_hyperbolic.training import (
+    SpeakerBrain,
+    check_resumable,
+    save_labels,
+)
 
 FOLDS = 5
 FRAMES = 200
@@ -95,20 +101,26 @@ class Crops(torch.utils.data.IterableDataset):
         self.utterances = list(utterances.values())
 
     def __len__(self):
-        return -(-len(self.utterances) // self.batch_size)
+        return len(self._starts())
 
     def __iter__(self):
         order = np.arange(len(self.utterances))
         generator = self.draw and self.draw()
         if generator:
             generator.shuffle(order)
-        for start in range(0, len(order), self.batch_size):
+        for start in self._starts():
             yield PaddedBatch(
                 [
                     self._crop(self.utterances[number], generator)
                     for number in order[start : start + self.batch_size]
                 ]
             )
+
+    def _starts(self):
+        starts = range(0, len(self.utterances), self.batch_size)
+        # Batch normalisation can't train on one.
+        alone = self.draw and len(self.utterances) - starts[-1] == 1
+        return starts[:-1] if alone else starts
 
     def _crop(self, copies, generator):
         place, row = 0.5, copies[0]
@@ -152,9 +164,23 @@ def train(system, seed, features, fold, hparams_folder, folder):
         Of the trials' rows, whole utterances, shape [N, D].
     rows : list of dict
         The trials' rows.
+    resumed : bool
+        Whether a training went on.
+
+    Raises
+    ------
+    InputError
+        If the folder has a training of other settings, or there are too few
+        speakers for trials.
     """
     torch.manual_seed(seed)
     train_rows, dev_rows, trial_rows = select(features, fold)
+    tested = {row["speaker"] for row in trial_rows}
+    if len(tested) < MIN_SPEAKERS:
+        raise InputError(
+            f"the trials are of {len(tested)} speakers: intervals need "
+            f"{MIN_SPEAKERS} or more"
+        )
     speakers = sorted({row["speaker"] for row in train_rows})
     hparams_file = hparams_folder / system.hparams
     given = {
@@ -165,8 +191,14 @@ def train(system, seed, features, fold, hparams_folder, folder):
         "data_folder": "cached features",
         "out_n_neurons": len(speakers),
     }
+    utterances = len({row["id"] for row in train_rows})
+    if "last_step:" in hparams_file.read_text():
+        # The margin grows for a third of the training.
+        steps = -(-utterances // SMALL["batch_size"])
+        given["last_step"] = steps * SMALL["number_of_epochs"] // 3
     overrides = nest_overrides(hparams_file, given)
     hparams = load_hparams(hparams_file, overrides)
+    resumed = check_resumable(hparams_file, overrides, hparams)
     sb.create_experiment_directory(folder, hparams_file, overrides)
     encoder = CategoricalEncoder()
     encoder.update_from_iterable(speakers)
@@ -213,4 +245,4 @@ def train(system, seed, features, fold, hparams_folder, folder):
         )
         for row in trial_rows
     ]
-    return torch.cat(embeddings).numpy(), trial_rows
+    return torch.cat(embeddings).numpy(), trial_rows, resumed

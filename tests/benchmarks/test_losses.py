@@ -5,10 +5,13 @@ import pathlib
 
 import numpy as np
 import pytest
+from speechbrain import Stage
 
 from benchmarks.losses import cells, features, report, scoring, training
-from benchmarks.losses.systems import SYSTEMS
+from benchmarks.losses.systems import EUCLIDEAN, HYPERBOLIC, SYSTEMS
+from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.metrics import eer, min_dcf
+from speechbrain_hyperbolic.training import SpeakerBrain
 
 HPARAMS = pathlib.Path(__file__).parents[2] / "hparams"
 TINY = {
@@ -104,12 +107,25 @@ class TestMeasure:
         metrics, draws = scoring.measure(embeddings, rows, {})
         assert metrics.keys() == draws.keys() == {"all"}
 
+    def test_a_blank_is_no_sex(self):
+        embeddings, rows, speakers = make_embeddings()
+        for name in sorted(speakers)[:10]:
+            speakers[name]["sex"] = ""
+        metrics, _ = scoring.measure(embeddings, rows, speakers)
+        # Of ten known ones, two groups of five
+        assert metrics["same_sex"]["n_target"] == 10 * 15
+        assert metrics["same_sex"]["n_nontarget"] == 2 * 10 * 36
+
+
+def test_as_many_candidates_of_either_family():
+    assert len(EUCLIDEAN) == len(HYPERBOLIC)
+
 
 @pytest.fixture
 def corpus():
     rng = np.random.default_rng(0)
     rows, position = [], 0
-    for number in range(8):
+    for number in range(16):
         for utterance in range(4):
             part = ("train", "train", "dev", "train")[utterance]
             part = "test" if number >= 6 else part
@@ -117,8 +133,8 @@ def corpus():
                 length = 150 if utterance == 0 else 260
                 rows.append(
                     {
-                        "id": f"s{number}/{utterance}",
-                        "speaker": f"s{number}",
+                        "id": f"s{number:02}/{utterance}",
+                        "speaker": f"s{number:02}",
                         "part": part,
                         "copy": copy,
                         "start": position,
@@ -134,7 +150,7 @@ class TestTraining:
     def test_test_speakers_never_train(self, corpus):
         train, dev, trials = training.select(corpus)
         test = {row["speaker"] for row in trials}
-        assert test == {"s6", "s7"}
+        assert test == {f"s{number:02}" for number in range(6, 16)}
         assert not test & {row["speaker"] for row in train + dev}
 
     def test_folds_part_the_training_speakers(self, corpus):
@@ -145,7 +161,7 @@ class TestTraining:
             assert not held_out & {row["speaker"] for row in train + dev}
             assert all(row["copy"] == 0 for row in trials)
             seen += held_out
-        assert sorted(seen) == ["s0", "s1", "s2", "s3", "s4", "s5"]
+        assert sorted(seen) == [f"s0{n}" for n in range(6)]
 
     def test_crops_are_of_the_seed_and_inside_their_row(self, corpus):
         train, _, _ = training.select(corpus)
@@ -182,25 +198,104 @@ class TestTraining:
             assert one.sig.data.equal(two.sig.data)
         assert [b.id for b in again] != [b.id for b in other]
 
-    def test_cell_gives_the_folder_of_the_recipe_and_goes_on(
+    def test_no_batch_of_one(self, corpus):
+        train, _, _ = training.select(corpus)
+        crops = training.Crops(
+            corpus.frames,
+            train,
+            lambda s: 0,
+            batch_size=17,
+            draw=lambda: np.random.default_rng(0),
+        )
+        assert [len(batch.id) for batch in crops] == [17]
+        assert len(crops) == 1
+
+    def test_cell_gives_the_folder_of_the_recipe(
         self, corpus, tmp_path, monkeypatch
     ):
         monkeypatch.setattr(training, "SMALL", TINY)
-        found = {}
+        seen = {}
         for name in ("am", "ham_c3"):
-            found[name], rows = training.train(
-                SYSTEMS[name], 1, corpus, None, HPARAMS, tmp_path / name
-            )
-            assert found[name].shape == (8, 192)
-            assert (tmp_path / name / "model/hyperparams.yaml").is_file()
-            assert (tmp_path / name / "save/label_encoder.txt").is_file()
-            log = (tmp_path / name / "train_log.txt").read_text().splitlines()
+            folder = tmp_path / name
+            with monkeypatch.context() as patch:
+                inputs = record_inputs(patch)
+                found, _, resumed = training.train(
+                    SYSTEMS[name], 1, corpus, None, HPARAMS, folder
+                )
+            seen[name] = inputs
+            assert found.shape == (40, 192)
+            assert not resumed
+            assert (folder / "model/hyperparams.yaml").is_file()
+            assert (folder / "save/label_encoder.txt").is_file()
+            log = (folder / "train_log.txt").read_text().splitlines()
             assert len(log) == 2
-        assert not np.allclose(found["am"], found["ham_c3"])
-        again, _ = training.train(
-            SYSTEMS["am"], 1, corpus, None, HPARAMS, tmp_path / "am"
-        )
-        assert np.array_equal(again, found["am"])
+        # The same crops, in the same order, under the same masks, to an
+        # encoder that begins with the same weights.
+        (encoder, batches), (other, others) = seen["am"], seen["ham_c3"]
+        assert encoder.keys() == other.keys()
+        assert all(encoder[key].equal(other[key]) for key in encoder)
+        assert len(batches) == len(others) == 2 * 5
+        assert all(x.equal(y) for x, y in zip(batches, others, strict=True))
+
+    def test_an_interrupted_cell_is_what_it_would_have_been(
+        self, corpus, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(training, "SMALL", TINY)
+
+        def run(folder):
+            return training.train(
+                SYSTEMS["am"], 1, corpus, None, HPARAMS, tmp_path / folder
+            )
+
+        whole, _, _ = run("whole")
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "SMALL", {**TINY, "number_of_epochs": 1})
+            run("halved")
+        halved, _, resumed = run("halved")
+        assert resumed
+        np.testing.assert_array_equal(halved, whole)
+        changed = SYSTEMS["am"]._replace(overrides={"margin": 0.9})
+        with pytest.raises(InputError, match="margin"):
+            training.train(
+                changed, 1, corpus, None, HPARAMS, tmp_path / "halved"
+            )
+
+    def test_too_few_speakers_are_refused_before_training(
+        self, corpus, tmp_path
+    ):
+        with pytest.raises(InputError, match="2 speakers"):
+            training.train(
+                SYSTEMS["am"], 1, corpus, 0, HPARAMS, tmp_path / "few"
+            )
+        assert not (tmp_path / "few").exists()
+
+
+def record_inputs(patch):
+    """The encoder's weights before, and all that it is trained on."""
+    weights, batches = {}, []
+    forward = SpeakerBrain.compute_forward
+
+    def compute_forward(brain, batch, stage):
+        encoder = brain.hparams.embedding_model
+        if not weights:
+            state = encoder.state_dict()
+            weights.update({k: v.clone() for k, v in state.items()})
+
+        def hook(module, inputs):
+            if stage == Stage.TRAIN:
+                batches.append(inputs[0].clone())
+
+        handle = encoder.register_forward_pre_hook(hook)
+        try:
+            return forward(brain, batch, stage)
+        finally:
+            handle.remove()
+
+    patch.setattr(SpeakerBrain, "compute_forward", compute_forward)
+    return weights, batches
+
+
+SETTINGS = {"features": {"corpus": "made"}}
 
 
 def result(system, seed, draws, fold=None):
@@ -210,6 +305,7 @@ def result(system, seed, draws, fold=None):
         "seed": seed,
         "fold": fold,
         "corpus": "made",
+        "settings": SETTINGS,
         "commit": "0000000",
         "machine": "a machine",
         "seconds": 60,
@@ -226,19 +322,44 @@ class TestCells:
         with cells.claimed(tmp_path / "a") as third:
             assert third
 
-    def test_results_are_never_overwritten(self, tmp_path):
+    def test_results_are_never_overwritten(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(cells, "settings_of", lambda *_: SETTINGS)
         path = tmp_path / "cells" / "am.1.jsonl"
         path.parent.mkdir()
-        path.write_text("kept\n")
+        before = json.dumps(result("am", 1, [5000])) + "\n"
+        path.write_text(before)
         # There is no corpus: it would fail if it began.
         cells.run_cell("am", 1, None, tmp_path / "none", tmp_path)
-        assert path.read_text() == "kept\n"
+        assert path.read_text() == before
+        monkeypatch.setattr(cells, "settings_of", lambda *_: {"margin": 1})
+        with pytest.raises(InputError, match="am.1.jsonl was measured with"):
+            cells.run_cell("am", 1, None, tmp_path / "none", tmp_path)
 
     def test_results_of_files_and_folders(self, tmp_path):
-        lines = [json.dumps({"n": n}) + "\n" for n in range(3)]
+        lines = [json.dumps(result("am", n, [5000])) + "\n" for n in range(3)]
         (tmp_path / "a.jsonl").write_text(lines[0])
         (tmp_path / "b.jsonl").write_text(lines[1] + lines[2])
-        assert [r["n"] for r in cells.read_results([tmp_path])] == [0, 1, 2]
+        found = cells.read_results([tmp_path])
+        assert [r["seed"] for r in found] == [0, 1, 2]
+
+    @pytest.mark.parametrize(
+        "lines, message",
+        [
+            ([], "there are no results"),
+            (['{"system": "am", "se'], "line 1 is no result"),
+            ([json.dumps(result("amm", 1, [1]))], "amm is no system of ours"),
+            ([json.dumps(result("am", 1, [1]))] * 2, "am.1 is there twice"),
+        ],
+    )
+    def test_bad_results(self, tmp_path, lines, message):
+        path = tmp_path / "a.jsonl"
+        path.write_text("".join(line + "\n" for line in lines))
+        with pytest.raises(InputError, match=message):
+            cells.read_results([path])
+
+    def test_a_missing_file_of_results(self, tmp_path):
+        with pytest.raises(InputError, match="none.jsonl is missing"):
+            cells.read_results([tmp_path / "none.jsonl"])
 
 
 class TestReport:
@@ -258,20 +379,45 @@ class TestReport:
         # 5000 against 6000, whatever the speakers drawn; the least p of 1,000
         assert line.split("|")[2].split()[0] == "-16.7"
         assert line.split("|")[2].split()[-1] == "0.002"
-        (line,) = [
-            s
-            for s in lines
-            if s.startswith("| AAM |  |")
-            or s.startswith("| AAM | +0.")
-            or s.startswith("| AAM | -0.")
-        ]
+        # In the table of means, then in that of differences
+        (_, line) = [s for s in lines if s.startswith("| AAM |")]
         assert float(line.split("|")[2].split()[-1]) > 0.05
         assert (tmp_path / "plot.png").read_bytes()[1:4] == b"PNG"
+
+    def test_no_errors_and_one_seed(self, capsys):
+        none = np.zeros(100, int)
+        report.write(
+            [
+                result(name, seed, none)
+                for name in ("am", "ham_c3")
+                for seed in (1, 2)
+            ]
+            + [result("h", 1, none)]
+        )
+        out = capsys.readouterr().out
+        assert "| HAM, c = 3 | +0.00 points, 1.000 |" in out
+        assert "| H, c = 5 | +0.00 points, one seed |" in out
+
+    def test_draws_without_a_class_do_not_count(self):
+        draws = np.array([[5.0, np.nan], [5.0, np.nan]])
+        (drawn,) = report.over_draws(report.Runs(draws[:, 0], draws))
+        assert report.interval(drawn).tolist() == [5, 5]
+        assert report.p_value(np.array([1.0, np.nan, 1.0])) == 2 / 3
+
+    def test_corpora_are_not_mixed(self):
+        other = result("ham_c3", 1, [5000])
+        other["settings"] = {"features": {"corpus": "other"}}
+        with pytest.raises(InputError, match="several corpora"):
+            report.write([result("am", 1, [5000]), other])
 
     def test_seeds_that_disagree_widen_the_interval(self):
         draws = np.full((3, 1000), 5.0)
         same = report.Runs(draws.mean(axis=1), draws)
         apart = report.Runs(draws[:, 0], draws + [[-1], [0], [1]])
+        # Of three seeds, two are drawn: their mean has the variance 2/3 / 2,
+        # which is that of the mean of three, 1 / 3.
+        drawn = report.over_draws(apart)[0]
+        assert drawn.var() == pytest.approx(1 / 3, rel=0.1)
         low, high = report.interval(report.over_draws(same)[0])
         assert low == high == 5
         low, high = report.interval(report.over_draws(apart)[0])
