@@ -11,7 +11,8 @@ demo: $(VENV)/demo
 test: $(VENV)/test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest
+	# A process a core, of one thread: files of tests keep what they share.
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 # A file with the name of the extra stands for its installation.
 $(VENV)/%: setup.py

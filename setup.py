@@ -17,6 +17,7 @@ ONNX = ["onnx>=1.17", "onnxscript>=0.6", "onnxruntime>=1.20"]
 APP = ["gradio>=6,<7"]
 TEST = [
     "pytest>=8",
+    "pytest-xdist>=3.6",
     "hypothesis>=6",
     "ruff>=0.12",
     "geoopt",
