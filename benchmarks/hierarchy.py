@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.losses.cells import EMBEDDINGS
+from benchmarks.losses.cells import EMBEDDINGS, commit
 from benchmarks.measure import machine, row, title
 from speechbrain_hyperbolic.analysis.columns import read_table
 from speechbrain_hyperbolic.analysis.trained import read_trained
@@ -85,7 +85,7 @@ def main():
         centres.setdefault(system, []).append(of_centres(run))
         if (folder / EMBEDDINGS).is_file():
             unseen.setdefault(system, []).append(of_embeddings(run, folder))
-    print(machine())
+    print(f"{machine()}; commit {commit()}")
     groups = {"centres": centres}
     if unseen:
         groups["speakers who did not train"] = unseen
