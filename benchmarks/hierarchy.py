@@ -17,8 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.losses.cells import EMBEDDINGS, commit
-from benchmarks.measure import machine, row, title
+from benchmarks.losses.cells import EMBEDDINGS
+from benchmarks.measure import commit, machine, row, title
+from benchmarks.robustness.models import loss_and_seed
 from speechbrain_hyperbolic.analysis.columns import read_table
 from speechbrain_hyperbolic.analysis.trained import read_trained
 from speechbrain_hyperbolic.dataio.corpus import speaker_of
@@ -81,7 +82,7 @@ def main():
     centres, unseen = {}, {}
     for folder in map(pathlib.Path, options.folders):
         run = read_trained(folder)
-        system = loss_of(folder)
+        system, _ = loss_and_seed(folder.resolve().name)
         centres.setdefault(system, []).append(of_centres(run))
         if (folder / EMBEDDINGS).is_file():
             unseen.setdefault(system, []).append(of_embeddings(run, folder))
@@ -103,12 +104,6 @@ def main():
             trees(systems, what, table)
 
 
-def loss_of(folder):
-    """The name of a folder, without a seed at its end."""
-    name, _, seed = folder.resolve().name.rpartition(".")
-    return name if name and seed.isdigit() else folder.resolve().name
-
-
 def check_known(systems, table, path):
     """Refuses a table that lacks a speaker."""
     for spaces in systems.values():
@@ -122,11 +117,7 @@ def of_centres(run):
     speakers = np.array(run.speakers)
     names = sorted(set(run.speakers))
     means = torch.stack([run.centres[speakers == n].mean(0) for n in names])
-    points = None
-    if run.has_radius:
-        with torch.no_grad():
-            points = run.similarity.points(means)
-    return space(run, names, points, means)
+    return space(run, names, means, embeddings=False)
 
 
 def of_embeddings(run, folder):
@@ -137,24 +128,22 @@ def of_embeddings(run, folder):
     names = sorted(set(speakers))
     means = np.stack([vectors[speakers == n].mean(0) for n in names])
     means = torch.from_numpy(means).double()
-    points = None
-    if run.has_radius:
-        with torch.no_grad():
-            points = run.similarity.points(means, embeddings=True)
-    return space(run, names, points, means)
+    return space(run, names, means, embeddings=True)
 
 
-def space(run, speakers, points, vectors):
-    """Both distances between speakers."""
+@torch.no_grad()
+def space(run, speakers, vectors, embeddings):
+    """Both distances between speakers, given by centres or embeddings."""
     unit = torch.nn.functional.normalize(vectors)
     cosine = (unit @ unit.T).clamp(-1, 1).numpy()
     angle = np.arccos(cosine)
     own = np.sqrt(np.maximum(2 - 2 * cosine, 0))
     if run.has_radius:
+        points = run.similarity.points(vectors, embeddings)
         own = pairwise_distance(points, points).numpy()
     for distances in (own, angle):
         np.fill_diagonal(distances, 0)
-    return Space(list(speakers), own, angle)
+    return Space(speakers, own, angle)
 
 
 def mean(spaces, measure):

@@ -5,6 +5,7 @@ import os
 import platform
 import random
 import statistics
+import subprocess
 import time
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
@@ -29,6 +30,15 @@ def machine():
         f"{packages}, Python {platform.python_version()}; {model}, "
         f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
     )
+
+
+def commit():
+    """The commit of the code, with a + where it was changed since."""
+    git = ["git", "describe", "--always", "--abbrev=7", "--dirty=+"]
+    run = subprocess.run(
+        git, cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    return run.stdout.strip() or "unknown"
 
 
 def _installed(name):

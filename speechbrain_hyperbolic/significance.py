@@ -217,7 +217,7 @@ def compare_systems(
             "b": b[i],
             "difference": b[i] - a[i],
             "interval": _interval(drawn[i], level),
-            "p_value": _p_value(drawn[i]),
+            "p_value": p_value(drawn[i]),
         }
         for i, name in enumerate(_names(p_targets))
     }
@@ -302,7 +302,27 @@ def _interval(drawn, level):
     return tuple(np.quantile(drawn, tails).tolist())
 
 
-def _p_value(differences):
+def p_value(differences):
+    """Two-sided, of draws of what is 0 where there is nothing to find.
+
+    See ``compare_systems`` for the formula. Draws that are 0 but for rounding
+    are to be rounded first.
+
+    Arguments
+    ---------
+    differences : np.ndarray
+        Shape [replicates].
+
+    Returns
+    -------
+    p_value : float
+        In (0, 1].
+
+    Example
+    -------
+    >>> p_value(np.array([1.0, 2.0, 3.0]))
+    0.5
+    """
     least = min(np.sum(differences <= 0), np.sum(differences >= 0))
     return min(1.0, float(2 * (1 + least) / (1 + differences.size)))
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.losses import features, scoring, training
 from benchmarks.losses.systems import SYSTEMS
-from benchmarks.measure import machine
+from benchmarks.measure import commit, machine
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.errors import InputError
 
@@ -147,17 +147,6 @@ def run_cell(system, seed, fold, data_folder, work_folder):
         }
         with atomic_path(result_file(work_folder, name)) as temporary:
             temporary.write_text(json.dumps(result) + "\n")
-
-
-def commit():
-    """The commit of the code, with a + where it was changed since."""
-    git = ["git", "-C", str(ROOT)]
-    run = subprocess.run(
-        [*git, "describe", "--always", "--abbrev=7", "--dirty=+"],
-        capture_output=True,
-        text=True,
-    )
-    return run.stdout.strip() or "unknown"
 
 
 def run_all(cells, data_folder, work_folder, jobs):

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from benchmarks.losses.scoring import P_TARGET, SUBSETS, UNIT
 from benchmarks.losses.systems import SYSTEMS, is_hyperbolic
 from benchmarks.measure import row, title
+from speechbrain_hyperbolic import significance
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.plots import COLOURS
@@ -117,10 +118,8 @@ def interval(drawn):
 
 
 def p_value(drawn):
-    """Two-sided, as ``significance.compare_systems``."""
-    drawn = np.round(drawn[~np.isnan(drawn)], 9)
-    side = min(np.sum(drawn <= 0), np.sum(drawn >= 0))
-    return min(1.0, 2 * (1 + side) / (len(drawn) + 1))
+    """Two-sided; draws without trials of both classes do not count."""
+    return significance.p_value(np.round(drawn[~np.isnan(drawn)], 9))
 
 
 def table(heading, results):

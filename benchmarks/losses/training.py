@@ -8,7 +8,7 @@ import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.encoder import CategoricalEncoder
 
-from speechbrain_hyperbolic.checkpoints import average_epochs
+from speechbrain_hyperbolic.checkpoints import AveragedPretrainer
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.export import export_model
 from speechbrain_hyperbolic.hparams import load_hparams, nest_overrides
@@ -229,9 +229,10 @@ def train(system, seed, features, fold, hparams_folder, folder):
         checkpointer=hparams["checkpointer"],
     )
     brain.fit(counter, *loaders)
-    export_model(hparams_file, overrides, hparams, folder / "model")
-    state = average_epochs(hparams["save_folder"], hparams["epochs_to_average"])
-    hparams["embedding_model"].load_state_dict(state)
+    model = export_model(hparams_file, overrides, hparams, folder / "model")
+    AveragedPretrainer(
+        model, loadables={"embedding_model": hparams["embedding_model"]}
+    ).load_collected()
     embed = Encoder(
         torch.nn.Identity(),
         hparams["mean_var_norm"],

@@ -111,7 +111,7 @@ def load_model(folder):
     name = folder.resolve().name
     return Model(
         name,
-        *_loss_and_seed(name),
+        *loss_and_seed(name),
         (config.sample_rate, config.n_mels),
         modules,
     )
@@ -160,7 +160,8 @@ def load_map(folder):
     return similarity.eval()
 
 
-def _loss_and_seed(name):
+def loss_and_seed(name):
+    """Of the name of an output folder, LOSS.SEED; None: it has no seed."""
     loss, dot, seed = name.rpartition(".")
     return (loss, int(seed)) if dot and seed.isdecimal() else (name, None)
 

@@ -2,9 +2,7 @@
 
 import csv
 import os
-import pathlib
 import platform
-import subprocess
 from importlib.metadata import version
 from itertools import groupby, product
 
@@ -12,6 +10,7 @@ import numpy as np
 import torch
 import tqdm
 
+from benchmarks.measure import commit
 from benchmarks.robustness.conditions import CONDITIONS, VERSION
 from benchmarks.robustness.corpus import cached, features
 from benchmarks.robustness.models import load_model
@@ -200,15 +199,9 @@ def _radii(embeddings, similarity):
 
 def describe():
     """The commit of this repository, and the machine."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=pathlib.Path(__file__).parent,
-        capture_output=True,
-        text=True,
-    )
     packages = [f"{name} {version(name)}" for name in _PACKAGES]
     packages.append(f"Python {platform.python_version()}")
     return {
-        "commit": git.stdout.strip() or "unknown",
+        "commit": commit(),
         "machine": f"{', '.join(packages)}; {os.cpu_count()} cores",
     }

@@ -8,7 +8,7 @@ from scipy.stats import rankdata
 
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.hierarchy.checks import check_number, varied
-from speechbrain_hyperbolic.significance import MIN_SPEAKERS
+from speechbrain_hyperbolic.significance import MIN_SPEAKERS, p_value
 
 
 class RankCorrelation(NamedTuple):
@@ -97,10 +97,8 @@ def rank_correlation(x, y, replicates=1000, seed=0, groups=None):
         )
     low, high = np.quantile(drawn, [0.025, 0.975])
     # What is 0 may differ from it in the last digits.
-    drawn = np.round(drawn, 12)
-    least = min(np.sum(drawn <= 0), np.sum(drawn >= 0))
-    p_value = min(1.0, float(2 * (1 + least) / (1 + drawn.size)))
-    return RankCorrelation(_spearman(x, y), (float(low), float(high)), p_value)
+    p = p_value(np.round(drawn, 12))
+    return RankCorrelation(_spearman(x, y), (float(low), float(high)), p)
 
 
 def pearson(x, y):
