@@ -55,8 +55,14 @@ def _candidates(family, hparams, keys, *rows):
     systems = {}
     for values in rows:
         overrides = dict(zip(keys, values, strict=True))
-        name = "_".join(f"{key}{value:g}" for key, value in overrides.items())
-        title = ", ".join(f"{k} {v:g}" for k, v in overrides.items())
+        shown = {
+            key: "+".join(f"{v:g}" for v in value)
+            if isinstance(value, list)
+            else f"{value:g}"
+            for key, value in overrides.items()
+        }
+        name = "_".join(f"{key}{value}" for key, value in shown.items())
+        title = ", ".join(f"{key} {value}" for key, value in shown.items())
         systems[f"{family}_{name}"] = System(
             f"{family}: {title}", hparams, overrides
         )
@@ -72,15 +78,20 @@ EUCLIDEAN = {
         "am_ecapa.yaml",
         _LOSS,
         *((0.1, 10), (0.1, 30), (0.2, 20), (0.2, 30), (0.2, 45)),
-        *((0.35, 20), (0.35, 30), (0.35, 45)),
+        *((0.35, 20), (0.35, 30), (0.35, 45), (0.5, 30)),
     ),
     **_candidates(
         "aam",
         "aam_ecapa.yaml",
         _LOSS,
-        *((0.1, 30), (0.2, 30), (0.2, 45), (0.35, 30)),
+        *((0.1, 30), (0.2, 30), (0.2, 45), (0.35, 30), (0.35, 45)),
     ),
-    **_candidates("ram", "ram_ecapa.yaml", _LOSS, (0.2, 30), (0.35, 30)),
+    **_candidates(
+        "ram",
+        "ram_ecapa.yaml",
+        _LOSS,
+        *((0.2, 30), (0.35, 30), (0.35, 45)),
+    ),
 }
 HYPERBOLIC = {
     **_candidates(
@@ -113,6 +124,10 @@ HYPERBOLIC = {
         "ham_ecapa.yaml",
         ("clip_c", *_LOSS),
         *((1.5, 0.2, 30), (3, 0.2, 30), (3, 0.4, 30)),
+    ),
+    **_candidates("exact", "ham_exact_ecapa.yaml", _LOSS, (0.2, 30), (0.4, 30)),
+    **_candidates(
+        "joint", "eh_am_ecapa.yaml", ("loss_weights",), ([0.5, 0.5],)
     ),
 }
 SYSTEMS |= EUCLIDEAN | HYPERBOLIC
