@@ -2,44 +2,34 @@
 
 import json
 import statistics
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmarks.losses.scoring import P_TARGET, SUBSETS, UNIT
+from benchmarks.draws import (
+    P_TARGET,
+    UNIT,
+    Runs,
+    difference,
+    interval,
+    over_draws,
+)
+from benchmarks.losses.scoring import SUBSETS
 from benchmarks.losses.systems import SYSTEMS, is_hyperbolic
 from benchmarks.measure import row, title
-from speechbrain_hyperbolic import significance
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.plots import COLOURS
 
 METRICS = {"eer": 100, "min_dcf": 1}  # and what they are multiplied by
-LEVEL = 95
 BASELINES = ("am", "aam")
 HEADINGS = {
     "all": "EER %",
     "same_sex": "same sex",
     "same_age_group": "same age group",
 }
-
-
-class Runs(NamedTuple):
-    """The cells of a system.
-
-    Arguments
-    ---------
-    values : np.ndarray
-        One for each cell, shape [cells].
-    draws : np.ndarray
-        Over draws of speakers, shape [cells, replicates].
-    """
-
-    values: np.ndarray
-    draws: np.ndarray
 
 
 def write(results, plot=None):
@@ -86,40 +76,6 @@ def runs(cells, subset, metric, keys=None):
     values = np.array([c["metrics"][subset][metric] for c in chosen])
     drawn = np.array([c["draws"][subset][metric] for c in chosen], float)
     return Runs(values * factor, drawn * (UNIT * factor))
-
-
-def over_draws(*systems):
-    """Means over draws of speakers and of seeds, the same for all systems.
-
-    Of n seeds n - 1 are drawn, as the mean of n drawn ones has (n - 1) / n of
-    the variance that it should have. One seed has none.
-
-    Arguments
-    ---------
-    *systems : Runs
-        Of the same seeds, in the same order.
-
-    Returns
-    -------
-    means : list of np.ndarray
-        Shape [replicates] each.
-    """
-    cells, replicates = systems[0].draws.shape
-    size = (max(1, cells - 1), replicates)
-    drawn = np.random.default_rng(1).integers(cells, size=size)
-    columns = np.arange(replicates)
-    return [of.draws[drawn, columns].mean(axis=0) for of in systems]
-
-
-def interval(drawn):
-    """The middle 95 % of draws."""
-    tail = (100 - LEVEL) / 2
-    return np.nanpercentile(drawn, [tail, 100 - tail])
-
-
-def p_value(drawn):
-    """Two-sided; draws without trials of both classes do not count."""
-    return significance.p_value(np.round(drawn[~np.isnan(drawn)], 9))
 
 
 def table(heading, results):
@@ -179,19 +135,9 @@ def _difference(base, other, subset):
     shared = sorted(base.keys() & other.keys(), key=str)
     if not shared:
         return "no seed in common"
-    of_base, of_other = (
-        runs(cells, subset, "eer", shared) for cells in (base, other)
+    return difference(
+        *(runs(cells, subset, "eer", shared) for cells in (base, other))
     )
-    drawn_base, drawn_other = over_draws(of_base, of_other)
-    # One seed says nothing of other trainings.
-    p = p_value(drawn_other - drawn_base) if len(shared) > 1 else None
-    p = "one seed" if p is None else f"{p:.3f}"
-    means = of_base.values.mean(), of_other.values.mean()
-    if np.nanmin(drawn_base) <= 0:  # there is no relative difference to none
-        return f"{means[1] - means[0]:+.2f} points, {p}"
-    change = 100 * (means[1] / means[0] - 1)
-    low, high = interval(100 * (drawn_other / drawn_base - 1))
-    return f"{change:+.1f} % ({low:+.1f} to {high:+.1f}), {p}"
 
 
 def provenance(results):

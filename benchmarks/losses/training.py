@@ -1,5 +1,6 @@
 """One cell: a system, a seed, a part of the speakers kept for the trials."""
 
+import csv
 import random
 
 import numpy as np
@@ -9,6 +10,7 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.encoder import CategoricalEncoder
 
 from speechbrain_hyperbolic.checkpoints import AveragedPretrainer
+from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.export import export_model
 from speechbrain_hyperbolic.hparams import load_hparams, nest_overrides
@@ -204,6 +206,7 @@ def train(system, seed, features, fold, hparams_folder, folder):
     encoder.update_from_iterable(speakers)
     encoder.expect_len(len(speakers))
     save_labels(encoder, hparams)
+    _write_list(train_rows, hparams["train_annotation"])
     hparams["modules"]["compute_features"] = torch.nn.Identity()
     del hparams["wav_augment"]  # the copies of the features
     counter = hparams["epoch_counter"]
@@ -247,3 +250,15 @@ def train(system, seed, features, fold, hparams_folder, folder):
         for row in trial_rows
     ]
     return torch.cat(embeddings).numpy(), trial_rows, resumed
+
+
+def _write_list(rows, path):
+    """Who has trained, for those who test the model on another corpus."""
+    utterances = {row["id"]: row["speaker"] for row in rows}
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(["ID", "spk_id"])
+        writer.writerows(utterances.items())

@@ -5,6 +5,9 @@ import os
 import pathlib
 import statistics
 
+import numpy as np
+
+from benchmarks.draws import UNIT, Runs, difference
 from benchmarks.robustness.conditions import ABOUT, CONDITIONS
 from speechbrain_hyperbolic.errors import InputError
 
@@ -21,6 +24,9 @@ _KEYS = (
     *("commit", "machine", *_RATES),
 )
 
+
+# What losses are compared with
+_BASELINE = "am"
 
 # What the results of one table share
 _TABLE = (
@@ -108,7 +114,8 @@ def format_tables(results):
     """Tables for people, one for each corpus and error rate.
 
     A row is a loss, a column a condition: the mean over seeds, its standard
-    deviation, and how much more that is than clean.
+    deviation, and how much more that is than clean. Then the differences to
+    AM-Softmax, where results have draws.
 
     Arguments
     ---------
@@ -159,17 +166,79 @@ def _of_corpus(cells):
     for rate, (title, factor, digits) in _RATES.items():
         if all(result[rate] is not None for result in every):
             lines += ["", *_table(cells, rate, title, factor, digits)]
+    for rate, (title, *_) in _RATES.items():
+        differences = _differences(cells, rate)
+        if differences:
+            lines += [
+                "",
+                f"{title.removesuffix(' %')} against {_BASELINE}, relative, "
+                "with its 95 % interval over speakers and seeds, and p:",
+                "",
+                *differences,
+            ]
     return "\n".join([*lines, "", "At commit " + "; ".join(made) + "."])
 
 
-def _table(cells, rate, title, factor, digits):
+def _columns(cells):
+    """The conditions, in the order of ours."""
     found = {condition for _, condition in cells}
-    columns = [condition for condition in CONDITIONS if condition in found]
+    return [condition for condition in CONDITIONS if condition in found]
+
+
+def _rows(*rows):
+    """Lines of a table in Markdown, of its heading and rows."""
+    rows = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def _differences(cells, rate):
+    """A table of what is more or less than the baseline; [] without draws."""
+    with_draws = {
+        cell: {
+            result["seed"]: result
+            for result in seeds.values()
+            if rate in result.get("draws", {})
+        }
+        for cell, seeds in cells.items()
+    }
+    columns = _columns(cells)
+    losses = sorted({loss for loss, _ in cells} - {_BASELINE})
+    rows = [
+        [loss]
+        + [
+            _difference(
+                with_draws.get((_BASELINE, column), {}),
+                with_draws.get((loss, column), {}),
+                rate,
+            )
+            for column in columns
+        ]
+        for loss in losses
+    ]
+    rows = [row for row in rows if any(row[1:])]
+    return _rows(["loss", *columns], *rows) if rows else []
+
+
+def _difference(base, other, rate):
+    shared = sorted(base.keys() & other.keys())
+    if not shared:
+        return ""
+    figures = []
+    for of_seeds in (base, other):
+        chosen = [of_seeds[seed] for seed in shared]
+        drawn = np.array([r["draws"][rate] for r in chosen], float)
+        values = np.array([r[rate] for r in chosen])
+        figures.append(Runs(100 * values, 100 * UNIT * drawn))
+    return difference(*figures)
+
+
+def _table(cells, rate, title, factor, digits):
+    columns = _columns(cells)
     values = {
         cell: [factor * result[rate] for result in seeds.values()]
         for cell, seeds in cells.items()
     }
-    rows = [[title, "seeds", *columns], ["---"] * (2 + len(columns))]
+    rows = [[title, "seeds", *columns]]
     for loss in sorted({loss for loss, _ in cells}):
         of_loss = {c: values.get((loss, c)) for c in columns}
         seeds = max(len(v) for v in of_loss.values() if v)
@@ -178,7 +247,7 @@ def _table(cells, rate, title, factor, digits):
             [loss, str(seeds)]
             + [_cell(v, clean, c, digits) for c, v in of_loss.items()]
         )
-    return ["| " + " | ".join(row) + " |" for row in rows]
+    return _rows(*rows)
 
 
 def _cell(values, clean, condition, digits):

@@ -3,12 +3,7 @@
 import numpy as np
 import torch
 
-from speechbrain_hyperbolic.metrics import (
-    P_TARGETS,
-    detection_cost,
-    equal_error,
-    error_rates,
-)
+from benchmarks import draws
 
 
 def evaluate(enrol, test, speakers, sexes):
@@ -30,30 +25,39 @@ def evaluate(enrol, test, speakers, sexes):
     rates : dict
         "eer", "eer_same_sex" and "min_dcf" (at 0.01), fractions. Same-sex
         trials are those of speakers of one known sex; None: they don't have
-        both classes.
+        both classes. "draws": these over draws of speakers, see
+        ``draws.measure``.
 
     Example
     -------
     >>> views = torch.eye(2).repeat_interleave(2, 0)
-    >>> evaluate(views, views, ["a", "a", "b", "b"], ["m", "m", "m", "m"])
-    {'eer': 0.0, 'eer_same_sex': 0.0, 'min_dcf': 0.0}
+    >>> rates = evaluate(views, views, ["a", "a", "b", "b"], ["m"] * 4)
+    >>> rates["eer"], rates["eer_same_sex"], rates["min_dcf"]
+    (0.0, 0.0, 0.0)
     """
     normalize = torch.nn.functional.normalize
     scores = (normalize(enrol) @ normalize(test).T).numpy()
-    speakers, sexes = np.asarray(speakers), np.asarray(sexes)
-    same_speaker = speakers[:, None] == speakers
-    pairs = ~np.eye(len(speakers), dtype=bool)
-    same_sex = pairs & (sexes[:, None] == sexes) & (sexes != "")
-    rates, cost = _rates(scores, same_speaker, pairs)
-    known = same_sex[same_speaker].any() and same_sex[~same_speaker].any()
-    of_same_sex = _rates(scores, same_speaker, same_sex)[0] if known else None
-    return {"eer": rates, "eer_same_sex": of_same_sex, "min_dcf": cost}
-
-
-def _rates(scores, same_speaker, chosen):
-    """The EER and the minDCF."""
-    _, p_miss, p_fa = error_rates(
-        scores[chosen & same_speaker], scores[chosen & ~same_speaker]
+    names, speaker = np.unique(speakers, return_inverse=True)
+    sex_of = dict(zip(speakers, sexes, strict=True))
+    pairs = np.nonzero(~np.eye(len(speakers), dtype=bool))
+    a, b = (speaker[side] for side in pairs)
+    metrics, drawn = draws.measure(
+        scores[pairs],
+        a,
+        b,
+        len(names),
+        {
+            "all": np.ones(len(a), dtype=bool),
+            "same_sex": draws.in_one_group([sex_of[n] for n in names], a, b),
+        },
     )
-    cost = detection_cost(p_miss, p_fa, P_TARGETS[0]).min()
-    return equal_error(p_miss, p_fa)[0], float(cost)
+    of_all, of_same_sex = metrics["all"], metrics.get("same_sex")
+    rates = {
+        "eer": of_all["eer"],
+        "eer_same_sex": of_same_sex and of_same_sex["eer"],
+        "min_dcf": of_all["min_dcf"],
+    }
+    rates["draws"] = drawn["all"]
+    if of_same_sex:
+        rates["draws"]["eer_same_sex"] = drawn["same_sex"]["eer"]
+    return rates

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from speechbrain import Stage
 
+from benchmarks import draws
 from benchmarks.losses import cells, features, report, scoring, training
 from benchmarks.losses.systems import EUCLIDEAN, HYPERBOLIC, SYSTEMS
 from speechbrain_hyperbolic.errors import InputError
@@ -227,6 +228,7 @@ class TestTraining:
             assert not resumed
             assert (folder / "model/hyperparams.yaml").is_file()
             assert (folder / "save/label_encoder.txt").is_file()
+            assert (folder / "save/train.csv").is_file()
             log = (folder / "train_log.txt").read_text().splitlines()
             assert len(log) == 2
         # The same crops, in the same order, under the same masks, to an
@@ -399,10 +401,10 @@ class TestReport:
         assert "| H, c = 5 | +0.00 points, one seed |" in out
 
     def test_draws_without_a_class_do_not_count(self):
-        draws = np.array([[5.0, np.nan], [5.0, np.nan]])
-        (drawn,) = report.over_draws(report.Runs(draws[:, 0], draws))
-        assert report.interval(drawn).tolist() == [5, 5]
-        assert report.p_value(np.array([1.0, np.nan, 1.0])) == 2 / 3
+        values = np.array([[5.0, np.nan], [5.0, np.nan]])
+        (drawn,) = draws.over_draws(draws.Runs(values[:, 0], values))
+        assert draws.interval(drawn).tolist() == [5, 5]
+        assert draws.p_value(np.array([1.0, np.nan, 1.0])) == 2 / 3
 
     def test_corpora_are_not_mixed(self):
         other = result("ham_c3", 1, [5000])
@@ -411,14 +413,14 @@ class TestReport:
             report.write([result("am", 1, [5000]), other])
 
     def test_seeds_that_disagree_widen_the_interval(self):
-        draws = np.full((3, 1000), 5.0)
-        same = report.Runs(draws.mean(axis=1), draws)
-        apart = report.Runs(draws[:, 0], draws + [[-1], [0], [1]])
+        values = np.full((3, 1000), 5.0)
+        same = draws.Runs(values.mean(axis=1), values)
+        apart = draws.Runs(values[:, 0], values + [[-1], [0], [1]])
         # Of three seeds, two are drawn: their mean has the variance 2/3 / 2,
         # which is that of the mean of three, 1 / 3.
-        drawn = report.over_draws(apart)[0]
+        drawn = draws.over_draws(apart)[0]
         assert drawn.var() == pytest.approx(1 / 3, rel=0.1)
-        low, high = report.interval(report.over_draws(same)[0])
+        low, high = draws.interval(draws.over_draws(same)[0])
         assert low == high == 5
-        low, high = report.interval(report.over_draws(apart)[0])
+        low, high = draws.interval(draws.over_draws(apart)[0])
         assert low < 4.5 and high > 5.5

@@ -1,6 +1,7 @@
 """Degraded recordings, and the error rates over them."""
 
 import csv
+import itertools
 import json
 
 import numpy as np
@@ -189,7 +190,29 @@ def test_error_rates_are_those_of_the_list_of_all_trials():
     assert found["eer_same_sex"] == pytest.approx(same_sex, abs=1e-6)
     assert 0.1 < found["eer"] < 0.5
     unknown = evaluate(enrol, test, speakers, [""] * 18)
+    del found["draws"]["eer_same_sex"]
     assert unknown == {**found, "eer_same_sex": None}
+
+
+def test_draws_of_speakers_are_those_of_repeated_trials():
+    generator = torch.Generator().manual_seed(0)
+    speakers = [f"s{n}" for n in range(8) for _ in range(3)]
+    centres = torch.randn(8, 4, generator=generator).repeat_interleave(3, 0)
+    enrol, test = (
+        centres + torch.randn(24, 4, generator=generator) for _ in range(2)
+    )
+    drawn = evaluate(enrol, test, speakers, [""] * 24)["draws"]["eer"]
+    weights = np.random.default_rng(0).multinomial(8, np.full(8, 1 / 8), 1000)
+    for replicate in range(20):
+        times = weights[replicate]
+        scores = {True: [], False: []}
+        for i, j in itertools.permutations(range(24), 2):
+            a, b = i // 3, j // 3
+            count = times[a] if a == b else times[a] * times[b]
+            score = float(torch.cosine_similarity(enrol[i], test[j], dim=0))
+            scores[a == b] += [score] * count
+        expected = eer(scores[True], scores[False])[0]
+        assert drawn[replicate] * 1e-5 == pytest.approx(expected, abs=0.01)
 
 
 def write_corpus(folder, speakers=4, utterances=3):
@@ -460,10 +483,27 @@ def test_tables():
         f"| ham | 2 | 3.00 ± {deviation:.2f} | 4.50 ± 0.71 (+50%) |" in tables
     )
     assert "| am | 1 | 6.25 |  |" in tables
+    assert "against am" not in tables  # without draws
     assert "| ham | 2 | 0.300 ± 0.141 | 0.450 ± 0.071 (+50%) |" in tables
     assert "same-sex" not in tables
     assert "### y (synthetic speech)" in tables
     assert "9 utterances of 3 speakers (the first 3 of each)" in tables
+
+
+def test_differences_to_the_baseline():
+    drawn = np.random.default_rng(0).uniform(0.08, 0.12, size=(2, 1000))
+    results = [
+        result(loss, seed, "clean", rate, draws={"eer": draws})
+        for seed in (0, 1)
+        for loss, rate, draws in (
+            ("am", 0.1, [round(x * 1e5) for x in drawn[seed]]),
+            ("ham", 0.09, [round(0.9 * x * 1e5) for x in drawn[seed]]),
+        )
+    ]
+    alone = result("ham", 2, "clean", 0.5, draws={"eer": [50000] * 1000})
+    tables = format_tables([*results, alone])
+    assert "EER against am, relative" in tables
+    assert "| ham | -10.0 % (-10.0 to -10.0), 0.002 |" in tables
 
 
 def test_command(tmp_path, capsys):
