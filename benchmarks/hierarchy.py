@@ -3,8 +3,8 @@
 > python -m benchmarks.hierarchy OUTPUT_FOLDER [OUTPUT_FOLDER ...] \
       --speakers=speakers.csv
 
-Runs of one name before the seed (loss.1, loss.2) are one row: the mean. A
-speaker of several centres is at their mean.
+Runs of one name before the seed (loss.1, loss.2) are one row: the mean, and
+the standard deviation. A speaker of several centres is at their mean.
 "Own" distances are those of the head, hyperbolic or cosine; as the angle is
 what cosine scoring uses, each is measured by angles too. A folder of
 benchmarks.losses has embeddings of speakers who did not train as well.
@@ -146,9 +146,12 @@ def space(run, speakers, vectors, embeddings):
     return Space(speakers, own, angle)
 
 
-def mean(spaces, measure):
-    """The mean over runs of a measure."""
-    return np.mean([measure(of) for of in spaces], axis=0)
+def over_runs(values, digits=3):
+    """The mean, and of several the standard deviation."""
+    text = f"{np.mean(values):.{digits}f}"
+    if len(values) > 1:
+        text += f" ± {np.std(values, ddof=1):.{digits}f}"
+    return text
 
 
 def deltas(what, systems):
@@ -161,12 +164,11 @@ def deltas(what, systems):
         "angle",
     )
     for name, spaces in systems.items():
-        cells = [
-            "{1:.3f}, {0:.3f}".format(
-                *mean(spaces, lambda s, of=of: gromov_delta(getattr(s, of)))
-            )
-            for of in ("own", "angle")
-        ]
+        cells = []
+        for of in ("own", "angle"):
+            found = [gromov_delta(getattr(space, of)) for space in spaces]
+            worst, average = zip(*found, strict=True)
+            cells.append(f"{over_runs(average)}, {np.mean(worst):.3f}")
         row(name, len(spaces), *cells)
 
 
@@ -216,13 +218,13 @@ def recovery(label, systems, what, table):
                     cophenetic_correlation(of.angle, angle),
                 )
             )
-        own, angle, expected, high, *correlations = np.mean(measured, axis=0)
+        own, angle, expected, high, *correlations = zip(*measured, strict=True)
         row(
             name,
-            f"{own:.3f}",
-            f"{angle:.3f}",
-            f"{expected:.3f} ({high:.3f})",
-            *(f"{c:.2f}" for c in correlations),
+            over_runs(own),
+            over_runs(angle),
+            f"{np.mean(expected):.3f} ({np.mean(high):.3f})",
+            *(over_runs(values, 2) for values in correlations),
         )
 
 
@@ -272,8 +274,8 @@ def trees(systems, what, table):
                 )
                 for s in spaces
             ]
-            rho = np.mean([f.rho for f in found])
-            cells.append(f"{rho:.3f}, {max(f.p_value for f in found):.3f}")
+            rho = over_runs([f.rho for f in found])
+            cells.append(f"{rho}, {max(f.p_value for f in found):.3f}")
         row(name, *cells)
 
 
