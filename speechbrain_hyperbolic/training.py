@@ -5,14 +5,13 @@ so that one file serves both.
 """
 
 import pathlib
-import random
 
 import speechbrain as sb
 import torch
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.dataio.corpus import prepare_corpus
+from speechbrain_hyperbolic.dataio.crops import Crop
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.dataio.trials import (
     fetch_trials,
@@ -22,6 +21,7 @@ from speechbrain_hyperbolic.dataio.trials import (
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.hparams import check_same_run
 from speechbrain_hyperbolic.lobes.heads import fuses
+from speechbrain_hyperbolic.resume import RunState
 from speechbrain_hyperbolic.statistics import (
     EpochStatistics,
     TensorBoardLogger,
@@ -36,6 +36,7 @@ LABELS = "label_encoder.txt"
 MAY_CHANGE = {
     "out_n_neurons",  # save_labels compares the speakers themselves
     "number_of_epochs",
+    "epoch_counter",  # its class
     "num_workers",
     "skip_prep",
     "check_audio",
@@ -266,9 +267,29 @@ class SpeakerBrain(sb.Brain):
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
 
+    def make_dataloader(self, dataset, stage, **loader_kwargs):
+        """The stock loader, which draws the seeds of its workers elsewhere.
+
+        They would be drawn of the generator of augmentation and dropout: once
+        more in an epoch that goes on.
+        """
+        loader_kwargs.setdefault("generator", torch.Generator())
+        return super().make_dataloader(dataset, stage, **loader_kwargs)
+
+    def _should_save_intra_epoch_ckpt(self, *since):
+        due = super()._should_save_intra_epoch_ckpt(*since)
+        # Gradients that wait for a step are in no checkpoint.
+        return due and self.step % self.grad_accumulation_factor == 0
+
     def on_fit_start(self):
         """Resumes from the newest checkpoint, and says so."""
         newest = self.checkpointer and self.checkpointer.find_checkpoint()
+        self._start_epoch()
+        state = RunState(self)
+        if self.checkpointer:
+            self.checkpointer.add_recoverable(
+                "run_state", state, optional_load=True
+            )
         super().on_fit_start()
         counter = self.hparams.epoch_counter
         self.loggers = [self.hparams.train_logger]
@@ -280,14 +301,18 @@ class SpeakerBrain(sb.Brain):
                 f"Resuming from {newest.path}, after epoch {counter.current} "
                 f"of {counter.limit}."
             )
+        state.restore(resumes=bool(newest))
 
     def on_stage_start(self, stage, epoch=None):
-        """Starts the statistics of an epoch."""
-        if stage == sb.Stage.TRAIN:
-            self.statistics = EpochStatistics()
-            self.views = 1  # where no batch is left of a resumed epoch
-        else:
+        """Starts the statistics of an epoch, but for one that goes on."""
+        if stage != sb.Stage.TRAIN:
             self.error_metrics = self.hparams.error_stats()
+        elif self.step == 0:
+            self._start_epoch()
+
+    def _start_epoch(self):
+        self.statistics = EpochStatistics()
+        self.views = 1
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Anneals the learning rate, logs, and saves a checkpoint."""
@@ -330,7 +355,7 @@ class SpeakerBrain(sb.Brain):
 def make_datasets(hparams):
     """Data sets that give a crop and a label for each row of the CSV files.
 
-    A training crop is drawn at random; an utterance that is shorter is
+    A training crop is drawn anew each epoch; an utterance that is shorter is
     repeated up to it. A validation crop is the middle of the utterance.
 
     Arguments
@@ -338,7 +363,7 @@ def make_datasets(hparams):
     hparams : dict
         With ``data_folder``, ``train_annotation``, ``valid_annotation``,
         ``sample_rate``, ``sentence_len`` (seconds), ``random_chunk``,
-        and ``out_n_neurons``.
+        ``seed``, ``epoch_counter`` and ``out_n_neurons``.
 
     Returns
     -------
@@ -360,36 +385,25 @@ def make_datasets(hparams):
         for key in ("train_annotation", "valid_annotation")
     )
 
-    def crop_at(draw_offset):
-        @sb.utils.data_pipeline.takes("wav", "start", "stop")
-        @sb.utils.data_pipeline.provides("sig")
-        def pipeline(wav, start, stop):
-            start, stop = int(start), int(stop)
-            if stop - start > crop:
-                start += draw_offset(stop - start - crop)
-                stop = start + crop
-            return audio.repeat_to(
-                audio.load(wav, sample_rate, start, stop), crop
-            )
-
-        return pipeline
-
-    random_crop = crop_at(lambda slack: random.randint(0, slack))
-    middle_crop = crop_at(lambda slack: slack // 2)
-    train.add_dynamic_item(
-        random_crop if hparams["random_chunk"] else middle_crop
-    )
-    valid.add_dynamic_item(middle_crop)
+    middle = Crop(crop, sample_rate)
+    drawn = Crop(crop, sample_rate, hparams["seed"], hparams["epoch_counter"])
+    for dataset, read in (
+        (train, drawn if hparams["random_chunk"] else middle),
+        (valid, middle),
+    ):
+        dataset.add_dynamic_item(
+            read, takes=["id", "wav", "start", "stop"], provides="sig"
+        )
 
     label_encoder = sb.dataio.encoder.CategoricalEncoder()
 
-    @sb.utils.data_pipeline.takes("spk_id")
-    @sb.utils.data_pipeline.provides("spk_id_encoded")
-    def label_pipeline(spk_id):
-        return label_encoder.encode_sequence_torch([spk_id])
-
     datasets = [train, valid]
-    sb.dataio.dataset.add_dynamic_item(datasets, label_pipeline)
+    sb.dataio.dataset.add_dynamic_item(
+        datasets,
+        label_encoder.encode_label_torch,
+        takes="spk_id",
+        provides="spk_id_encoded",
+    )
     # Sorted: the centres are in the same order whatever split was drawn.
     speakers = {row["spk_id"] for row in train.data.values()}
     label_encoder.update_from_iterable(sorted(speakers))
