@@ -84,7 +84,7 @@ class Crop:
         self.seed = seed
         self.counter = counter
 
-    def __call__(self, name, wav, start, stop):
+    def __call__(self, name, wav, start, stop, file=None):
         """Reads it.
 
         Arguments
@@ -94,6 +94,8 @@ class Crop:
         wav : str or pathlib.Path
         start, stop : int or str
             The first sample of the utterance, and that after its last.
+        file : file object
+            What to read, where it is not in a file ``wav`` of its own.
 
         Returns
         -------
@@ -105,7 +107,7 @@ class Crop:
         if slack > 0:
             start += self._offset(slack, name)
             stop = start + self.samples
-        waveform = audio.load(wav, self.sample_rate, start, stop)
+        waveform = audio.load(wav, self.sample_rate, start, stop, file=file)
         return audio.repeat_to(waveform, self.samples)
 
     def _offset(self, slack, name):
