@@ -19,6 +19,9 @@ TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",
     "hypothesis>=6",
+    # What reads the shards beside this package, and SpeechBrain with it
+    "webdataset>=0.2.86",
+    "importlib_metadata",
     "ruff>=0.12",
     "geoopt",
     "mpmath",

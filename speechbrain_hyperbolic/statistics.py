@@ -62,6 +62,25 @@ class EpochStatistics:
         """
         self.norms.append(norm.detach())
 
+    def state_dict(self):
+        """What was gathered, for a checkpoint."""
+        norms = torch.stack(self.norms) if self.norms else None
+        return {"batches": list(self.batches), "norms": norms}
+
+    def load_state_dict(self, state, device):
+        """Goes on from there.
+
+        Arguments
+        ---------
+        state : dict
+            Of ``state_dict``.
+        device : str or torch.device
+            Of what will be added.
+        """
+        self.batches = collections.deque(b.to(device) for b in state["batches"])
+        norms = state["norms"]
+        self.norms = [] if norms is None else list(norms.to(device))
+
     def summarize(self, classifier, cost):
         """The statistics by name; what was not seen is left out.
 

@@ -5,15 +5,19 @@ so that one file serves both.
 """
 
 import pathlib
-import random
 
 import speechbrain as sb
 import torch
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.dataio.corpus import prepare_corpus
+from speechbrain_hyperbolic.dataio.crops import Crop
 from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.shards import (
+    SHUFFLE_BUFFER,
+    ShardDataset,
+    Shards,
+)
 from speechbrain_hyperbolic.dataio.trials import (
     fetch_trials,
     read_trials,
@@ -22,6 +26,7 @@ from speechbrain_hyperbolic.dataio.trials import (
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.hparams import check_same_run
 from speechbrain_hyperbolic.lobes.heads import fuses
+from speechbrain_hyperbolic.resume import RunState
 from speechbrain_hyperbolic.statistics import (
     EpochStatistics,
     TensorBoardLogger,
@@ -36,6 +41,7 @@ LABELS = "label_encoder.txt"
 MAY_CHANGE = {
     "out_n_neurons",  # save_labels compares the speakers themselves
     "number_of_epochs",
+    "epoch_counter",  # its class
     "num_workers",
     "skip_prep",
     "check_audio",
@@ -49,6 +55,7 @@ MAY_CHANGE = {
     "data_folder_noise",
     "data_folder_rir",
     "pretrain_path",
+    "shards_folder",
     "verification_file",
     "enrolment_file",
     "lists_folder",
@@ -100,8 +107,11 @@ def prepare(hparams):
     ---------
     hparams : dict
         With ``data_folder``, ``save_folder``, ``verification_file``,
-        ``enrolment_file`` and the options of ``prepare_corpus``.
+        ``enrolment_file`` and the options of ``prepare_corpus``. With
+        ``shards_folder`` there is nothing to do.
     """
+    if hparams.get("shards_folder"):
+        return
     trials = read_trials(
         fetch_trials(hparams["verification_file"], hparams["save_folder"]),
         hparams["enrolment_file"],
@@ -266,9 +276,34 @@ class SpeakerBrain(sb.Brain):
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
 
+    def make_dataloader(self, dataset, stage, **loader_kwargs):
+        """The stock loader, which draws the seeds of its workers elsewhere.
+
+        They would be drawn of the generator of augmentation and dropout: once
+        more in an epoch that goes on.
+        """
+        loader_kwargs.setdefault("generator", torch.Generator())
+        if isinstance(dataset, ShardDataset):  # it makes the batches
+            loader_kwargs |= {"batch_size": None, "shuffle": False}
+            loader_kwargs.pop("drop_last", None)
+        if stage == sb.Stage.TRAIN:
+            self.train_set = dataset
+        return super().make_dataloader(dataset, stage, **loader_kwargs)
+
+    def _should_save_intra_epoch_ckpt(self, *since):
+        due = super()._should_save_intra_epoch_ckpt(*since)
+        # Gradients that wait for a step are in no checkpoint.
+        return due and self.step % self.grad_accumulation_factor == 0
+
     def on_fit_start(self):
         """Resumes from the newest checkpoint, and says so."""
         newest = self.checkpointer and self.checkpointer.find_checkpoint()
+        self._start_epoch()
+        state = RunState(self)
+        if self.checkpointer:
+            self.checkpointer.add_recoverable(
+                "run_state", state, optional_load=True
+            )
         super().on_fit_start()
         counter = self.hparams.epoch_counter
         self.loggers = [self.hparams.train_logger]
@@ -280,14 +315,20 @@ class SpeakerBrain(sb.Brain):
                 f"Resuming from {newest.path}, after epoch {counter.current} "
                 f"of {counter.limit}."
             )
+        state.restore(resumes=bool(newest))
 
     def on_stage_start(self, stage, epoch=None):
-        """Starts the statistics of an epoch."""
-        if stage == sb.Stage.TRAIN:
-            self.statistics = EpochStatistics()
-            self.views = 1  # where no batch is left of a resumed epoch
-        else:
+        """Starts the statistics of an epoch, but for one that goes on."""
+        if stage != sb.Stage.TRAIN:
             self.error_metrics = self.hparams.error_stats()
+        elif self.step == 0:
+            self._start_epoch()
+        elif isinstance(self.train_set, ShardDataset):
+            self.train_set.go_to(epoch, self.step)
+
+    def _start_epoch(self):
+        self.statistics = EpochStatistics()
+        self.views = 1
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Anneals the learning rate, logs, and saves a checkpoint."""
@@ -328,9 +369,10 @@ class SpeakerBrain(sb.Brain):
 
 
 def make_datasets(hparams):
-    """Data sets that give a crop and a label for each row of the CSV files.
+    """Data sets that give a crop and a label for each utterance: for each row
+    of the CSV files, or in batches from shards.
 
-    A training crop is drawn at random; an utterance that is shorter is
+    A training crop is drawn anew each epoch; an utterance that is shorter is
     repeated up to it. A validation crop is the middle of the utterance.
 
     Arguments
@@ -338,11 +380,13 @@ def make_datasets(hparams):
     hparams : dict
         With ``data_folder``, ``train_annotation``, ``valid_annotation``,
         ``sample_rate``, ``sentence_len`` (seconds), ``random_chunk``,
-        and ``out_n_neurons``.
+        ``seed``, ``epoch_counter`` and ``out_n_neurons``. Or, for the two
+        annotations, with ``shards_folder``, ``shuffle_buffer`` and
+        ``dataloader_options``.
 
     Returns
     -------
-    train, valid : speechbrain.dataio.dataset.DynamicItemDataset
+    train, valid : DynamicItemDataset or ShardDataset
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
 
     Raises
@@ -352,53 +396,80 @@ def make_datasets(hparams):
     """
     sample_rate = hparams["sample_rate"]
     crop = int(sample_rate * hparams["sentence_len"])
-    train, valid = (
+    middle = Crop(crop, sample_rate)
+    drawn = Crop(crop, sample_rate, hparams["seed"], hparams["epoch_counter"])
+    crops = (drawn if hparams["random_chunk"] else middle), middle
+    if hparams.get("shards_folder"):
+        return _from_shards(hparams, crops)
+    return _from_files(hparams, crops)
+
+
+def _from_files(hparams, crops):
+    datasets = [
         sb.dataio.dataset.DynamicItemDataset.from_csv(
             csv_path=hparams[key],
             replacements={"data_root": hparams["data_folder"]},
         )
         for key in ("train_annotation", "valid_annotation")
-    )
-
-    def crop_at(draw_offset):
-        @sb.utils.data_pipeline.takes("wav", "start", "stop")
-        @sb.utils.data_pipeline.provides("sig")
-        def pipeline(wav, start, stop):
-            start, stop = int(start), int(stop)
-            if stop - start > crop:
-                start += draw_offset(stop - start - crop)
-                stop = start + crop
-            return audio.repeat_to(
-                audio.load(wav, sample_rate, start, stop), crop
-            )
-
-        return pipeline
-
-    random_crop = crop_at(lambda slack: random.randint(0, slack))
-    middle_crop = crop_at(lambda slack: slack // 2)
-    train.add_dynamic_item(
-        random_crop if hparams["random_chunk"] else middle_crop
-    )
-    valid.add_dynamic_item(middle_crop)
-
-    label_encoder = sb.dataio.encoder.CategoricalEncoder()
-
-    @sb.utils.data_pipeline.takes("spk_id")
-    @sb.utils.data_pipeline.provides("spk_id_encoded")
-    def label_pipeline(spk_id):
-        return label_encoder.encode_sequence_torch([spk_id])
-
-    datasets = [train, valid]
-    sb.dataio.dataset.add_dynamic_item(datasets, label_pipeline)
-    # Sorted: the centres are in the same order whatever split was drawn.
-    speakers = {row["spk_id"] for row in train.data.values()}
-    label_encoder.update_from_iterable(sorted(speakers))
-    if len(label_encoder) != hparams["out_n_neurons"]:
-        raise InputError(
-            f"out_n_neurons is {hparams['out_n_neurons']}, but "
-            f"{hparams['train_annotation']} has {len(label_encoder)} "
-            f"speakers: pass --out_n_neurons={len(label_encoder)}"
+    ]
+    speakers = {row["spk_id"] for row in datasets[0].data.values()}
+    encoder = _encoder(speakers, hparams["train_annotation"], hparams)
+    for dataset, crop in zip(datasets, crops, strict=True):
+        dataset.add_dynamic_item(
+            crop, takes=["id", "wav", "start", "stop"], provides="sig"
         )
-    label_encoder.expect_len(hparams["out_n_neurons"])
+        dataset.add_dynamic_item(
+            encoder.encode_label_torch,
+            takes="spk_id",
+            provides="spk_id_encoded",
+        )
     sb.dataio.dataset.set_output_keys(datasets, ["id", "sig", "spk_id_encoded"])
-    return train, valid, label_encoder
+    return *datasets, encoder
+
+
+def _from_shards(hparams, crops):
+    folder = pathlib.Path(hparams["shards_folder"])
+    train, valid = (Shards(folder / split) for split in ("train", "dev"))
+    for shards in (train, valid):
+        if shards.sample_rate != hparams["sample_rate"]:
+            raise InputError(
+                f"{shards.folder} was packed at sample_rate "
+                f"{shards.sample_rate}, and now it is {hparams['sample_rate']}"
+                ": prepare and pack again"
+            )
+    strangers = sorted(valid.known - train.known)
+    if strangers:
+        raise InputError(
+            f"{valid.folder} has {strangers[0]}, no speaker of {train.folder}: "
+            "pack both of one preparation"
+        )
+    encoder = _encoder(train.speakers, train.folder, hparams)
+    buffer = hparams.get("shuffle_buffer") or SHUFFLE_BUFFER
+    size = hparams["dataloader_options"]["batch_size"]
+    encode = encoder.encode_label_torch
+    return (
+        ShardDataset(
+            train,
+            crops[0],
+            encode,
+            size,
+            buffer,
+            hparams["seed"],
+            hparams["epoch_counter"],
+        ),
+        ShardDataset(valid, crops[1], encode, size),
+        encoder,
+    )
+
+
+def _encoder(speakers, place, hparams):
+    encoder = sb.dataio.encoder.CategoricalEncoder()
+    # Sorted: the centres are in the same order whatever split was drawn.
+    encoder.update_from_iterable(sorted(speakers))
+    if len(encoder) != hparams["out_n_neurons"]:
+        raise InputError(
+            f"out_n_neurons is {hparams['out_n_neurons']}, but {place} has "
+            f"{len(encoder)} speakers: pass --out_n_neurons={len(encoder)}"
+        )
+    encoder.expect_len(hparams["out_n_neurons"])
+    return encoder

@@ -10,6 +10,7 @@ import torch
 from speechbrain.augment.augmenter import Augmenter
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.nnet.losses import AngularMargin, LogSoftmaxWrapper
+from speechbrain.utils.epoch_loop import EpochCounter
 
 from speechbrain_hyperbolic.dataio.corpus import COLUMNS
 from speechbrain_hyperbolic.errors import InputError
@@ -45,6 +46,8 @@ def hparams(folder, lengths, **changes):
         "sample_rate": RATE,
         "sentence_len": CROP / RATE,
         "random_chunk": True,
+        "seed": 0,
+        "epoch_counter": EpochCounter(1),
         "out_n_neurons": len(lengths),
         **changes,
     }
@@ -55,8 +58,11 @@ def indices(row):
 
 
 def test_random_crops_are_everywhere(tmp_path):
-    train, _, _ = make_datasets(hparams(tmp_path, [CROP + 9, 5 * CROP]))
-    starts = [indices(train[0])[0].item() for _ in range(300)]
+    counter = EpochCounter(300)
+    train, _, _ = make_datasets(
+        hparams(tmp_path, [CROP + 9, 5 * CROP], epoch_counter=counter)
+    )
+    starts = [indices(train[0])[0].item() for _ in counter]
     assert set(starts) == set(range(10))
     for _ in range(20):
         crop = indices(train[1])

@@ -133,7 +133,7 @@ def _info_of_pcm(path):
     return None
 
 
-def load(path, sample_rate=16000, start=0, stop=None, channel=None):
+def load(path, sample_rate=16000, start=0, stop=None, channel=None, file=None):
     """Reads audio, as one channel and resampled.
 
     Arguments
@@ -147,6 +147,8 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None):
         The sample after the last, counted likewise; None: to the end.
     channel : int
         The channel to take; None: their mean.
+    file : file object
+        What to read, to a stop; the path is its name. None: the path itself.
 
     Returns
     -------
@@ -167,20 +169,20 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None):
     torch.Size([4000])
     """
     path = pathlib.Path(path)
-    with naming(path):
+    with naming(path, there=file is not None):
         if path.suffix.lower() in BY_AV:
-            samples, rate = _decode_by_av(path)
+            samples, rate = _decode_by_av(file or path)
             samples = samples[_to_rate(start, sample_rate, rate) :]
             if stop is not None:
                 samples = samples[: _to_rate(stop - start, sample_rate, rate)]
         else:
-            with soundfile.SoundFile(str(path)) as file:
-                rate = file.samplerate
-                file.seek(_to_rate(start, sample_rate, rate))
+            with soundfile.SoundFile(file or str(path)) as sound:
+                rate = sound.samplerate
+                sound.seek(_to_rate(start, sample_rate, rate))
                 frames = -1
                 if stop is not None:
                     frames = _to_rate(stop - start, sample_rate, rate)
-                samples = file.read(frames, dtype="float32", always_2d=True)
+                samples = sound.read(frames, dtype="float32", always_2d=True)
     _check_rate(path, rate)
     if len(samples) == 0:
         raise InputError(
@@ -317,7 +319,7 @@ def blocks_by_av(path):
 
     Arguments
     ---------
-    path : str or pathlib.Path
+    path : str, pathlib.Path or file object
 
     Yields
     ------
@@ -331,7 +333,8 @@ def blocks_by_av(path):
     InputError
         If it is longer than its header says, by which limits go.
     """
-    with av.open(str(path)) as container:
+    source = path if hasattr(path, "read") else str(path)
+    with av.open(source) as container:
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="fltp", rate=stream.rate)
         left = _frames_of(stream) + AAC_SLACK
@@ -352,21 +355,23 @@ def _frames_of(stream):
 
 
 @contextlib.contextmanager
-def naming(path):
+def naming(path, there=False):
     """Turns a decoder's error into one line that names the file.
 
     Arguments
     ---------
     path : pathlib.Path
+    there : bool
+        Whether it is known to be, e.g. in another file.
 
     Raises
     ------
     InputError
         If there is no such file, or it can't be decoded in the block.
     """
-    if path.is_dir():
+    if not there and path.is_dir():
         raise InputError(f"{path} is a folder, expected an audio file")
-    if not path.is_file():
+    if not there and not path.is_file():
         raise InputError(f"{path} is missing: no such audio file")
     try:
         yield

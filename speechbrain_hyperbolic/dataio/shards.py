@@ -1,0 +1,521 @@
+"""Utterances in tar files, for corpora of too many files for a file system.
+
+python -m speechbrain_hyperbolic.dataio.shards SAVE_FOLDER OUT
+
+packs what train.csv and dev.csv of a save folder list, for --shards_folder of
+a training. The tar files are those of webdataset: ``000000012.wav``, the
+original bytes, beside ``000000012.json``, what the CSV file says of it. Beside
+each is an index, by which a reader passes over what it does not want.
+"""
+
+import argparse
+import contextlib
+import csv
+import errno
+import hashlib
+import io
+import json
+import os
+import pathlib
+import random
+import tarfile
+
+import numpy as np
+import torch
+import tqdm
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.errors import InputError, exit_on_input_error
+
+logger = get_logger(__name__)
+
+MANIFEST = "manifest.json"
+BLOCK = tarfile.BLOCKSIZE
+# Utterances among which the order is random; some hundred bytes each
+SHUFFLE_BUFFER = 10_000
+OPEN_FILES = 64
+
+
+def pack(save_folder, out, shard_size=1000, seed=1986):
+    """Packs the utterances of a save folder.
+
+    A packing that was interrupted goes on after its last whole shard.
+
+    Arguments
+    ---------
+    save_folder : str or pathlib.Path
+        With train.csv and dev.csv, as the recipe prepares them.
+    out : str or pathlib.Path
+        For the folders ``train`` and ``dev``.
+    shard_size : int
+        Utterances in a shard.
+    seed : int
+        Of the order: a shard is of many speakers.
+
+    Raises
+    ------
+    InputError
+        If a CSV or an audio file can't be read, a shard can't be written, or
+        ``out`` has shards of something else.
+    """
+    if not (isinstance(shard_size, int) and shard_size > 0):
+        raise InputError(
+            f"shard_size is {shard_size}, expected a number of utterances > 0"
+        )
+    for split in ("train", "dev"):
+        table = pathlib.Path(save_folder) / f"{split}.csv"
+        folder = pathlib.Path(out) / split
+        try:
+            _pack_table(table, folder, shard_size, seed)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            cure = "free some space" if full else "mend that"
+            raise InputError(
+                f"can't write {error.filename or folder} ({error.strerror}): "
+                f"{cure}, and the same command goes on"
+            ) from error
+
+
+def _pack_table(table, folder, shard_size, seed):
+    rows = _read_table(table)
+    random.Random(seed).shuffle(rows)
+    text = json.dumps([rows, shard_size, seed])
+    made_of = hashlib.sha256(text.encode()).hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / "made_of.txt"
+    if not note.is_file():
+        with atomic_path(note) as temporary:
+            temporary.write_text(made_of)
+    elif note.read_text() != made_of:
+        raise InputError(
+            f"{folder} has shards of another table, shard_size or seed: "
+            "delete it, or give another folder"
+        )
+    for left in folder.glob(f".{table.stem}-*"):
+        left.unlink()  # what a kill has left
+    shards = []
+    description = f"Packing {table.stem}"
+    with tqdm.tqdm(
+        total=len(rows), desc=description, unit="file", dynamic_ncols=True
+    ) as bar:
+        for first in range(0, len(rows), shard_size):
+            path = folder / f"{table.stem}-{len(shards):06d}.tar"
+            own = rows[first : first + shard_size]
+            if not index_of(path).is_file():
+                _write_shard(path, own, first, bar)
+            bar.update(first + len(own) - bar.n)
+            shards.append(
+                {
+                    "url": path.name,
+                    "nsamples": len(own),
+                    "filesize": path.stat().st_size,
+                }
+            )
+    manifest = {
+        "wids_version": 1,  # which webdataset's wids reads
+        "sample_rate": _rate_of(rows[0]),
+        "speakers": sorted({row["spk_id"] for row in rows}),
+        "shardlist": shards,
+    }
+    with atomic_path(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1))
+    logger.info(f"{len(rows)} utterances are in {len(shards)} shards, {folder}")
+
+
+def _read_table(path):
+    if not path.is_file():
+        raise InputError(
+            f"{path} is missing: give the save folder of a run, or of the "
+            "recipe's preparation"
+        )
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    wanted = {"ID", "duration", "wav", "start", "stop", "spk_id"}
+    if not rows or not wanted <= rows[0].keys():
+        raise InputError(
+            f"{path} has no rows of {', '.join(sorted(wanted))}: prepare again"
+        )
+    return rows
+
+
+def _rate_of(row):
+    samples = int(row["stop"]) - int(row["start"])
+    return round(samples / float(row["duration"]))
+
+
+def index_of(shard):
+    """Where the index of a shard is.
+
+    Arguments
+    ---------
+    shard : pathlib.Path
+
+    Returns
+    -------
+    path : pathlib.Path
+    """
+    return shard.with_suffix(".index.json")
+
+
+def _write_shard(path, rows, first, bar):
+    index = []
+    with atomic_path(path) as temporary:
+        with tarfile.open(
+            temporary, "w", format=tarfile.USTAR_FORMAT
+        ) as archive:
+            for number, row in enumerate(rows, start=first):
+                source = pathlib.Path(row["wav"])
+                try:
+                    content = source.read_bytes()
+                except OSError as error:
+                    raise InputError(
+                        f"can't read {source} ({error.strerror}): restore it, "
+                        "or prepare again without it"
+                    ) from error
+                says = {
+                    "id": row["ID"],
+                    "spk_id": row["spk_id"],
+                    "start": int(row["start"]),
+                    "stop": int(row["stop"]),
+                }
+                name = f"{number:09d}{source.suffix.lower()}"
+                offset = archive.offset
+                _add(archive, name, content)
+                text = json.dumps(says).encode()
+                _add(archive, f"{number:09d}.json", text)
+                size = len(content)
+                index.append({"name": name, "at": offset, "size": size, **says})
+                bar.update()
+    with atomic_path(index_of(path)) as temporary:
+        temporary.write_text(json.dumps(index))
+
+
+def _add(archive, name, content):
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+class Shards:
+    """The shards of a folder.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        With the manifest that ``pack`` writes.
+
+    Raises
+    ------
+    InputError
+        If there is none, or a shard is missing or cut.
+    """
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        path = self.folder / MANIFEST
+        manifest = _read_json(path, "pack first, or to its end")
+        try:
+            self.sample_rate = manifest["sample_rate"]
+            self.speakers = manifest["speakers"]
+            shards = manifest["shardlist"]
+            self.names = [shard["url"] for shard in shards]
+            self.counts = np.array([shard["nsamples"] for shard in shards])
+            sizes = [shard["filesize"] for shard in shards]
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path} is no manifest: pack again") from error
+        self.known = set(self.speakers)
+        self.room = OPEN_FILES  # shards whose index is held
+        for name, size in zip(self.names, sizes, strict=True):
+            self._check_file(name, size)
+        self.indices, self.files = {}, {}
+
+    def __getstate__(self):
+        # Open files do not go to other processes.
+        return self.__dict__ | {"indices": {}, "files": {}}
+
+    def __len__(self):
+        return int(self.counts.sum())
+
+    def _check_file(self, name, size):
+        path = self.folder / name
+        if pathlib.PurePath(name).name != name:
+            raise InputError(
+                f"{self.folder / MANIFEST} names {name}, which is not in its "
+                "folder: pack again"
+            )
+        if not path.is_file():
+            raise InputError(f"{path} is missing: restore it, or pack again")
+        if path.stat().st_size != size:
+            raise InputError(
+                f"{path} has {path.stat().st_size} bytes, expected {size}: it "
+                "is truncated or another one; restore it, or pack again"
+            )
+
+    def entry(self, shard, number):
+        """What the index says of an utterance.
+
+        Arguments
+        ---------
+        shard : int
+        number : int
+            In the shard.
+
+        Returns
+        -------
+        entry : dict
+            ``id``, ``spk_id``, ``start``, ``stop``; ``name``, ``at`` and
+            ``size`` of the audio.
+        """
+        if shard not in self.indices:
+            _make_room(self.indices, self.room)
+            path = index_of(self.folder / self.names[shard])
+            index = _read_json(path, "restore it, or pack again")
+            if len(index) != self.counts[shard]:
+                raise InputError(
+                    f"{path} has {len(index)} utterances, expected "
+                    f"{self.counts[shard]}: pack again"
+                )
+            self.indices[shard] = index
+        entry = self.indices[shard][number]
+        if entry["spk_id"] not in self.known:
+            raise InputError(
+                f"{index_of(self.folder / self.names[shard])} has "
+                f"{entry['id']} of {entry['spk_id']}, no speaker of "
+                f"{MANIFEST}: pack again"
+            )
+        return entry
+
+    def read(self, shard, entry):
+        """The audio of an utterance, as it is in its file.
+
+        Arguments
+        ---------
+        shard : int
+        entry : dict
+            Of ``entry``.
+
+        Returns
+        -------
+        content : bytes
+        """
+        path = self.folder / self.names[shard]
+        if shard not in self.files:
+            for file in _make_room(self.files, OPEN_FILES):
+                file.close()
+            self.files[shard] = _open(path)
+        # Not by a position in the file, which forked workers share.
+        file, whole = self.files[shard].fileno(), BLOCK + entry["size"]
+        with _naming(path):
+            content = os.pread(file, whole, entry["at"])
+        try:
+            member = tarfile.TarInfo.frombuf(
+                content[:BLOCK], "utf-8", "surrogateescape"
+            )
+            found = member.name, member.size
+        except tarfile.HeaderError:
+            found = None
+        if found != (entry["name"], entry["size"]):
+            raise InputError(
+                f"{path} has {found[0] if found else 'no file'} at "
+                f"{entry['at']}, expected {entry['name']}: it is not the shard "
+                "that its index is of; restore both, or pack again"
+            )
+        if len(content) != whole:
+            raise InputError(
+                f"{path} is truncated in {entry['name']}: restore it, or pack "
+                "again"
+            )
+        return content[BLOCK:]
+
+
+def _make_room(cache, room):
+    """Takes the oldest of a full cache."""
+    full = len(cache) >= room
+    return [cache.pop(next(iter(cache)))] if full else []
+
+
+@contextlib.contextmanager
+def _naming(path):
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"can't read {path} ({error.strerror}): restore it, or pack again"
+        ) from error
+
+
+def _open(path):
+    with _naming(path):
+        file = open(path, "rb", buffering=0)
+        if hasattr(os, "posix_fadvise"):  # a run of it is read ahead
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+    return file
+
+
+def _read_json(path, cure):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing: {cure}") from error
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} can't be read ({error}): {cure}") from error
+
+
+class ShardDataset(torch.utils.data.IterableDataset):
+    """The batches of an epoch, read from shards.
+
+    The shards are in another order each epoch, and utterances in random order
+    within a buffer, of which only what is known of them is held, not their
+    audio. The order is a function of seed and epoch; each process of
+    distributed training reads a run of it, of one length, with as few shards
+    in common with the others as can be. Workers read whole batches in turn,
+    so that their number changes nothing.
+
+    Arguments
+    ---------
+    shards : Shards
+    crop : Crop
+        Reads an utterance.
+    encode : callable
+        Speaker -> label.
+    batch_size : int
+    shuffle_buffer : int
+        Utterances; 0: none are shuffled, all are read by every process.
+    seed : int
+    counter : EpochCounter
+        Says which epoch it is, in ``current``; None: all are the same.
+    """
+
+    def __init__(
+        self,
+        shards,
+        crop,
+        encode,
+        batch_size,
+        shuffle_buffer=0,
+        seed=0,
+        counter=None,
+    ):
+        super().__init__()
+        self.shards = shards
+        self.crop = crop
+        self.encode = encode
+        self.batch_size = batch_size
+        self.shuffle_buffer = shuffle_buffer
+        self.seed = seed
+        self.counter = counter
+        self.rank, self.processes = 0, 1
+        if shuffle_buffer and torch.distributed.is_initialized():
+            self.rank = torch.distributed.get_rank()
+            self.processes = torch.distributed.get_world_size()
+        self.begun = (0, 0)
+        shards.room = 2 + shuffle_buffer // int(shards.counts.max())
+
+    def go_to(self, epoch, batches):
+        """Passes over the first batches of an epoch, without reading them.
+
+        Arguments
+        ---------
+        epoch : int
+        batches : int
+        """
+        self.begun = (epoch, batches)
+
+    def __len__(self):
+        return -(-self._utterances() // self.batch_size)
+
+    def _utterances(self):
+        return -(-len(self.shards) // self.processes)
+
+    def __iter__(self):
+        epoch = self.counter.current if self.counter else 0
+        first = self.begun[1] if epoch == self.begun[0] else 0
+        worker = torch.utils.data.get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        for batch in range(first + number, len(self), workers):
+            yield PaddedBatch(
+                [self._read(*place) for place in self.places(epoch, batch)]
+            )
+
+    def places(self, epoch, batch):
+        """Where the utterances of a batch are.
+
+        Arguments
+        ---------
+        epoch : int
+        batch : int
+
+        Returns
+        -------
+        places : list of tuple
+            (shard, number in it).
+        """
+        start = batch * self.batch_size
+        stop = min(start + self.batch_size, self._utterances())
+        order, ends = self._shard_order(epoch)
+        places = []
+        for position in range(start, stop):
+            position += self.rank * self._utterances()
+            # As a distributed sampler does, the last process begins anew.
+            position = self._shuffled(epoch, position % len(self.shards))
+            which = int(np.searchsorted(ends, position, side="right"))
+            shard = int(order[which])
+            begin = ends[which] - self.shards.counts[shard]
+            places.append((shard, int(position - begin)))
+        return places
+
+    def _shard_order(self, epoch):
+        order = np.arange(len(self.shards.counts))
+        if self.shuffle_buffer:
+            order = self._generator(epoch, 0).permutation(order)
+        return order, self.shards.counts[order].cumsum()
+
+    def _shuffled(self, epoch, position):
+        if not self.shuffle_buffer:
+            return position
+        block, within = divmod(position, self.shuffle_buffer)
+        first = block * self.shuffle_buffer
+        if getattr(self, "_block", ())[:2] != (epoch, block):
+            size = min(self.shuffle_buffer, len(self.shards) - first)
+            order = self._generator(epoch, 1 + block).permutation(size)
+            self._block = epoch, block, order
+        return first + int(self._block[2][within])
+
+    def _generator(self, *key):
+        return np.random.default_rng([self.seed, *key])
+
+    def _read(self, shard, number):
+        entry = self.shards.entry(shard, number)
+        content = io.BytesIO(self.shards.read(shard, entry))
+        path = self.shards.folder / self.shards.names[shard] / entry["name"]
+        return {
+            "id": entry["id"],
+            "sig": self.crop(
+                entry["id"], path, entry["start"], entry["stop"], content
+            ),
+            "spk_id_encoded": self.encode(entry["spk_id"]),
+        }
+
+
+def main():
+    """Packs, from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m speechbrain_hyperbolic.dataio.shards",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("save_folder", metavar="SAVE_FOLDER")
+    parser.add_argument("out", metavar="OUT")
+    parser.add_argument(
+        "--shard_size", type=int, default=1000, help="utterances in a shard"
+    )
+    parser.add_argument("--seed", type=int, default=1986, help="of the order")
+    args = parser.parse_args()
+    with exit_on_input_error():
+        pack(args.save_folder, args.out, args.shard_size, args.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""What lets a run that was killed end with the weights of one that was not.
+
+Beside what the stock checkpoint has: where the generators of random numbers
+are, where the augmentation is in its noises, what the epoch has shown so far,
+and where the train log ended. Crops need no state (``dataio.crops``).
+"""
+
+import os
+import pathlib
+import random
+
+import numpy as np
+import torch
+from speechbrain.augment.augmenter import Augmenter
+from speechbrain.augment.time_domain import AddNoise, AddReverb
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+from speechbrain.utils.distributed import main_process_only
+
+from speechbrain_hyperbolic.dataio.crops import draw
+
+
+@register_checkpoint_hooks
+class RunState:
+    """A recoverable, for what a training has besides weights and counts.
+
+    Each process of distributed training has its own, in a file of its own.
+
+    Arguments
+    ---------
+    brain : SpeakerBrain
+        With ``statistics`` and ``views``, and in its hparams ``seed``,
+        ``train_logger`` and, where it augments, ``wav_augment``.
+    """
+
+    def __init__(self, brain):
+        self.brain = brain
+        self.rank = int(os.environ.get("RANK", 0))
+        self.loaded = None
+
+    @mark_as_saver
+    def save(self, path):
+        """Saves where the run is.
+
+        Arguments
+        ---------
+        path : pathlib.Path
+        """
+        log = self._log()
+        state = {
+            "random": random_state(),
+            "noises": [position(adder) for adder in self._adders()],
+            "statistics": self.brain.statistics.state_dict(),
+            "views": self.brain.views,
+            "log_bytes": log.stat().st_size if log.is_file() else 0,
+        }
+        torch.save(state, self._of_process(path))
+
+    @mark_as_loader
+    def load(self, path, end_of_epoch):
+        """Reads it; it takes effect with ``restore``.
+
+        Arguments
+        ---------
+        path : pathlib.Path
+        end_of_epoch : bool
+            Not used: what begins with an epoch is begun there.
+        """
+        del end_of_epoch
+        path = self._of_process(path)
+        if path.is_file():  # else the run had fewer processes
+            self.loaded = torch.load(path, "cpu", weights_only=True)
+
+    def restore(self, resumes):
+        """Goes on from what was loaded: to be called when nothing more of the
+        start draws random numbers.
+
+        Arguments
+        ---------
+        resumes : bool
+            Whether there is a checkpoint. One of an older version has no
+            state of a run.
+        """
+        state = self.loaded
+        if state is None:
+            # Not as the start left them: preparing data may have drawn.
+            seed(draw(2**32, self.brain.hparams.seed, "training", self.rank))
+            if not resumes:
+                self._cut_log(0)
+            return
+        for adder, place in zip(self._adders(), state["noises"], strict=False):
+            go_to(adder, place)
+        self._cut_log(state["log_bytes"])
+        self.brain.statistics.load_state_dict(
+            state["statistics"], self.brain.device
+        )
+        self.brain.views = state["views"]
+        set_random_state(state["random"])
+
+    def _of_process(self, path):
+        path = pathlib.Path(path)
+        if self.rank == 0:
+            return path
+        return path.with_name(f"{path.stem}.{self.rank}{path.suffix}")
+
+    def _log(self):
+        return pathlib.Path(self.brain.hparams.train_logger.save_file)
+
+    @main_process_only
+    def _cut_log(self, size):
+        """Takes back what was logged after the checkpoint."""
+        log = self._log()
+        if log.is_file() and log.stat().st_size > size:
+            if size == 0:  # of a run whose checkpoints are not here
+                os.replace(log, f"{log}.before")
+            else:
+                os.truncate(log, size)
+
+    def _adders(self):
+        augmenter = getattr(self.brain.hparams, "wav_augment", None)
+        if not isinstance(augmenter, Augmenter):
+            return []
+        return [
+            module
+            for augmentation in augmenter.augmentations.values()
+            for module in augmentation.modules()
+            if isinstance(module, AddNoise | AddReverb)
+        ]
+
+
+def random_state():
+    """Where the generators of random numbers are.
+
+    Returns
+    -------
+    state : dict
+        Of tensors, numbers and text, for ``torch.load(weights_only=True)``.
+
+    Example
+    -------
+    >>> state = random_state()
+    >>> first = torch.rand(1), random.random(), np.random.rand()
+    >>> set_random_state(state)
+    >>> first == (torch.rand(1), random.random(), np.random.rand())
+    True
+    """
+    name, keys, *rest = np.random.get_state()
+    cuda = torch.cuda.is_available()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if cuda else [],
+        "python": random.getstate(),
+        "numpy": [name, keys.tolist(), *rest],
+    }
+
+
+def set_random_state(state):
+    """Puts the generators there again.
+
+    Arguments
+    ---------
+    state : dict
+        Of ``random_state``. GPUs that it has not, or are not here, are left.
+    """
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available():
+        devices = range(torch.cuda.device_count())
+        for device, of_device in zip(devices, state["cuda"], strict=False):
+            torch.cuda.set_rng_state(of_device, device)
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, np.uint32), *rest))
+
+
+def seed(number):
+    """Seeds all generators of random numbers.
+
+    Arguments
+    ---------
+    number : int
+        Below 2^32.
+    """
+    torch.manual_seed(number)  # of GPUs too
+    random.seed(number)
+    np.random.seed(number)
+
+
+def position(adder):
+    """Where a stock augmentation is in the files that it adds.
+
+    Arguments
+    ---------
+    adder : AddNoise or AddReverb
+
+    Returns
+    -------
+    place : dict
+        The size of its batches, and how many it has drawn of this pass; None
+        where it has not begun.
+    """
+    if not hasattr(adder, "data_loader"):
+        return None
+    batches = getattr(adder, _iterator_of(adder))
+    return {
+        "batch_size": adder.data_loader.batch_size,
+        "drawn": batches._num_yielded,
+    }
+
+
+def go_to(adder, place):
+    """Takes it there: the batches before are passed over, not read.
+
+    Arguments
+    ---------
+    adder : AddNoise or AddReverb
+    place : dict
+        Of ``position``.
+    """
+    if place is None:
+        return
+    # It makes its loader at the first batch, of that batch's size.
+    if isinstance(adder, AddNoise):
+        AddNoise._load_noise(adder, torch.ones(place["batch_size"], 1), 1)
+    else:
+        adder._load_rir(torch.zeros(1, 1))
+    adder.data_loader._speechbrain_recovery_skip_to = place["drawn"]
+    setattr(adder, _iterator_of(adder), iter(adder.data_loader))
+
+
+def _iterator_of(adder):
+    return "noise_data" if isinstance(adder, AddNoise) else "rir_data"
