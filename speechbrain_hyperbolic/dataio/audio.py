@@ -156,8 +156,9 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None):
     Raises
     ------
     InputError
-        If the file can't be decoded, has nothing there, or, where all of it
-        is read, is truncated; it names the file.
+        If the file can't be decoded, has nothing there, or is truncated: ends
+        before ``stop`` or, where all of it is read, before it should; it names
+        the file.
 
     Example
     -------
@@ -167,8 +168,10 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None):
     torch.Size([4000])
     """
     path = pathlib.Path(path)
+    slack = 1  # start and length are rounded
     with naming(path):
         if path.suffix.lower() in BY_AV:
+            slack = AAC_SLACK
             samples, rate = _decode_by_av(path)
             samples = samples[_to_rate(start, sample_rate, rate) :]
             if stop is not None:
@@ -187,8 +190,14 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None):
             f"{path} has no samples from {start / sample_rate:.2f} s on: it "
             "is empty or truncated; replace or remove the file"
         )
-    if start == 0 and stop is None:
-        check_whole(path, len(samples))
+    if stop is None:
+        if start == 0:
+            check_whole(path, len(samples))
+    elif len(samples) < _to_rate(stop - start, sample_rate, rate) - slack:
+        raise InputError(
+            f"{path} ends before {stop / sample_rate:.2f} s: it is truncated; "
+            "replace or remove the file"
+        )
     waveform = torch.from_numpy(samples)
     waveform = waveform.mean(1) if channel is None else waveform[:, channel]
     if not waveform.isfinite().all():
