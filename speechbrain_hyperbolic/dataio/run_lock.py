@@ -5,10 +5,12 @@ import errno
 import os
 import pathlib
 import socket
+import tempfile
 
 from speechbrain.utils.distributed import ddp_broadcast, if_main_process
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_hyperbolic.dataio.files import naming_the_file
 from speechbrain_hyperbolic.errors import InputError
 
 try:
@@ -19,6 +21,7 @@ except ImportError:  # Windows
 logger = get_logger(__name__)
 
 NAME = "run.lock"
+_ROOM = 2**16  # bytes, for logs and settings
 
 
 @contextlib.contextmanager
@@ -39,7 +42,7 @@ def lock_run(output_folder):
     InputError
         If another run holds it.
     OSError
-        If the folder can't be written.
+        If the folder can't be written: names it.
 
     Example
     -------
@@ -84,7 +87,11 @@ def _lock(path):
             f"{path.parent} is in use by {holder}: wait for that run, end it, "
             "or pass another --output_folder"
         ) from None
-    file.truncate(0)
-    print(f"process {os.getpid()} on {socket.gethostname()}", file=file)
-    file.flush()
+    with naming_the_file(path):
+        file.truncate(0)
+        print(f"process {os.getpid()} on {socket.gethostname()}", file=file)
+        file.flush()
+        # Before files of an earlier run are opened, and so emptied.
+        with tempfile.TemporaryFile(dir=path.parent) as probe:
+            probe.write(bytes(_ROOM))
     return file

@@ -121,6 +121,8 @@ def _run(options, log, first):
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    # As a script has it on Linux, and not as the server that forked this.
+    multiprocessing.set_start_method("fork", force=True)
     if first:
         first()
     hparams = VOXCELEB / "hparams" / "ham_ecapa.yaml"

@@ -49,6 +49,21 @@ def test_goes_on_when_there_is_space_again(corpus, finished, mount):
     assert len(digests(output)) > len(before)
 
 
+def test_full_from_the_start(corpus, finished, mount):
+    """Nothing of the earlier run is emptied by opening it."""
+    output = mount("-t", "tmpfs", "-o", "size=4m", "none") / "out"
+    shutil.copytree(finished, output)
+    before = digests(output)
+    settings = (output / "hyperparams.yaml").read_text()
+    filler = output.with_name("filler")
+    filler.write_bytes(bytes(shutil.disk_usage(output).free))
+    log = finished.with_name("full.log")
+    with Run(corpus, output, "--number_of_epochs=3", log=log) as run:
+        assert "No space left on device: make space, and" in run.error()
+    assert digests(output) == before
+    assert (output / "hyperparams.yaml").read_text() == settings
+
+
 def limit_files(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
