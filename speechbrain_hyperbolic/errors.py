@@ -25,7 +25,17 @@ WHAT_TO_DO = {
     errno.EACCES: "change its permissions, or choose another folder",
     errno.EIO: "check the disk, and the same command goes on",
 }
-_WORKER_DIED = re.compile(r"DataLoader worker \(.*?\) .*?(?=[.\n]|$)")
+# What to do about what PyTorch and SpeechBrain raise as a RuntimeError
+_WHAT_TO_DO_BY_MESSAGE = {
+    r"DataLoader worker \(.*?\) .*?(?=[.\n]|$)": (
+        "the same command goes on; if it was for want of memory, with a "
+        "smaller --num_workers"
+    ),
+    # Of noise, which the stock augmentation reads.
+    r"Failed to load audio from .*?(?=\.?$)": (
+        "put the file back, and the same command goes on"
+    ),
+}
 
 
 @contextlib.contextmanager
@@ -66,11 +76,9 @@ def _one_line(error):
             return None
         advice = WHAT_TO_DO[error.errno]
         return f"{error.filename}: {error.strerror}: {advice}"
-    if death := _WORKER_DIED.match(str(error)):
-        return (
-            f"{death.group()}: the same command goes on; if it was for want of "
-            "memory, with a smaller --num_workers"
-        )
+    for message, advice in _WHAT_TO_DO_BY_MESSAGE.items():
+        if found := re.match(message, str(error)):
+            return f"{found.group()}: {advice}"
     return None
 
 

@@ -85,6 +85,19 @@ def test_audio_that_goes_away(corpus, tmp_path, harm, what):
         run.wait_for(lambda: f"Resuming from {last}" in run.printed())
 
 
+def test_noise_that_goes_away(corpus, tmp_path):
+    """The stock augmentation reads it, in the main process."""
+    noise = shutil.copytree(corpus / "noise", tmp_path / "noise")
+    options = [f"--{kind}_source={noise}" for kind in ("noise", "rir")]
+    with Run(
+        corpus, tmp_path / "out", *options, "--number_of_epochs=1000"
+    ) as run:
+        run.wait_for(has_trained(run))
+        shutil.rmtree(noise)
+        error = run.error()
+    assert f"{noise}/" in error and "put the file back" in error
+
+
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
 def test_no_crop_of_a_truncated_file_is_shorter(tmp_path, suffix):
     """It is what it was in the whole file, or an error that names it."""
