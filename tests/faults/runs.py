@@ -23,7 +23,7 @@ TINY = [
     "--split_ratio=[75, 25]",
     "--sentence_len=0.3",
 ]
-PATIENCE = 120  # seconds; a hang is longer
+PATIENCE = 300  # seconds; a hang is longer
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(

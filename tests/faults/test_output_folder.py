@@ -3,14 +3,18 @@
 import ctypes
 import functools
 import os
+import runpy
 import signal
 import socket
+import sys
 
 import pytest
 
 from speechbrain_hyperbolic.dataio.run_lock import lock_run
 from speechbrain_hyperbolic.errors import InputError
-from tests.faults.runs import Run
+from tests.faults.runs import VOXCELEB, Run
+
+OWN_CORPUS = VOXCELEB.parent / "OwnCorpus" / "run.py"
 
 
 @pytest.mark.parametrize("made", [False, True])
@@ -47,7 +51,7 @@ def test_a_folder_without_permission(corpus, tmp_path):
     assert "Permission denied: change its permissions, or" in error
 
 
-def test_two_runs(corpus, resumable):
+def test_two_runs(corpus, resumable, monkeypatch, capsys):
     """The second is refused; when the first is killed, the folder is free."""
     with Run(
         corpus, resumable, "--number_of_epochs=1000", "--num_workers=1"
@@ -63,6 +67,12 @@ def test_two_runs(corpus, resumable):
         )
         with pytest.raises(InputError, match="in use"), lock_run(resumable):
             pass
+        arguments = [str(OWN_CORPUS), f"--output_folder={resumable}"]
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(OWN_CORPUS), run_name="__main__")
+        assert f"{resumable} is in use by" in capsys.readouterr().err
+        assert not (resumable / "synthetic_corpus").exists()
         assert run.process.is_alive()
         os.kill(run.process.pid, signal.SIGKILL)
         run.process.join()
