@@ -4,6 +4,7 @@ import logging
 import os
 import pathlib
 import shutil
+import time
 
 import torch
 import yaml
@@ -16,7 +17,9 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.parameter_transfer import Pretrainer
 
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.dataio.checksums import find_damage, write_sums
+from speechbrain_hyperbolic.dataio.files import naming_the_file
+from speechbrain_hyperbolic.errors import InputError, is_finite
 
 logger = get_logger(__name__)
 
@@ -28,6 +31,7 @@ class RecentCheckpointer(Checkpointer):
     The stock one writes a checkpoint's meta file first, so that a half-written
     checkpoint counts as one. Here a checkpoint is written under a folder
     ``partial`` and renamed when it's whole, and moved there to be deleted.
+    It has checksums, and one that they don't fit is moved to ``damaged``.
 
     Arguments
     ---------
@@ -63,7 +67,17 @@ class RecentCheckpointer(Checkpointer):
         self.pretrainer = pretrainer
 
     def recover_if_possible(self, *args, **kwargs):
-        """As the stock method; without a checkpoint, from the pretrainer."""
+        """As the stock method, from one that is whole; without a checkpoint,
+        from the pretrainer.
+
+        Raises
+        ------
+        InputError
+            If there are checkpoints, and none is whole.
+        """
+        if if_main_process():
+            self._set_damaged_aside(*args, **kwargs)
+        ddp_barrier()
         checkpoint = super().recover_if_possible(*args, **kwargs)
         pretrainer = self.pretrainer
         if checkpoint is None and pretrainer and pretrainer.path is not None:
@@ -77,7 +91,13 @@ class RecentCheckpointer(Checkpointer):
     def save_checkpoint(
         self, meta=None, end_of_epoch=True, name=None, verbosity=logging.INFO
     ):
-        """As the stock method; the checkpoint appears when it's whole."""
+        """As the stock method; the checkpoint appears when it's whole.
+
+        Raises
+        ------
+        OSError
+            If it can't be written: names the file. What there was stays.
+        """
         partial = self.checkpoints_dir / "partial"
         if if_main_process() and partial.exists():
             shutil.rmtree(partial)  # what a kill left
@@ -87,13 +107,26 @@ class RecentCheckpointer(Checkpointer):
             custom_save_hooks=self.custom_save_hooks,
             recoverables=self.recoverables,
         )
-        saved = stage.save_checkpoint(
-            meta or {}, end_of_epoch, name, verbosity=logging.DEBUG
-        )
-        ddp_barrier()  # every process has written its part
-        whole = self._publish(saved, name, verbosity) if saved else None
+        meta = {"unixtime": self._later_than_all(), **(meta or {})}
+        try:
+            with naming_the_file(lambda: _newest_file(partial)):
+                saved = stage.save_checkpoint(
+                    meta, end_of_epoch, name, verbosity=logging.DEBUG
+                )
+                ddp_barrier()  # every process has written its part
+                whole = self._publish(saved, name, verbosity) if saved else None
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)  # it may need the space
+            raise
         ddp_barrier()  # nobody looks for checkpoints before it's there
         return whole
+
+    def _later_than_all(self):
+        """The time, but after that of every checkpoint: they are ordered by it
+        and clocks are put back.
+        """
+        newest = self.find_checkpoint()
+        return max(time.time(), newest.meta["unixtime"] + 1e-3 if newest else 0)
 
     def _publish(self, saved, name, verbosity):
         final = self.checkpoints_dir / saved.path.name
@@ -101,6 +134,7 @@ class RecentCheckpointer(Checkpointer):
             final = self._new_checkpoint_dirpath()
         elif final.exists():
             self._discard(final)
+        write_sums(saved.path)
         os.replace(saved.path, final)
         logger.log(verbosity, f"Saved a checkpoint in {final}")
         files = {key: final / f.name for key, f in saved.paramfiles.items()}
@@ -145,6 +179,42 @@ class RecentCheckpointer(Checkpointer):
                     logger.log(verbosity, f"Deleted {checkpoint.path}")
         ddp_barrier()
 
+    def list_checkpoints(self):
+        """As the stock method, without those whose meta file is damaged."""
+        return self._construct_checkpoint_objects(
+            [path for path in self._list_checkpoint_dirs() if _read_meta(path)]
+        )
+
+    def _set_damaged_aside(self, *args, **kwargs):
+        """Moves the damaged ones that would be recovered before a whole one."""
+        whole, damaged = None, {}
+        for checkpoint in self.find_checkpoints(*args, **kwargs):
+            damage = find_damage(checkpoint.path)
+            if not damage:
+                whole = checkpoint.path
+                break
+            damaged[checkpoint.path] = damage
+        for path in _folders(self.checkpoints_dir):
+            if _read_meta(path) is None:
+                damaged[path] = _META_DAMAGED
+        if damaged and whole is None:
+            path, damage = next(iter(damaged.items()))
+            raise InputError(
+                f"{self.checkpoints_dir} has no checkpoint that is whole: in "
+                f"{path.name} {damage}; put a copy back, or pass another "
+                "--output_folder"
+            )
+        for path, damage in damaged.items():
+            aside = self.checkpoints_dir / "damaged" / path.name
+            aside.parent.mkdir(exist_ok=True)
+            if aside.exists():
+                shutil.rmtree(aside)
+            os.replace(path, aside)
+            logger.warning(
+                f"{path} is damaged ({damage}): moved to {aside}, going on "
+                f"from {whole}"
+            )
+
     def _discard(self, path):
         """Deletes a checkpoint, of which a kill leaves all or nothing."""
         partial = self.checkpoints_dir / "partial"
@@ -153,11 +223,38 @@ class RecentCheckpointer(Checkpointer):
         shutil.rmtree(partial / f"deleted {path.name}")
 
 
-def find_epochs(checkpoints_dir, count):
-    """The last checkpoints that were made at the end of an epoch.
+_META_DAMAGED = "CKPT.yaml is not what was saved"
+
+
+def _folders(checkpoints_dir):
+    return [
+        p for p in pathlib.Path(checkpoints_dir).glob("CKPT*") if p.is_dir()
+    ]
+
+
+def _read_meta(path):
+    """The meta of a checkpoint, None where it has none that is whole.
 
     Unlike the stock Checkpointer of some releases, it reads what may come
     from somebody else without running what is in it.
+    """
+    try:
+        meta = yaml.safe_load((path / "CKPT.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    known = isinstance(meta, dict) and "end-of-epoch" in meta
+    return meta if known and is_finite(meta.get("unixtime")) else None
+
+
+def _newest_file(folder):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return max(files, key=lambda path: path.stat().st_mtime_ns, default=folder)
+
+
+def find_epochs(checkpoints_dir, count):
+    """The last whole checkpoints that were made at the end of an epoch.
+
+    Those that are damaged are named in a warning.
 
     Arguments
     ---------
@@ -170,12 +267,22 @@ def find_epochs(checkpoints_dir, count):
     folders : list of pathlib.Path
         At most count, the newest first.
     """
-    ends = []
-    for meta_file in pathlib.Path(checkpoints_dir).glob("CKPT*/CKPT.yaml"):
-        meta = yaml.safe_load(meta_file.read_text(encoding="utf-8"))
-        if meta["end-of-epoch"]:
-            ends.append((meta["unixtime"], meta_file.parent))
-    return [folder for _, folder in sorted(ends, reverse=True)[:count]]
+    metas = {path: _read_meta(path) for path in _folders(checkpoints_dir)}
+    ends = [p for p, meta in metas.items() if meta and meta["end-of-epoch"]]
+    ends.sort(key=lambda path: metas[path]["unixtime"], reverse=True)
+    damages = {p: _META_DAMAGED for p, meta in metas.items() if meta is None}
+    whole = []
+    for path in ends:
+        if len(whole) == count:
+            break
+        damage = find_damage(path)
+        if damage:
+            damages[path] = damage
+        else:
+            whole.append(path)
+    for path, damage in damages.items():
+        logger.warning(f"{path} is left out, it is damaged: {damage}")
+    return whole
 
 
 def average_epochs(checkpoints_dir, count=5, name="embedding_model"):

@@ -1,8 +1,10 @@
 """Errors for people: one line that says what to mend."""
 
 import contextlib
+import errno
 import math
 import numbers
+import re
 import sys
 
 
@@ -14,9 +16,34 @@ class InputError(ValueError):
     """
 
 
+# What to do about what the operating system refuses
+WHAT_TO_DO = {
+    errno.ENOSPC: "make space, and the same command goes on",
+    errno.EDQUOT: "make space, and the same command goes on",
+    errno.EFBIG: "raise the limit (ulimit -f), and the same command goes on",
+    errno.EROFS: "choose an --output_folder that can be written",
+    errno.EACCES: "change its permissions, or choose another folder",
+    errno.EIO: "check the disk, and the same command goes on",
+}
+# What to do about what PyTorch and SpeechBrain raise as a RuntimeError
+_WHAT_TO_DO_BY_MESSAGE = {
+    r"DataLoader worker \(.*?\) .*?(?=[.\n]|$)": (
+        "the same command goes on; if it was for want of memory, with a "
+        "smaller --num_workers"
+    ),
+    # Of noise, which the stock augmentation reads.
+    r"Failed to load audio from .*?(?=\.?$)": (
+        "put the file back, and the same command goes on"
+    ),
+}
+
+
 @contextlib.contextmanager
 def exit_on_input_error():
     """Ends a script with the message alone and exit code 2, not a traceback.
+
+    So it does where the machine fails the script, and not the other way
+    round: a full disk, a folder that can't be written, a killed worker.
 
     Example
     -------
@@ -27,15 +54,32 @@ def exit_on_input_error():
     """
     try:
         yield
-    except InputError as error:
-        # From a worker of a data loader it comes with the worker's traceback.
-        line = str(error).strip().splitlines()[-1]
-        line = line.removeprefix(f"{InputError.__module__}.InputError: ")
+    except (InputError, OSError, RuntimeError) as error:
+        line = _one_line(error)
+        if line is None:
+            raise
         print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on", file=sys.stderr)
         sys.exit(130)
+
+
+def _one_line(error):
+    """What to tell of an error; None: it's a bug, and needs its traceback."""
+    if isinstance(error, InputError):
+        # From a worker of a data loader it comes with the worker's traceback.
+        line = str(error).strip().splitlines()[-1]
+        return line.removeprefix(f"{InputError.__module__}.InputError: ")
+    if isinstance(error, OSError):
+        if error.filename is None or error.errno not in WHAT_TO_DO:
+            return None
+        advice = WHAT_TO_DO[error.errno]
+        return f"{error.filename}: {error.strerror}: {advice}"
+    for message, advice in _WHAT_TO_DO_BY_MESSAGE.items():
+        if found := re.match(message, str(error)):
+            return f"{found.group()}: {advice}"
+    return None
 
 
 def is_finite(value):

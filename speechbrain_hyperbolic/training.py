@@ -23,6 +23,7 @@ from speechbrain_hyperbolic.dataio.trials import (
     read_trials,
     trial_speakers,
 )
+from speechbrain_hyperbolic.divergence import stop_diverged
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.hparams import check_same_run
 from speechbrain_hyperbolic.lobes.heads import fuses
@@ -174,7 +175,17 @@ class SpeakerBrain(sb.Brain):
 
     The train log has the statistics of ``statistics.EpochStatistics``; with a
     key ``tensorboard_folder``, TensorBoard has them too.
+
+    A loss or gradient that is not finite ends the training at once, unless
+    the run option ``nonfinite_patience`` says how many batches of an epoch
+    may be left out for it.
     """
+
+    def __init__(self, modules=None, opt_class=None, hparams=None, **options):
+        hparams = {"nonfinite_patience": 0, **(hparams or {})}
+        super().__init__(modules, opt_class, hparams, **options)
+        # Else the batch that is passed over would still make a step.
+        self.skip_nonfinite_grads |= self.nonfinite_patience > 0
 
     def compute_forward(self, batch, stage):
         """From waveforms to the scores of the speakers, or to the loss where
@@ -295,9 +306,38 @@ class SpeakerBrain(sb.Brain):
         # Gradients that wait for a step are in no checkpoint.
         return due and self.step % self.grad_accumulation_factor == 0
 
+    def on_fit_batch_start(self, batch, should_step):
+        """Notes what to name if the batch has a loss that is not finite."""
+        self.batch_ids = batch.id
+
+    def check_loss_isfinite(self, loss):
+        """As the stock method, and notes the batch if that ends the run."""
+        if self.nonfinite_count == self.nonfinite_patience:
+            self._stop_unless_finite("loss", loss, self.statistics.norms)
+        super().check_loss_isfinite(loss)
+
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        """Ends the run after a gradient that no step can mend."""
+        skips = self.skip_nonfinite_grads or self.scaler.is_enabled()
+        norms = self.statistics.norms
+        if should_step and norms and not skips:
+            self._stop_unless_finite("gradient_norm", norms[-1], norms[:-1])
+
+    def _stop_unless_finite(self, what, value, norms):
+        if not value.isfinite():
+            stop_diverged(
+                self.hparams.output_folder,
+                what,
+                value.item(),
+                norms,
+                epoch=self.hparams.epoch_counter.current,
+                step=self.step,
+                ids=list(self.batch_ids),
+                lr=self.optimizer.param_groups[0]["lr"],
+            )
+
     def on_fit_start(self):
         """Resumes from the newest checkpoint, and says so."""
-        newest = self.checkpointer and self.checkpointer.find_checkpoint()
         self._start_epoch()
         state = RunState(self)
         if self.checkpointer:
@@ -305,6 +345,7 @@ class SpeakerBrain(sb.Brain):
                 "run_state", state, optional_load=True
             )
         super().on_fit_start()
+        newest = self.checkpointer and self.checkpointer.find_checkpoint()
         counter = self.hparams.epoch_counter
         self.loggers = [self.hparams.train_logger]
         folder = getattr(self.hparams, "tensorboard_folder", None)

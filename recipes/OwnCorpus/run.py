@@ -24,6 +24,7 @@ import yaml
 
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.dataio.make_trials import make_trial_list
+from speechbrain_hyperbolic.dataio.run_lock import lock_run
 from speechbrain_hyperbolic.dataio.scores import read_score_table
 from speechbrain_hyperbolic.dataio.synthetic import make_synthetic_corpus
 from speechbrain_hyperbolic.errors import InputError, exit_on_input_error
@@ -72,6 +73,8 @@ def main():
     corpus = pathlib.Path(options.data_folder or "synthetic_speech")
     output = pathlib.Path(options.output_folder or f"results/{corpus.name}")
     output = output.resolve()
+    with lock_run(output):
+        pass  # the training holds it; where there is one, nothing is changed
     data = corpus.resolve()
     if options.data_folder is None:
         print("Synthetic speech by eSpeak NG: no recordings of people.")

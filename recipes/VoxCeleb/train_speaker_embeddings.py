@@ -17,6 +17,7 @@ from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio.corpus import data_folders
+from speechbrain_hyperbolic.dataio.run_lock import lock_run
 from speechbrain_hyperbolic.errors import exit_on_input_error
 from speechbrain_hyperbolic.export import export_model
 from speechbrain_hyperbolic.hparams import load_hparams, nest_overrides
@@ -32,13 +33,19 @@ logger = get_logger(__name__)
 
 
 def main():
-    """Prepares, trains, and exports."""
+    """Loads the hparams file and trains."""
     # The crops have one length, so the auto-tuner pays.
     torch.backends.cudnn.benchmark = True
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
     overrides = nest_overrides(hparams_file, overrides)
     sb.utils.distributed.ddp_init_group(run_opts)
     hparams = load_hparams(hparams_file, overrides)
+    with lock_run(hparams["output_folder"]):
+        train(hparams_file, run_opts, overrides, hparams)
+
+
+def train(hparams_file, run_opts, overrides, hparams):
+    """Prepares, trains, and exports."""
     output_folder = hparams["output_folder"]
     data_folders(hparams["data_folder"])
     check_resumable(hparams_file, overrides, hparams)

@@ -158,8 +158,9 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None, file=None):
     Raises
     ------
     InputError
-        If the file can't be decoded, has nothing there, or, where all of it
-        is read, is truncated; it names the file.
+        If the file can't be decoded, has nothing there, or is truncated: ends
+        before ``stop`` or, where all of it is read, before it should; it names
+        the file.
 
     Example
     -------
@@ -169,8 +170,10 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None, file=None):
     torch.Size([4000])
     """
     path = pathlib.Path(path)
+    slack = 1  # start and length are rounded
     with naming(path, there=file is not None):
         if path.suffix.lower() in BY_AV:
+            slack = AAC_SLACK
             samples, rate = _decode_by_av(file or path)
             samples = samples[_to_rate(start, sample_rate, rate) :]
             if stop is not None:
@@ -189,8 +192,14 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None, file=None):
             f"{path} has no samples from {start / sample_rate:.2f} s on: it "
             "is empty or truncated; replace or remove the file"
         )
-    if start == 0 and stop is None:
-        check_whole(path, len(samples))
+    if stop is None:
+        if start == 0:
+            check_whole(path, len(samples))
+    elif len(samples) < _to_rate(stop - start, sample_rate, rate) - slack:
+        raise InputError(
+            f"{path} ends before {stop / sample_rate:.2f} s: it is truncated; "
+            "replace or remove the file"
+        )
     waveform = torch.from_numpy(samples)
     waveform = waveform.mean(1) if channel is None else waveform[:, channel]
     if not waveform.isfinite().all():

@@ -6,6 +6,44 @@ import os
 import pathlib
 import tempfile
 
+from speechbrain_hyperbolic.errors import WHAT_TO_DO
+
+
+@contextlib.contextmanager
+def naming_the_file(path):
+    """Names the file in the error of a write, which the system does not.
+
+    Arguments
+    ---------
+    path : pathlib.Path or callable
+        The file that is written in the block, or what says which it is.
+
+    Raises
+    ------
+    OSError
+        With the reason, such as a full disk, and the file's name.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        name = path() if callable(path) else path
+        reason = error
+        if isinstance(error, RuntimeError):
+            reason = _why_it_grows_no_more(name)  # torch does not say why
+        errno = getattr(reason, "errno", None)
+        if errno not in WHAT_TO_DO or reason.filename is not None:
+            raise
+        raise OSError(errno, os.strerror(errno), str(name)) from error
+
+
+def _why_it_grows_no_more(path):
+    try:
+        with open(path, "ab") as file:
+            file.write(bytes(2**20))
+    except OSError as error:
+        return OSError(error.errno, error.strerror)
+    return None
+
 
 @contextlib.contextmanager
 def atomic_path(path):
@@ -37,7 +75,8 @@ def atomic_path(path):
     os.close(handle)
     temporary = pathlib.Path(name)
     try:
-        yield temporary
+        with naming_the_file(temporary):
+            yield temporary
         # mkstemp makes it private; a result is for whoever the umask admits.
         umask = os.umask(0)
         os.umask(umask)

@@ -1,0 +1,90 @@
+"""Checksums of the files of a folder, in the form of ``sha256sum``.
+
+``cd FOLDER && sha256sum --check SHA256SUMS`` tells the same as ``find_damage``.
+"""
+
+import hashlib
+import os
+import pathlib
+import re
+
+SUMS = "SHA256SUMS"
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+
+
+def write_sums(folder):
+    """Writes the checksums of all that a folder holds, and waits for the disk.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+    """
+    folder = pathlib.Path(folder)
+    files = _files(folder)
+    for path in files.values():
+        _synchronize(path)
+    lines = [f"{_digest(path)}  {name}\n" for name, path in files.items()]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    _synchronize(folder / SUMS)
+
+
+def find_damage(folder):
+    """What is wrong with a folder whose checksums were written.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+
+    Returns
+    -------
+    damage : str
+        Names the first file that is missing or has changed; "" if all are as
+        they were, or there are no checksums to tell by.
+
+    Example
+    -------
+    >>> folder = pathlib.Path(getfixture("tmpdir"))
+    >>> _ = (folder / "a.ckpt").write_text("whole")
+    >>> write_sums(folder)
+    >>> find_damage(folder)
+    ''
+    >>> _ = (folder / "a.ckpt").write_text("hole")
+    >>> find_damage(folder)
+    'a.ckpt is not what was saved'
+    """
+    folder = pathlib.Path(folder)
+    if not (folder / SUMS).is_file():
+        return ""
+    text = (folder / SUMS).read_text(encoding="utf-8", errors="replace")
+    lines = [_LINE.fullmatch(line) for line in text.splitlines()]
+    if not lines or None in lines:
+        return f"{SUMS} is not what was saved"
+    # Only what is in the folder is opened, whatever the lines say.
+    files = _files(folder)
+    for digest, name in (line.groups() for line in lines):
+        if name not in files:
+            return f"{name} is missing"
+        if _digest(files[name]) != digest:
+            return f"{name} is not what was saved"
+    return ""
+
+
+def _files(folder):
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != SUMS
+    }
+
+
+def _digest(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _synchronize(path):
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())

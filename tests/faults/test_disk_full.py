@@ -1,0 +1,95 @@
+"""A disk that is full, or a limit that is met, while something is saved."""
+
+import errno
+import functools
+import hashlib
+import re
+import resource
+import shutil
+
+import pytest
+import torch
+
+from speechbrain_hyperbolic.dataio.files import atomic_path
+from tests.faults.runs import Run
+
+
+def digests(folder):
+    return {
+        path.relative_to(folder): hashlib.sha256(path.read_bytes()).digest()
+        for path in folder.glob("save/CKPT*/*")
+    }
+
+
+def epochs_in(output):
+    return re.findall(r"epoch: (\d+)", (output / "train_log.txt").read_text())
+
+
+def test_goes_on_when_there_is_space_again(corpus, finished, mount):
+    """The checkpoint of epoch 3 does not fit, then it does."""
+    output = mount("-t", "tmpfs", "-o", "size=4m", "none") / "out"
+    shutil.copytree(finished, output)
+    before = digests(output)
+    filler = output.with_name("filler")
+    filler.write_bytes(bytes(shutil.disk_usage(output).free - 2**18))
+    options = corpus, output, "--number_of_epochs=3"
+    log = {"log": finished.with_name("disk_full.log")}
+
+    with Run(*options, **log) as run:
+        error = run.error()
+    assert f"{output}/save/partial/CKPT" in error
+    assert "No space left on device: make space, and the same" in error
+    assert digests(output) == before
+
+    filler.unlink()
+    with Run(*options, **log) as run:
+        code, lines = run.finish()
+    assert code == 0, "\n".join(lines)
+    assert f"Resuming from {output}/save/CKPT" in "\n".join(lines)
+    assert len(digests(output)) > len(before)
+
+
+def test_full_from_the_start(corpus, finished, mount):
+    """Nothing of the earlier run is emptied by opening it."""
+    output = mount("-t", "tmpfs", "-o", "size=4m", "none") / "out"
+    shutil.copytree(finished, output)
+    before = digests(output)
+    settings = (output / "hyperparams.yaml").read_text()
+    filler = output.with_name("filler")
+    filler.write_bytes(bytes(shutil.disk_usage(output).free))
+    log = finished.with_name("full.log")
+    with Run(corpus, output, "--number_of_epochs=3", log=log) as run:
+        assert "No space left on device: make space, and" in run.error()
+    assert digests(output) == before
+    assert (output / "hyperparams.yaml").read_text() == settings
+
+
+def limit_files(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_a_limit_of_file_sizes(corpus, resumable):
+    """As a quota would be, or a file system that has no larger files."""
+    before = digests(resumable)
+    with Run(
+        corpus,
+        resumable,
+        "--number_of_epochs=3",
+        first=functools.partial(limit_files, 100_000),
+    ) as run:
+        assert re.search(
+            r"save/partial/.*\.ckpt: File too large: raise", run.error()
+        )
+    assert digests(resumable) == before
+    assert not (resumable / "save" / "partial").exists()
+
+
+def test_other_files(mount):
+    folder = mount("-t", "tmpfs", "-o", "size=64k", "none")
+    with (
+        pytest.raises(OSError, match="No space.*model") as failed,
+        atomic_path(folder / "model.ckpt") as temporary,
+    ):
+        torch.save(torch.zeros(10**5), temporary)
+    assert failed.value.errno == errno.ENOSPC
+    assert not list(folder.iterdir())
