@@ -22,6 +22,7 @@ from speechbrain_hyperbolic.dataio.trials import (
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.hparams import check_same_run
 from speechbrain_hyperbolic.lobes.heads import fuses
+from speechbrain_hyperbolic.nnet.batch_norm import use_process_batch_norm
 from speechbrain_hyperbolic.statistics import (
     EpochStatistics,
     TensorBoardLogger,
@@ -265,6 +266,12 @@ class SpeakerBrain(sb.Brain):
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
+
+    def _wrap_distributed(self):
+        """As the stock method, on CPUs too."""
+        if self.distributed_launch and torch.device(self.device).type == "cpu":
+            use_process_batch_norm(self.modules)
+        super()._wrap_distributed()
 
     def on_fit_start(self):
         """Resumes from the newest checkpoint, and says so."""
