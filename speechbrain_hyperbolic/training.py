@@ -19,6 +19,7 @@ from speechbrain_hyperbolic.dataio.trials import (
     read_trials,
     trial_speakers,
 )
+from speechbrain_hyperbolic.distributed import mean_over_processes
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.hparams import check_same_run
 from speechbrain_hyperbolic.lobes.heads import fuses
@@ -300,7 +301,8 @@ class SpeakerBrain(sb.Brain):
         """Anneals the learning rate, logs, and saves a checkpoint."""
         if stage == sb.Stage.TRAIN:
             self.train_stats = {
-                "loss": stage_loss / self.views,  # comparable to valid loss
+                # Of a view: comparable to the loss of validation.
+                "loss": mean_over_processes(stage_loss) / self.views,
                 **self.statistics.summarize(
                     self.hparams.classifier, self.hparams.compute_cost
                 ),

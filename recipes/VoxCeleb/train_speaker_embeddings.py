@@ -17,6 +17,7 @@ from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio.corpus import data_folders
+from speechbrain_hyperbolic.distributed import end_together, start_processes
 from speechbrain_hyperbolic.errors import exit_on_input_error
 from speechbrain_hyperbolic.export import export_model
 from speechbrain_hyperbolic.hparams import load_hparams, nest_overrides
@@ -37,7 +38,7 @@ def main():
     torch.backends.cudnn.benchmark = True
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
     overrides = nest_overrides(hparams_file, overrides)
-    sb.utils.distributed.ddp_init_group(run_opts)
+    start_processes(run_opts)
     hparams = load_hparams(hparams_file, overrides)
     output_folder = hparams["output_folder"]
     data_folders(hparams["data_folder"])
@@ -72,5 +73,5 @@ def main():
 
 
 if __name__ == "__main__":
-    with exit_on_input_error():
+    with exit_on_input_error(), end_together():
         main()
