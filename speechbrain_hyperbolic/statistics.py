@@ -6,6 +6,7 @@ import torch
 from speechbrain.utils.distributed import if_main_process, main_process_only
 from speechbrain.utils.train_logger import TrainLogger
 
+from speechbrain_hyperbolic.distributed import rows_of_processes
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.lobes.heads import JointClassifier
 from speechbrain_hyperbolic.lobes.similarity import HyperbolicSimilarity
@@ -22,8 +23,8 @@ QUANTILES = (0.05, 0.5, 0.95)
 class EpochStatistics:
     """Gathers the statistics of one training epoch.
 
-    Nothing waits for the GPU until ``summarize``. In distributed training the
-    embeddings are those of the process that asks.
+    Nothing waits for the GPU until ``summarize``. In distributed training
+    each process has to ask, and the embeddings are those of all.
 
     Example
     -------
@@ -105,7 +106,8 @@ class EpochStatistics:
             statistics["gradient_norm"] = norms[norms.isfinite()].mean().item()
         embeddings = None
         if self.batches:
-            embeddings = torch.cat(list(self.batches))[-SAMPLE:]
+            latest = torch.cat(list(self.batches))[-SAMPLE:]
+            embeddings = rows_of_processes(latest)
         return statistics | geometry_statistics(classifier, cost, embeddings)
 
 

@@ -23,10 +23,12 @@ from speechbrain_hyperbolic.dataio.trials import (
     read_trials,
     trial_speakers,
 )
+from speechbrain_hyperbolic.distributed import mean_over_processes
 from speechbrain_hyperbolic.divergence import stop_diverged
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.hparams import check_same_run
 from speechbrain_hyperbolic.lobes.heads import fuses
+from speechbrain_hyperbolic.nnet.batch_norm import use_process_batch_norm
 from speechbrain_hyperbolic.resume import RunState
 from speechbrain_hyperbolic.statistics import (
     EpochStatistics,
@@ -336,6 +338,12 @@ class SpeakerBrain(sb.Brain):
                 lr=self.optimizer.param_groups[0]["lr"],
             )
 
+    def _wrap_distributed(self):
+        """As the stock method, on CPUs too."""
+        if self.distributed_launch and torch.device(self.device).type == "cpu":
+            use_process_batch_norm(self.modules)
+        super()._wrap_distributed()
+
     def on_fit_start(self):
         """Resumes from the newest checkpoint, and says so."""
         self._start_epoch()
@@ -375,7 +383,8 @@ class SpeakerBrain(sb.Brain):
         """Anneals the learning rate, logs, and saves a checkpoint."""
         if stage == sb.Stage.TRAIN:
             self.train_stats = {
-                "loss": stage_loss / self.views,  # comparable to valid loss
+                # Of a view: comparable to the loss of validation.
+                "loss": mean_over_processes(stage_loss) / self.views,
                 **self.statistics.summarize(
                     self.hparams.classifier, self.hparams.compute_cost
                 ),

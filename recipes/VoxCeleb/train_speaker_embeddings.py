@@ -18,6 +18,7 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio.corpus import data_folders
 from speechbrain_hyperbolic.dataio.run_lock import lock_run
+from speechbrain_hyperbolic.distributed import end_together, start_processes
 from speechbrain_hyperbolic.errors import exit_on_input_error
 from speechbrain_hyperbolic.export import export_model
 from speechbrain_hyperbolic.hparams import load_hparams, nest_overrides
@@ -38,7 +39,7 @@ def main():
     torch.backends.cudnn.benchmark = True
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
     overrides = nest_overrides(hparams_file, overrides)
-    sb.utils.distributed.ddp_init_group(run_opts)
+    start_processes(run_opts)
     hparams = load_hparams(hparams_file, overrides)
     with lock_run(hparams["output_folder"]):
         train(hparams_file, run_opts, overrides, hparams)
@@ -79,5 +80,5 @@ def train(hparams_file, run_opts, overrides, hparams):
 
 
 if __name__ == "__main__":
-    with exit_on_input_error():
+    with exit_on_input_error(), end_together():
         main()
