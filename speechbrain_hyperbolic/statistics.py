@@ -22,8 +22,9 @@ QUANTILES = (0.05, 0.5, 0.95)
 class EpochStatistics:
     """Gathers the statistics of one training epoch.
 
-    Nothing waits for the GPU until ``summarize``. In distributed training the
-    embeddings are those of the process that asks.
+    Nothing waits for the GPU until ``summarize``, which all processes of a
+    distributed training call: the centres are those of all, the embeddings
+    those of the process that asks.
 
     Example
     -------
@@ -153,8 +154,8 @@ def _head_statistics(head, loss, embeddings):
         vectors = _before_centres(head, embeddings)
         points = similarity.points(vectors, embeddings=True)
         statistics |= _radii("embeddings", points.radius, similarity.cap)
-    points = similarity.points(head.weight)
-    statistics |= _radii("centres", points.radius, similarity.cap)
+    radius = head.gather(similarity.points(head.weight).radius)
+    statistics |= _radii("centres", radius, similarity.cap)
     statistics["curvature"] = float(similarity.curvature)
     statistics["embedding_scale"] = float(similarity.embedding_scale)
     margin = getattr(getattr(loss, "loss_fn", None), "margin", None)
