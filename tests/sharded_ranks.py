@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+import speechbrain as sb
 import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
@@ -13,7 +14,6 @@ from speechbrain_hyperbolic.lobes.heads import CentreClassifier, JointClassifier
 from speechbrain_hyperbolic.lobes.sharded import (
     ShardedCentreClassifier,
     clip_gradients,
-    kept_from_ddp,
 )
 from speechbrain_hyperbolic.lobes.similarity import (
     ClippedDistance,
@@ -31,6 +31,7 @@ from speechbrain_hyperbolic.nnet.margins import (
 )
 from speechbrain_hyperbolic.shards import load_optimizer, save_optimizer
 from speechbrain_hyperbolic.statistics import geometry_statistics
+from speechbrain_hyperbolic.training import SpeakerBrain
 
 CLASSES, DIM = 11, 5
 # Rows of each process, as many in all.
@@ -113,8 +114,8 @@ class Encoder(torch.nn.Linear):
         super().__init__(DIM, DIM, dtype=torch.float64)
 
 
-def optimizer_of(modules):
-    return torch.optim.Adam(modules.parameters(), lr=0.05, weight_decay=1e-3)
+def optimizer_of(parameters):
+    return torch.optim.Adam(parameters, lr=0.05, weight_decay=1e-3)
 
 
 def train(modules, optimizer, cost, steps, rank=0, world_size=1):
@@ -175,10 +176,30 @@ def refused(function):
     return None
 
 
-def message_of_ddp():
-    return refused(
-        lambda: DistributedDataParallel(make(ShardedCentreClassifier, "ham"))
+def brain_of(kind, head, **options):
+    """A Brain that is about to distribute a head."""
+    return kind(
+        {"classifier": head},
+        run_opts={"device": "cpu", "distributed_backend": "gloo"},
+        **options,
     )
+
+
+def message_of_stock_brain():
+    head = make(ShardedCentreClassifier, "ham")
+    return refused(brain_of(sb.Brain, head)._wrap_distributed)
+
+
+def message_of_stock_brain_with_two_heads():
+    head, _ = joint(ShardedCentreClassifier)
+    return refused(brain_of(sb.Brain, head)._wrap_distributed)
+
+
+def message_of_gradient_scaler():
+    head = make(ShardedCentreClassifier, "ham")
+    brain = brain_of(SpeakerBrain, head, opt_class=optimizer_of)
+    brain.scaler = torch.GradScaler("cpu", enabled=True)  # as of fp16
+    return refused(brain.init_optimizers)
 
 
 def message_of_outputs():
@@ -192,13 +213,8 @@ def message_of_few_classes():
 
 def message_of_mixed_heads():
     heads = [make(ShardedCentreClassifier, "am"), make(CentreClassifier, "am")]
-    modules = {"classifier": JointClassifier(heads)}
-
-    def enter():
-        with kept_from_ddp(modules):
-            pass
-
-    return refused(enter)
+    brain = brain_of(SpeakerBrain, JointClassifier(heads))
+    return refused(brain._wrap_distributed)
 
 
 def compute(rank, world_size, folder):
@@ -219,11 +235,11 @@ def compute(rank, world_size, folder):
 
     modules, cost = trainable(ShardedCentreClassifier)
     modules["encoder"] = DistributedDataParallel(modules["encoder"])
-    optimizer = optimizer_of(modules)
+    optimizer = optimizer_of(modules.parameters())
     found["trained"] = train(
         modules, optimizer, cost, range(10), rank, world_size
     )
-    found["state"] = {k: v for k, v in modules.state_dict().items()}
+    found["state"] = {k: v.clone() for k, v in modules.state_dict().items()}
     checkpointer = checkpointer_of(folder / "trained", modules, optimizer)
     checkpointer.save_checkpoint()
     found["more"] = train(
@@ -237,7 +253,7 @@ def compute(rank, world_size, folder):
         modules, cost = trainable(ShardedCentreClassifier)
         modules["encoder"] = DistributedDataParallel(modules["encoder"])
         cost.loss_fn.margin.steps.fill_(10)
-        optimizer = optimizer_of(modules)
+        optimizer = optimizer_of(modules.parameters())
         checkpointer = checkpointer_of(path, modules, optimizer)
         checkpointer.recover_if_possible()
         found[f"more of {source}"] = train(
@@ -246,10 +262,12 @@ def compute(rank, world_size, folder):
 
     found["sampled"] = sampling(batch, folder)
     found["messages"] = [
-        message_of_ddp(),
+        message_of_stock_brain(),
+        message_of_stock_brain_with_two_heads(),
         message_of_outputs(),
         message_of_few_classes(),
         message_of_mixed_heads(),
+        message_of_gradient_scaler(),
     ]
     return found
 
@@ -276,7 +294,8 @@ def sampling(batch, folder):
 
 def run(rank, folder):
     """A process, which takes part in a group of 2 and in one of 3."""
-    os.environ["RANK"] = str(rank)  # SpeechBrain asks for it
+    # SpeechBrain asks for these.
+    os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(rank)
     torch.set_num_threads(1)
     folder = pathlib.Path(folder)
     for world_size in (2, 3):

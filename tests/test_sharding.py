@@ -32,7 +32,7 @@ def plain(folder):
     start = modules["classifier"].state_dict()
     modules, cost = ranks.trainable(CentreClassifier)
     modules["classifier"].load_state_dict(start)
-    optimizer = ranks.optimizer_of(modules)
+    optimizer = ranks.optimizer_of(modules.parameters())
     first = ranks.train(modules, optimizer, cost, range(10))
     state = {k: v.clone() for k, v in modules.state_dict().items()}
     path = folder / "plain" / "trained"
@@ -147,7 +147,7 @@ def test_ten_steps_of_adam_with_clipping(size, found, plain):
 def test_one_process_goes_on(kind, size, found, plain, folder):
     modules, cost = ranks.trainable(kind)
     cost.loss_fn.margin.steps.fill_(10)
-    optimizer = ranks.optimizer_of(modules)
+    optimizer = ranks.optimizer_of(modules.parameters())
     path = folder / str(size) / "trained"
     ranks.checkpointer_of(path, modules, optimizer).recover_if_possible()
     here = ranks.train(modules, optimizer, cost, range(10, 13))
@@ -224,11 +224,13 @@ def test_draw():
 @pytest.mark.parametrize("size", WORLDS)
 def test_what_would_train_wrongly_is_refused(size, found):
     for rank in found[size]:
-        ddp, outputs, few, mixed = rank["messages"]
-        assert "DistributedDataParallel would overwrite it: train with" in ddp
+        stock, joint, outputs, few, mixed, scaler = rank["messages"]
+        for message in (stock, joint):
+            assert "DistributedDataParallel would overwrite it" in message
         assert "as train_speaker_embeddings.py of this" in outputs
         assert few.startswith("out_neurons is 1, expected at least one class")
         assert mixed.startswith("classifier has a sharded head among others")
+        assert scaler.startswith("precision is fp16") and "bf16" in scaler
 
 
 @pytest.mark.parametrize(

@@ -255,6 +255,12 @@ class JointClassifier(torch.nn.Module):
         super().__init__()
         self.heads = torch.nn.ModuleList(heads)
 
+    @property
+    def _ddp_params_and_buffers_to_ignore(self):
+        """What DistributedDataParallel asks for: a sharded head refuses."""
+        name = "_ddp_params_and_buffers_to_ignore"
+        return [key for head in self.heads for key in getattr(head, name, ())]
+
     def forward(self, x, targets=None, cost=None):
         """Compares each embedding with each speaker, by each head.
 
