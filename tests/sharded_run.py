@@ -12,7 +12,7 @@ import torch
 from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from speechbrain_hyperbolic.export import export_model
-from speechbrain_hyperbolic.hparams import load_hparams
+from speechbrain_hyperbolic.hparams import load_hparams, nest_overrides
 from speechbrain_hyperbolic.training import (
     SpeakerBrain,
     check_resumable,
@@ -25,7 +25,7 @@ SPEAKERS, BATCH = 5, 8
 
 
 class Pooled(torch.nn.Module):
-    """An encoder without the batch norm that tells one batch from two halves."""
+    """An encoder without batch norm, to which two halves are not a batch."""
 
     def __init__(self):
         super().__init__()
@@ -59,6 +59,7 @@ encoder: pooled
 encoders:
     pooled: !name:tests.sharded_run.Pooled
 """
+    overrides = nest_overrides(HPARAMS, overrides)
     hparams = load_hparams(HPARAMS, overrides)
     # Nothing at random
     del hparams["wav_augment"]
