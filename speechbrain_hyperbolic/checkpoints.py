@@ -6,7 +6,6 @@ import pathlib
 import shutil
 import time
 
-import torch
 import yaml
 from speechbrain.utils.checkpoints import (
     Checkpoint,
@@ -20,6 +19,7 @@ from speechbrain.utils.parameter_transfer import Pretrainer
 from speechbrain_hyperbolic.dataio.checksums import find_damage, write_sums
 from speechbrain_hyperbolic.dataio.files import naming_the_file
 from speechbrain_hyperbolic.errors import InputError, is_finite
+from speechbrain_hyperbolic.shards import read_state, shards_of
 
 logger = get_logger(__name__)
 
@@ -285,7 +285,9 @@ def find_epochs(checkpoints_dir, count):
     return whole
 
 
-def average_epochs(checkpoints_dir, count=5, name="embedding_model"):
+def average_epochs(
+    checkpoints_dir, count=5, name="embedding_model", shards=None
+):
     """The mean of the parameters at the last ends of epochs.
 
     Arguments
@@ -296,6 +298,8 @@ def average_epochs(checkpoints_dir, count=5, name="embedding_model"):
         How many; published: 5. Fewer are averaged where there are fewer.
     name : str
         The recoverable.
+    shards : dict
+        Name of a parameter -> ``shards.Rows``, the ones to read; None: all.
 
     Returns
     -------
@@ -308,8 +312,10 @@ def average_epochs(checkpoints_dir, count=5, name="embedding_model"):
         If there is none.
     """
     folders = _epochs_of(checkpoints_dir, count)
-    newest = _load(folders[0] / f"{name}.ckpt")
-    mean = average_state_dicts(_load(f / f"{name}.ckpt") for f in folders)
+    newest = read_state(folders[0] / f"{name}.ckpt", shards)
+    mean = average_state_dicts(
+        read_state(folder / f"{name}.ckpt", shards) for folder in folders
+    )
     # The stock average makes the batch counts of BatchNorm floating point.
     return {key: mean[key].to(newest[key].dtype) for key in newest}
 
@@ -322,10 +328,6 @@ def _epochs_of(checkpoints_dir, count):
             "first, or pass the folder of a run as --pretrain_path"
         )
     return folders
-
-
-def _load(path):
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 class AveragedPretrainer(Pretrainer):
@@ -396,10 +398,11 @@ class AveragedPretrainer(Pretrainer):
             logger.warning("No pretrain_path: the encoder is untrained.")
             return
         for name, module in self.loadables.items():
+            shards = shards_of(module)
             if self._is_exported():
-                state = _load(self._file_of(name))
+                state = read_state(self._file_of(name), shards)
             else:
-                state = average_epochs(self.path, self.count, name)
+                state = average_epochs(self.path, self.count, name, shards)
             _fill(name, module, state, self.path)
 
     def _file_of(self, name):

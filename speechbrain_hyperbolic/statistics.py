@@ -23,8 +23,8 @@ QUANTILES = (0.05, 0.5, 0.95)
 class EpochStatistics:
     """Gathers the statistics of one training epoch.
 
-    Nothing waits for the GPU until ``summarize``. In distributed training
-    each process has to ask, and the embeddings are those of all.
+    Nothing waits for the GPU until ``summarize``, which all processes of a
+    distributed training call: embeddings and centres are those of all.
 
     Example
     -------
@@ -174,8 +174,8 @@ def _head_statistics(head, loss, embeddings):
         vectors = _before_centres(head, embeddings)
         points = similarity.points(vectors, embeddings=True)
         statistics |= _radii("embeddings", points.radius, similarity.cap)
-    points = similarity.points(head.weight)
-    statistics |= _radii("centres", points.radius, similarity.cap)
+    radius = head.gather(similarity.points(head.weight).radius)
+    statistics |= _radii("centres", radius, similarity.cap)
     statistics["curvature"] = float(similarity.curvature)
     statistics["embedding_scale"] = float(similarity.embedding_scale)
     margin = getattr(getattr(loss, "loss_fn", None), "margin", None)

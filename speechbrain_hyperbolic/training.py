@@ -4,6 +4,7 @@ It follows the stock VoxCeleb recipe in what it reads from the hparams file,
 so that one file serves both.
 """
 
+import functools
 import pathlib
 
 import speechbrain as sb
@@ -28,8 +29,14 @@ from speechbrain_hyperbolic.divergence import stop_diverged
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.hparams import check_same_run
 from speechbrain_hyperbolic.lobes.heads import fuses
+from speechbrain_hyperbolic.lobes.sharded import clip_gradients, kept_from_ddp
 from speechbrain_hyperbolic.nnet.batch_norm import use_process_batch_norm
 from speechbrain_hyperbolic.resume import RunState
+from speechbrain_hyperbolic.shards import (
+    load_optimizer,
+    save_optimizer,
+    shards_of,
+)
 from speechbrain_hyperbolic.statistics import (
     EpochStatistics,
     TensorBoardLogger,
@@ -274,11 +281,42 @@ class SpeakerBrain(sb.Brain):
             and fuses(self.hparams.classifier, self.hparams.compute_cost)
         )
 
+    def _wrap_distributed(self):
+        """As the stock method, on CPUs too; a sharded head has no copies."""
+        if self.distributed_launch and torch.device(self.device).type == "cpu":
+            use_process_batch_norm(self.modules)
+        with kept_from_ddp(self.modules):
+            super()._wrap_distributed()
+
+    def init_optimizers(self):
+        """As the stock method; of a sharded head the state is sharded too."""
+        super().init_optimizers()
+        sharded = any(r.parts > 1 for r in shards_of(self.modules).values())
+        if sharded and self.scaler.is_enabled():
+            raise InputError(
+                "precision is fp16, whose gradient scaler would skip a step "
+                "on some processes alone where the classifier is sharded: "
+                "pass --precision=bf16 or fp32"
+            )
+        if self.checkpointer is not None and self.opt_class is not None:
+            self.checkpointer.add_recoverable(
+                "optimizer",
+                self.optimizer,
+                custom_load_hook=functools.partial(
+                    load_optimizer, modules=self.modules
+                ),
+                custom_save_hook=functools.partial(
+                    save_optimizer, modules=self.modules
+                ),
+            )
+
     def optimizers_step(self):
         """The stock step, which drops the norm that clipping returns."""
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.optimizer.param_groups[0]["params"], self.max_grad_norm
+        norm = clip_gradients(
+            self.optimizer.param_groups[0]["params"],
+            self.modules,
+            self.max_grad_norm,
         )
         self.statistics.add_gradient(norm)
         # A gradient scaler skips such steps itself.
@@ -337,12 +375,6 @@ class SpeakerBrain(sb.Brain):
                 ids=list(self.batch_ids),
                 lr=self.optimizer.param_groups[0]["lr"],
             )
-
-    def _wrap_distributed(self):
-        """As the stock method, on CPUs too."""
-        if self.distributed_launch and torch.device(self.device).type == "cpu":
-            use_process_batch_norm(self.modules)
-        super()._wrap_distributed()
 
     def on_fit_start(self):
         """Resumes from the newest checkpoint, and says so."""

@@ -48,6 +48,11 @@ STATED = {
     "ham_smooth_ecapa": {"similarity": "SmoothDistance", "cap": 2.3},
     "ham_subcentre_ecapa": {"sub_centres": 3},
     "ham_topk_ecapa": {"top_k": 5, "penalty": 0.06},
+    "ham_sharded_ecapa": {
+        "classifier": "ShardedCentreClassifier",
+        "sampled": None,
+        "chunk_size": None,
+    },
     "ham_schedule_ecapa": {"margin_schedule": "MarginSchedule"},
     "best": {"similarity": "SmoothDistance", "cap": 2.3, "sub_centres": 1},
 }
@@ -133,13 +138,15 @@ def test_is_what_it_says(system, tmp_path):
 
 def test_losses_differ(tmp_path):
     """Those that start alike are told apart by what is learnt later, but for
-    the best one, which is one of the others.
+    two: the best one, which is one of the others, and the sharded one, which
+    is another way to compute the published one.
     """
     losses = {
         system: outputs_and_loss(load(system, tmp_path))[1].item()
         for system in SYSTEMS
     }
     assert losses.pop("ham_learnable_ecapa") == losses["ham_exact_ecapa"]
+    assert losses.pop("ham_sharded_ecapa") == losses[BASE]
     assert losses.pop("best") == losses["ham_smooth_ecapa"]
     values = sorted(losses.values())
     assert all(b - a > 1e-3 for a, b in zip(values, values[1:], strict=False))
@@ -218,6 +225,9 @@ def test_own_keys_reach_their_system(tmp_path):
         )
         == 2 * SPEAKERS
     )
+    sharded = load("ham_sharded_ecapa", tmp_path, sub_centres=2, sampled=0.5)
+    assert len(sharded["classifier"].weight) == 2 * SPEAKERS
+    assert sharded["classifier"].sampled == 0.5
     assert load("ham_smooth_ecapa", tmp_path, cap=1.5)["similarity"].cap == 1.5
     assert (
         load("ham_exact_ecapa", tmp_path, curvature=0.5)["similarity"].curvature

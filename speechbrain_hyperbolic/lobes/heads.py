@@ -2,11 +2,13 @@
 
 import torch
 from speechbrain.lobes.models.ECAPA_TDNN import Classifier
+from speechbrain.utils import checkpoints
 
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.lobes.similarity import ClippedDistance, Cosine
 from speechbrain_hyperbolic.nnet.fused import margin_softmax
 from speechbrain_hyperbolic.nnet.losses import JointLoss, MarginSoftmax
+from speechbrain_hyperbolic.shards import load_module, save_module
 
 
 class CentreClassifier(Classifier):
@@ -113,19 +115,71 @@ class CentreClassifier(Classifier):
             embeddings = x.squeeze(1).to(dtype)
             centres = self.weight.to(dtype)
             if cost is not None:
-                return margin_softmax(
-                    embeddings,
-                    centres,
-                    targets,
-                    self.similarity,
-                    cost.loss_fn,
-                    self.sub_centres,
-                    cost.chunk_size,
-                )
-            outputs = self.similarity(embeddings, centres)
-            if self.sub_centres > 1:
-                outputs = outputs.unflatten(1, (-1, self.sub_centres)).amax(2)
-            return outputs.unsqueeze(1)
+                return self.loss(embeddings, centres, targets, cost)
+            return self.outputs(embeddings, centres).unsqueeze(1)
+
+    def loss(self, embeddings, centres, targets, cost):
+        """The mean loss of a batch.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            After the layers before the centres, shape [batch, D].
+        centres : torch.Tensor
+            The weight, in the dtype of the embeddings.
+        targets : torch.Tensor
+            Labels, shape [batch, 1].
+        cost : MarginSoftmax
+
+        Returns
+        -------
+        loss : torch.Tensor
+            A scalar.
+        """
+        return margin_softmax(
+            embeddings,
+            centres,
+            targets,
+            self.similarity,
+            cost.loss_fn,
+            self.sub_centres,
+            cost.chunk_size,
+        )
+
+    def outputs(self, embeddings, centres):
+        """Similarities to speakers.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            As for ``loss``.
+        centres : torch.Tensor
+            As for ``loss``.
+
+        Returns
+        -------
+        outputs : torch.Tensor
+            Shape [batch, out_neurons].
+        """
+        outputs = self.similarity(embeddings, centres)
+        if self.sub_centres > 1:
+            outputs = outputs.unflatten(1, (-1, self.sub_centres)).amax(2)
+        return outputs
+
+    def gather(self, values):
+        """From one value for each row of the weight to those of all centres.
+
+        Arguments
+        ---------
+        values : torch.Tensor
+            Shape [N].
+
+        Returns
+        -------
+        values : torch.Tensor
+            The same, but of a head whose centres are spread over processes.
+        """
+        return values
 
 
 class HyperbolicClassifier(CentreClassifier):
@@ -201,6 +255,12 @@ class JointClassifier(torch.nn.Module):
         super().__init__()
         self.heads = torch.nn.ModuleList(heads)
 
+    @property
+    def _ddp_params_and_buffers_to_ignore(self):
+        """What DistributedDataParallel asks for: a sharded head refuses."""
+        name = "_ddp_params_and_buffers_to_ignore"
+        return [key for head in self.heads for key in getattr(head, name, ())]
+
     def forward(self, x, targets=None, cost=None):
         """Compares each embedding with each speaker, by each head.
 
@@ -222,6 +282,12 @@ class JointClassifier(torch.nn.Module):
             return torch.cat([head(x) for head in self.heads], 1)
         pairs = zip(self.heads, cost.losses, strict=True)
         return cost.total(head(x, targets, loss) for head, loss in pairs)
+
+
+for _head in (CentreClassifier, JointClassifier):
+    checkpoints.DEFAULT_SAVE_HOOKS[_head] = save_module
+    checkpoints.DEFAULT_LOAD_HOOKS[_head] = load_module
+    checkpoints.DEFAULT_TRANSFER_HOOKS[_head] = load_module
 
 
 def fuses(classifier, cost):

@@ -39,6 +39,7 @@ def margin_softmax(
     loss_fn,
     sub_centres=1,
     chunk_size=None,
+    shard=None,
 ):
     """Mean loss of a batch, by its similarity to speaker centres.
 
@@ -58,6 +59,8 @@ def margin_softmax(
         Centres of a class, of which the most similar counts.
     chunk_size : int
         How many classes are worked on at a time; None: all.
+    shard : nnet.sharded.Shard
+        The classes that the centres are of; None: all.
 
     Returns
     -------
@@ -82,7 +85,8 @@ def margin_softmax(
     ... ).shape
     torch.Size([])
     """
-    classes = len(centres) // sub_centres
+    here = len(centres) // sub_centres
+    classes = here if shard is None else shard.classes
     targets = check_targets(targets, len(embeddings), classes)
     x, x_length = with_length(similarity.scale(embeddings), sole=True)
     y, y_length = with_length(centres, sole=True)
@@ -92,14 +96,12 @@ def margin_softmax(
     sizes = [len(x), len(y)]
     p, q = (None, None) if stretch is None else stretch.split(sizes)
     a, b = (None, None) if half is None else half.split(sizes)
-    if chunk_size is None or chunk_size >= classes:
-        loss = _MarginSoftmax.apply(
-            x, y, p, q, a, b, unit, targets, loss_fn, sub_centres
-        )
+    factors = x, y, p, q, a, b, unit
+    options = targets, loss_fn, sub_centres, shard
+    if chunk_size is None or chunk_size >= here:
+        loss = _MarginSoftmax.apply(*factors, *options)
     else:
-        loss = _ChunkedMarginSoftmax.apply(
-            x, y, p, q, a, b, unit, targets, loss_fn, sub_centres, chunk_size
-        )
+        loss = _ChunkedMarginSoftmax.apply(*factors, *options, chunk_size)
     if loss.requires_grad:
         loss_fn.step()
     return loss
@@ -192,11 +194,13 @@ def _left_gradient(of_left, gradient, x, p, a):
 
 class _MarginSoftmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, y, p, q, a, b, unit, targets, loss_fn, sub_centres):
+    def forward(
+        ctx, x, y, p, q, a, b, unit, targets, loss_fn, sub_centres, shard
+    ):
         rows, columns = _rows(x, p, a, unit), _Columns(y, q, b)
         outputs, taken = _outputs(rows, columns, sub_centres)
         of_unit = outputs.clone() if ctx.needs_input_grad[6] else None
-        loss, slopes = margin_cross_entropy(outputs, targets, loss_fn)
+        loss, slopes = margin_cross_entropy(outputs, targets, loss_fn, shard)
         if of_unit is not None:
             of_unit = of_unit.mul_(slopes).sum() / unit
         slopes, of_a, of_b = _slopes(slopes, taken, rows, columns, sub_centres)
@@ -214,17 +218,30 @@ class _MarginSoftmax(torch.autograd.Function):
         of_left = product(slopes, y.T)
         of_x, of_p = _left_gradient(of_left, gradient, x, p, a)
         sums = [None if v is None else v * gradient for v in sums]
-        return of_x, of_y, of_p, of_q, *sums, None, None, None
+        return of_x, of_y, of_p, of_q, *sums, *(None,) * 4
 
 
 class _ChunkedMarginSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, x, y, p, q, a, b, unit, targets, loss_fn, sub_centres, chunk_size
+        ctx,
+        x,
+        y,
+        p,
+        q,
+        a,
+        b,
+        unit,
+        targets,
+        loss_fn,
+        sub_centres,
+        shard,
+        chunk_size,
     ):
         rows = _rows(x, p, a, unit)
-        chunks = list(_chunks(y, q, b, sub_centres, chunk_size))
-        plan = _plan(rows, chunks, targets, loss_fn, sub_centres)
+        start = 0 if shard is None else shard.first
+        chunks = list(_chunks(y, q, b, sub_centres, chunk_size, start))
+        plan = _plan(rows, chunks, targets, loss_fn, sub_centres, shard)
         top = total = None
         for first, columns in chunks:
             outputs, _ = _outputs(rows, columns, sub_centres)
@@ -235,9 +252,13 @@ class _ChunkedMarginSoftmax(torch.autograd.Function):
             if total is not None:
                 summed += total * (top - higher).exp_()
             top, total = higher, summed
+        if shard is not None:
+            higher = shard.highest(top)
+            total = shard.sum(total * (top - higher).exp_())
+            top = higher
         log_total = top + total.log()
         ctx.save_for_backward(x, y, p, q, a, b, log_total)
-        ctx.unit, ctx.plan = unit, plan
+        ctx.unit, ctx.plan, ctx.start = unit, plan, start
         ctx.sub_centres, ctx.chunk_size = sub_centres, chunk_size
         return (log_total - plan.target).mean()
 
@@ -256,7 +277,9 @@ class _ChunkedMarginSoftmax(torch.autograd.Function):
             None if v is None else torch.empty_like(v) for v in (y, q, b)
         )
         of_left, of_a, of_unit = torch.zeros_like(x), 0, 0
-        for first, columns in _chunks(y, q, b, sub_centres, ctx.chunk_size):
+        for first, columns in _chunks(
+            y, q, b, sub_centres, ctx.chunk_size, ctx.start
+        ):
             outputs, taken = _outputs(rows, columns, sub_centres)
             before = outputs.clone() if learns_unit else None
             logits, ignored = plan.write(outputs, first)
@@ -268,7 +291,7 @@ class _ChunkedMarginSoftmax(torch.autograd.Function):
                 slopes, taken, rows, columns, sub_centres
             )
             of_left += product(slopes, columns.y.T)
-            start = first * sub_centres
+            start = (first - ctx.start) * sub_centres
             chunk = slice(start, start + len(columns.y))
             product(slopes.T, scaled_left, out=of_y[chunk])
             if q is not None:
@@ -285,17 +308,17 @@ class _ChunkedMarginSoftmax(torch.autograd.Function):
             None if a is None else of_a * gradient,
             of_b,
             of_unit * gradient if learns_unit else None,
-            *(None,) * 4,
+            *(None,) * 5,
         )
 
 
-def _chunks(y, q, b, sub_centres, chunk_size):
-    """The first class of each chunk, and its centres."""
+def _chunks(y, q, b, sub_centres, chunk_size, first):
+    """The first class of each chunk, and its centres; first: of all of them."""
     step = chunk_size * sub_centres
     for start in range(0, len(y), step):
         chunk = slice(start, start + step)
         yield (
-            start // sub_centres,
+            first + start // sub_centres,
             _Columns(
                 y[chunk],
                 None if q is None else q[chunk],
@@ -304,9 +327,9 @@ def _chunks(y, q, b, sub_centres, chunk_size):
         )
 
 
-def _plan(rows, chunks, targets, loss_fn, sub_centres):
+def _plan(rows, chunks, targets, loss_fn, sub_centres, shard):
     """What is to be known of all classes before the first chunk's logits."""
-    of_target = rows.x.new_empty(targets.shape)
+    of_target = rows.x.new_zeros(targets.shape)
     hardest = None
     classes = sum(len(columns.y) for _, columns in chunks) // sub_centres
     for first, columns in chunks:
@@ -320,7 +343,8 @@ def _plan(rows, chunks, targets, loss_fn, sub_centres):
                 pairs = zip(hardest, found, strict=True)
                 values, places = (torch.cat(pair, 1) for pair in pairs)
                 # The target is among those that are found, as -infinity.
-                k = min(loss_fn.top_k, classes - 1, values.shape[1])
+                others = classes - (shard is None)
+                k = min(loss_fn.top_k, others, values.shape[1])
                 values, order = values.topk(k)
                 found = values, places.gather(1, order)
             hardest = found
@@ -334,4 +358,7 @@ def _plan(rows, chunks, targets, loss_fn, sub_centres):
             )
             outputs, _ = _outputs(some, columns, sub_centres)
             of_target[here] = outputs.gather(1, targets[here] - first)
+    if shard is not None:
+        of_target = shard.sum(of_target)
+        hardest = shard.hardest(hardest, loss_fn.top_k)
     return MarginLogits(loss_fn, targets, of_target, hardest)

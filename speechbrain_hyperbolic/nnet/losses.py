@@ -307,7 +307,7 @@ def hardest_others(outputs, targets, top_k, first=None):
     return values, places + (first or 0)
 
 
-def margin_cross_entropy(outputs, targets, loss_fn):
+def margin_cross_entropy(outputs, targets, loss_fn, shard=None):
     """Mean loss, and its slopes in place of the outputs.
 
     Arguments
@@ -317,6 +317,8 @@ def margin_cross_entropy(outputs, targets, loss_fn):
     targets : torch.Tensor
         Shape [batch, 1].
     loss_fn : AdditiveMargin
+    shard : nnet.sharded.Shard
+        The classes that these outputs are of; None: all.
 
     Returns
     -------
@@ -325,19 +327,28 @@ def margin_cross_entropy(outputs, targets, loss_fn):
     slopes : torch.Tensor
         Of the loss by the outputs, in their memory.
     """
+    first = None if shard is None else shard.first
     hardest = None
     if loss_fn.top_k:
-        hardest = hardest_others(outputs, targets, loss_fn.top_k)
-    of_target = outputs.gather(1, targets)
+        hardest = hardest_others(outputs, targets, loss_fn.top_k, first)
+    if shard is None:
+        of_target = outputs.gather(1, targets)
+    else:
+        of_target = shard.of_targets(outputs, targets)
+        hardest = shard.hardest(hardest, loss_fn.top_k)
     plan = MarginLogits(loss_fn, targets, of_target, hardest)
-    logits, ignored = plan.write(outputs)
+    logits, ignored = plan.write(outputs, first)
     top = logits.amax(1, keepdim=True)
+    if shard is not None:
+        top = shard.highest(top)
     exponentials = logits.sub_(top).exp_()
     total = exponentials.sum(1, keepdim=True)
+    if shard is not None:
+        total = shard.sum(total)
     loss = (total.log() + (top - plan.target)).mean()
     factor = loss_fn.scale / len(targets)
     probabilities = exponentials.mul_(factor / total)
-    return loss, plan.differentiate(probabilities, ignored, factor)
+    return loss, plan.differentiate(probabilities, ignored, factor, first)
 
 
 class _MarginCrossEntropy(torch.autograd.Function):
