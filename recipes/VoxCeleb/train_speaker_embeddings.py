@@ -20,6 +20,7 @@ from speechbrain_hyperbolic.dataio.corpus import data_folders
 from speechbrain_hyperbolic.errors import exit_on_input_error
 from speechbrain_hyperbolic.export import export_model
 from speechbrain_hyperbolic.hparams import load_hparams, nest_overrides
+from speechbrain_hyperbolic.memory import keep_freed_memory
 from speechbrain_hyperbolic.training import (
     SpeakerBrain,
     check_resumable,
@@ -35,6 +36,7 @@ def main():
     """Prepares, trains, and exports."""
     # The crops have one length, so the auto-tuner pays.
     torch.backends.cudnn.benchmark = True
+    keep_freed_memory()
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
     overrides = nest_overrides(hparams_file, overrides)
     sb.utils.distributed.ddp_init_group(run_opts)
