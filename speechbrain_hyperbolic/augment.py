@@ -52,9 +52,8 @@ class OneOf(torch.nn.Module):
         waveforms : torch.Tensor
             Of the same shape.
         """
-        chosen = torch.randint(
-            len(self.augmentations), (len(waveforms),), device=waveforms.device
-        )
+        # On the CPU: else each look at the rows would wait for the GPU.
+        chosen = torch.randint(len(self.augmentations), (len(waveforms),))
         augmented = torch.empty_like(waveforms)
         for number, augmentation in enumerate(self.augmentations):
             rows = (chosen == number).nonzero().squeeze(1)

@@ -22,6 +22,7 @@ from speechbrain_hyperbolic.distributed import end_together, start_processes
 from speechbrain_hyperbolic.errors import exit_on_input_error
 from speechbrain_hyperbolic.export import export_model
 from speechbrain_hyperbolic.hparams import load_hparams, nest_overrides
+from speechbrain_hyperbolic.memory import keep_freed_memory
 from speechbrain_hyperbolic.training import (
     SpeakerBrain,
     check_resumable,
@@ -37,6 +38,7 @@ def main():
     """Loads the hparams file and trains."""
     # The crops have one length, so the auto-tuner pays.
     torch.backends.cudnn.benchmark = True
+    keep_freed_memory()
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
     overrides = nest_overrides(hparams_file, overrides)
     start_processes(run_opts)

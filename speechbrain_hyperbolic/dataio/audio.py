@@ -201,7 +201,11 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None, file=None):
             "replace or remove the file"
         )
     waveform = torch.from_numpy(samples)
-    waveform = waveform.mean(1) if channel is None else waveform[:, channel]
+    if channel is None:
+        mono = waveform.shape[1] == 1
+        waveform = waveform.squeeze(1) if mono else waveform.mean(1)
+    else:
+        waveform = waveform[:, channel]
     if not waveform.isfinite().all():
         raise InputError(
             f"{path} holds NaN or infinite samples: replace or remove the file"
@@ -264,7 +268,8 @@ def repeat_to(waveform, samples):
     >>> repeat_to(torch.tensor([1, 2, 3]), 5)
     tensor([1, 2, 3, 1, 2])
     """
-    return waveform.repeat(-(-samples // len(waveform)))[:samples]
+    times = -(-samples // len(waveform))
+    return (waveform.repeat(times) if times > 1 else waveform)[:samples]
 
 
 def check_whole(path, samples):
