@@ -20,6 +20,7 @@ TEST = [
     "pytest-xdist>=3.6",
     "hypothesis>=6",
     "ruff>=0.12",
+    "setuptools>=77",
     "geoopt",
     "mpmath",
     "selenium>=4",
@@ -35,7 +36,16 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["speechbrain_hyperbolic*"]),
-    package_data={"speechbrain_hyperbolic.analysis": ["page.*"]},
+    package_data={
+        # "recipes" is a link to the top level's; its "hparams" to that one's.
+        "speechbrain_hyperbolic": [
+            "py.typed",
+            "recipes/*/*.py",
+            "recipes/*/*.md",
+            "recipes/*/hparams/*.yaml",
+        ],
+        "speechbrain_hyperbolic.analysis": ["page.*"],
+    },
     install_requires=[
         "speechbrain>=1.1,<1.2",
         "torch>=2.4",
