@@ -12,18 +12,20 @@ VERSION = re.search(
 ).group(1)
 
 DEMO = ["espeakng-loader>=0.2.4"]
-TENSORBOARD = ["tensorboard"]
+TENSORBOARD = ["tensorboard>=2.17"]
 ONNX = ["onnx>=1.17", "onnxscript>=0.6", "onnxruntime>=1.20"]
 APP = ["gradio>=6,<7"]
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",
-    "hypothesis>=6",
+    "pytest-cov>=7",
+    "hypothesis>=6.100",
     "ruff>=0.12",
+    "mypy>=2",
     "setuptools>=77",
-    "geoopt",
-    "mpmath",
-    "selenium>=4",
+    "geoopt>=0.5",
+    "mpmath>=1.3",
+    "selenium>=4.20",
 ]
 
 setup(
@@ -51,13 +53,14 @@ setup(
         "torch>=2.4",
         "torchaudio>=2.4",
         "hyperpyyaml>=1.2",
-        "sentencepiece",
-        "numpy",
+        "ruamel.yaml>=0.17.28",
+        "pyyaml>=6",
+        "numpy>=1.26",
         "scipy>=1.12",
-        "soundfile",
+        "soundfile>=0.12.1",
         "av>=12",
         "matplotlib>=3.8",
-        "tqdm",
+        "tqdm>=4.66",
         "safetensors>=0.4",
         "huggingface_hub>=1",
     ],
