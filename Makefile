@@ -1,9 +1,12 @@
-# The two commands of the README. Each makes a virtual environment in .venv,
-# installs what it needs, and runs.
+# The two commands of the README, demo and test. Each makes a virtual
+# environment in .venv, installs what it needs, and runs.
 PYTHON ?= python3
 VENV := .venv
+PIP = $(VENV)/bin/python -m pip install --quiet
+# A process a core, of one thread: files of tests keep what they share.
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test clean
+.PHONY: demo test coverage lock clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/python recipes/OwnCorpus/run.py --output_folder=results/demo
@@ -11,14 +14,33 @@ demo: $(VENV)/demo
 test: $(VENV)/test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	# A process a core, of one thread: files of tests keep what they share.
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
+	$(VENV)/bin/mypy
+	$(PYTEST)
+
+coverage: $(VENV)/test
+	$(PYTEST) --cov
 
 # A file with the name of the extra stands for its installation.
-$(VENV)/%: setup.py
+$(VENV)/demo: setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[$*]'
+	$(PIP) --editable '.[demo]'
 	touch $@
+
+$(VENV)/test: setup.py requirements/ci.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --require-hashes --requirement requirements/ci.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	touch $@
+
+# What is locked stays so where setup.py admits it: delete a line to renew it.
+lock:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) uv
+	$(VENV)/bin/uv $(LOCK) --output-file requirements/ci.txt
+	$(VENV)/bin/uv $(LOCK) --resolution lowest-direct \
+		--output-file requirements/minimum.txt
+LOCK = pip compile --quiet --universal --python-version 3.10 \
+	--no-python-downloads --no-annotate --generate-hashes --extra test setup.py
 
 clean:
 	rm -rf $(VENV) results

@@ -12,20 +12,23 @@ VERSION = re.search(
 ).group(1)
 
 DEMO = ["espeakng-loader>=0.2.4"]
-TENSORBOARD = ["tensorboard"]
+TENSORBOARD = ["tensorboard>=2.17"]
 ONNX = ["onnx>=1.17", "onnxscript>=0.6", "onnxruntime>=1.20"]
 APP = ["gradio>=6,<7"]
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",
-    "hypothesis>=6",
+    "pytest-cov>=7",
+    "hypothesis>=6.100",
     # What reads the shards beside this package, and SpeechBrain with it
     "webdataset>=0.2.86",
     "importlib_metadata",
     "ruff>=0.12",
-    "geoopt",
-    "mpmath",
-    "selenium>=4",
+    "mypy>=2",
+    "setuptools>=77",
+    "geoopt>=0.5",
+    "mpmath>=1.3",
+    "selenium>=4.20",
 ]
 
 setup(
@@ -38,19 +41,29 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["speechbrain_hyperbolic*"]),
-    package_data={"speechbrain_hyperbolic.analysis": ["page.*"]},
+    package_data={
+        # "recipes" is a link to the top level's; its "hparams" to that one's.
+        "speechbrain_hyperbolic": [
+            "py.typed",
+            "recipes/*/*.py",
+            "recipes/*/*.md",
+            "recipes/*/hparams/*.yaml",
+        ],
+        "speechbrain_hyperbolic.analysis": ["page.*"],
+    },
     install_requires=[
         "speechbrain>=1.1,<1.2",
         "torch>=2.4",
         "torchaudio>=2.4",
         "hyperpyyaml>=1.2",
-        "sentencepiece",
-        "numpy",
+        "ruamel.yaml>=0.17.28",
+        "pyyaml>=6",
+        "numpy>=1.26",
         "scipy>=1.12",
-        "soundfile",
+        "soundfile>=0.12.1",
         "av>=12",
         "matplotlib>=3.8",
-        "tqdm",
+        "tqdm>=4.66",
         "safetensors>=0.4",
         "huggingface_hub>=1",
     ],

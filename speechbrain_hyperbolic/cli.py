@@ -10,13 +10,16 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import sys
+import tempfile
 import traceback
 
 from speechbrain_hyperbolic.errors import InputError, exit_on_input_error
 
 SAME, DIFFERENT, FAULT = 0, 1, 3
 _MODEL = "SB_HYPERBOLIC_MODEL"
+_RECIPES = pathlib.Path(__file__).with_name("recipes")
 
 _EPILOG = f"""\
 examples:
@@ -25,6 +28,7 @@ examples:
   sb-hyperbolic enrol Ada ada1.wav ada2.wav --store voices --model my-model
   sb-hyperbolic identify someone.wav --store voices --model my-model
   sb-hyperbolic push my-model user/my-model
+  sb-hyperbolic recipes my-recipes
 
 A model is a folder that export made, or the name of one on the Hugging Face
 Hub, user/model; --model can be left out where {_MODEL} names it.
@@ -148,6 +152,11 @@ def make_parser():
     command.add_argument("--private", action="store_true")
     command.add_argument("--revision", help="a branch (default: main)")
     command.add_argument("--message", help="of the commit")
+
+    command = add(
+        recipes, "Copy the recipes and their hparams, to edit and to run."
+    )
+    command.add_argument("folder", help="to make")
     return parser
 
 
@@ -271,6 +280,30 @@ def push(options):
         commit_message=options.message,
     )
     _say(options, url, url=url)
+    return 0
+
+
+def recipes(options):
+    """Copies the recipes to a folder of the user's."""
+    folder = pathlib.Path(options.folder)
+    if folder.exists():
+        raise InputError(f"{folder} is there already: name a new folder")
+    unwanted = shutil.ignore_patterns("__pycache__", "results", ".*")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
+            copy = f"{partial}/{folder.name}"
+            shutil.copytree(_RECIPES, copy, ignore=unwanted)
+            os.rename(copy, folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {error}") from error
+    scripts = sorted(str(path) for path in folder.glob("*/*.py"))
+    _say(
+        options,
+        "\n".join(scripts),
+        folder=str(folder),
+        scripts=scripts,
+    )
     return 0
 
 
