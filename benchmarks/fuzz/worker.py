@@ -1,0 +1,203 @@
+"""A process that reads what it is sent, and may end in doing so."""
+
+import contextlib
+import faulthandler
+import pathlib
+import resource
+import shutil
+import signal
+import tempfile
+import time
+import traceback
+from multiprocessing import get_context
+from typing import NamedTuple
+
+from speechbrain_hyperbolic.errors import InputError
+
+SECONDS = 5  # that a reader may take
+MEMORY = 2**30  # bytes that its process may have
+# To the machine's protection; above MEMORY, so that what is asked for is seen.
+_ADDRESS_SPACE = 4 * 2**30
+_START = 120  # seconds, of the imports
+
+ACCEPTED, REFUSED = "accepted", "refused"
+
+
+class Outcome(NamedTuple):
+    """Of one input.
+
+    Arguments
+    ---------
+    kind : str
+        ACCEPTED, REFUSED, or the name of what went wrong.
+    seconds : float
+    memory : int
+        Bytes: the most that was resident in the process while it read.
+    text : str
+        The refusal, or the traceback.
+    """
+
+    kind: str
+    seconds: float
+    memory: int
+    text: str = ""
+
+    @property
+    def failed(self):
+        """Whether it's neither accepted nor refused as it should be."""
+        return self.kind not in (ACCEPTED, REFUSED)
+
+
+def judge(read, folder):
+    """Lets a reader read a folder; its failures go through.
+
+    Arguments
+    ---------
+    read : callable
+        Takes the folder; it asserts what must hold of what it accepts.
+    folder : pathlib.Path
+
+    Returns
+    -------
+    refusal : str
+        None: accepted.
+    """
+    try:
+        read(folder)
+    except InputError as error:
+        if isinstance(error.__cause__, MemoryError):
+            raise error.__cause__ from None
+        text = str(error)
+        # One line, that no stranger's control characters are in.
+        assert text.isprintable() and len(text) < 1000, ascii(text)[:2000]
+        assert str(folder) in text, f"the file is not named: {text}"
+        return text
+
+
+def write(folder, files):
+    """Makes a folder anew, with these files.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+    files : dict
+        Name -> bytes.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+class Worker:
+    """Reads in a process of its own, in another one after a failure.
+
+    Arguments
+    ---------
+    read : callable
+        Of a module's top level.
+    """
+
+    def __init__(self, read):
+        self.read = read
+        self.process = None
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="fuzz-"))
+        self.log = self.folder / "stderr"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._stop()
+        shutil.rmtree(self.folder)
+
+    def __call__(self, files):
+        """The ``Outcome`` of these files."""
+        if self.process is None:
+            self._start()
+        write(self.folder / "input", files)
+        began = time.monotonic()
+        try:
+            self.pipe.send(self.folder / "input")
+            # Longer than it takes the process to end itself, with a traceback.
+            ended = self.pipe.poll(2 * SECONDS)
+            outcome = self.pipe.recv() if ended else None
+        except (EOFError, OSError):
+            outcome = None
+        if outcome is None:
+            outcome = self._ended(time.monotonic() - began)
+        if outcome.memory > MEMORY:
+            self._stop()  # what one left behind is not the next one's
+        return outcome
+
+    def _ended(self, seconds):
+        self.process.join(1)
+        code = self.process.exitcode
+        self._stop()
+        if seconds >= SECONDS:
+            kind = f"hang over {SECONDS} s"
+        else:
+            kind = signal.Signals(-code).name if code and code < 0 else "exit"
+        return Outcome(kind, seconds, 0, self.log.read_text(errors="replace"))
+
+    def _start(self):
+        context = get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_serve, args=(self.read, theirs, self.log), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+        if not self.pipe.poll(_START) or self.pipe.recv() != "ready":
+            raise RuntimeError(f"no process to read in: see {self.log}")
+
+    def _stop(self):
+        if self.process is not None:
+            self.process.kill()
+            self.process.join()
+            self.pipe.close()
+            self.process = None
+
+
+def _serve(read, pipe, log):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    size = _status("VmSize") + _ADDRESS_SPACE
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with open(log, "w") as file, contextlib.redirect_stderr(file):
+        faulthandler.enable(file)
+        pipe.send("ready")
+        while True:
+            try:
+                folder = pipe.recv()
+            except EOFError:
+                return
+            file.truncate(0)
+            pipe.send(_read(read, folder, file))
+
+
+def _read(read, folder, file):
+    # The most that is resident is counted from here on.
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    faulthandler.dump_traceback_later(SECONDS, exit=True, file=file)
+    began = time.monotonic()
+    kind, text = ACCEPTED, ""
+    try:
+        text = judge(read, folder)
+        kind = ACCEPTED if text is None else REFUSED
+    except Exception as error:
+        kind, text = type(error).__name__, traceback.format_exc()
+    seconds = time.monotonic() - began
+    faulthandler.cancel_dump_traceback_later()
+    memory = _status("VmHWM")
+    if memory > MEMORY and kind in (ACCEPTED, REFUSED):
+        kind = f"memory over {MEMORY >> 20} MiB"
+    return Outcome(kind, seconds, memory, text or "")
+
+
+def _status(name):
+    """Bytes, of this process."""
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) * 1024
