@@ -58,6 +58,7 @@ setup(
         "hyperpyyaml>=1.2",
         "ruamel.yaml>=0.17.28",
         "pyyaml>=6",
+        "sentencepiece",
         "numpy>=1.26",
         "scipy>=1.12",
         "soundfile>=0.12.1",
