@@ -190,9 +190,9 @@ class SpeakerBrain(sb.Brain):
     may be left out for it.
     """
 
-    def __init__(self, modules=None, opt_class=None, hparams=None, **options):
+    def __init__(self, modules=None, opt_class=None, hparams=None, *args, **kw):
         hparams = {"nonfinite_patience": 0, **(hparams or {})}
-        super().__init__(modules, opt_class, hparams, **options)
+        super().__init__(modules, opt_class, hparams, *args, **kw)
         # Else the batch that is passed over would still make a step.
         self.skip_nonfinite_grads |= self.nonfinite_patience > 0
 
