@@ -11,8 +11,10 @@ from speechbrain.augment.time_domain import AddNoise, AddReverb
 from speechbrain.dataio.dataloader import make_dataloader
 
 from speechbrain_hyperbolic.checkpoints import find_epochs
+from speechbrain_hyperbolic.dataio.corpus import prepare_corpus
 from speechbrain_hyperbolic.dataio.crops import SharedEpochCounter
 from speechbrain_hyperbolic.dataio.noise import write_noise_csv
+from speechbrain_hyperbolic.dataio.shards import pack
 from speechbrain_hyperbolic.resume import (
     go_to,
     position,
@@ -151,25 +153,45 @@ def test_killed_at_random_moments(folder, trainings):
     assert writings > 0
 
 
+def kill_in_training(trainings, output, *arguments):
+    """SIGKILL at the first checkpoint that it makes."""
+    before = set(output.glob("save/CKPT*"))
+    pid = trainings.start(*arguments)
+    wait_for(lambda: set(output.glob("save/CKPT*")) - before)
+    os.kill(pid, signal.SIGKILL)
+    assert trainings.wait() == -signal.SIGKILL, trainings.printed()[-3000:]
+
+
 def test_accumulated_gradients_and_other_workers(folder, trainings):
     """A checkpoint waits for the step; workers may persist or be none."""
-    accumulating = ["--grad_accumulation_factor=4", "--skip_prep=True"]
+    accumulating = "--grad_accumulation_factor=4"
     persistent = "--dataloader_options={persistent_workers: True}"
-    expected = folder / "accumulated"
-    run(
-        trainings,
-        *arguments(folder, expected, *accumulating, persistent),
-    )
-    output = folder / "accumulated, killed"
+    whole, output = folder / "accumulated", folder / "accumulated, killed"
+    run(trainings, *arguments(folder, whole, accumulating, persistent))
     for workers in ("1", "0"):
-        options = [*accumulating, f"--num_workers={workers}"]
-        pid = trainings.start(*arguments(folder, output, *options))
-        before = set(output.glob("save/CKPT*"))
-        wait_for(lambda: set(output.glob("save/CKPT*")) - before)  # noqa: B023
-        os.kill(pid, signal.SIGKILL)
-        assert trainings.wait() == -signal.SIGKILL
-    run(trainings, *arguments(folder, output, *accumulating))
-    assert_identical(result(expected), result(output))
+        options = [accumulating, f"--num_workers={workers}"]
+        kill_in_training(
+            trainings, output, *arguments(folder, output, *options)
+        )
+    run(trainings, *arguments(folder, output, accumulating))
+    assert_identical(result(whole), result(output))
+
+
+def test_shards(folder, trainings):
+    """A run goes on within an epoch of them, with other workers."""
+    prepared = folder / "prepared"
+    prepare_corpus(folder / "corpus", prepared, ["s6", "s7"], [80, 20])
+    pack(prepared, folder / "shards", shard_size=7)
+    packed = [f"--shards_folder={folder / 'shards'}", "--shuffle_buffer=20"]
+    whole, output = folder / "sharded", folder / "sharded, killed"
+    run(trainings, *arguments(folder, whole, *packed))
+    for workers in ("2", "0", "3"):
+        options = [*packed, f"--num_workers={workers}"]
+        kill_in_training(
+            trainings, output, *arguments(folder, output, *options)
+        )
+    run(trainings, *arguments(folder, output, *packed))
+    assert_identical(result(whole), result(output))
 
 
 def test_random_numbers_go_on(tmp_path):

@@ -49,6 +49,7 @@ STATED = {
     "ham_subcentre_ecapa": {"sub_centres": 3},
     "ham_topk_ecapa": {"top_k": 5, "penalty": 0.06},
     "ham_schedule_ecapa": {"margin_schedule": "MarginSchedule"},
+    "ham_shards_ecapa": {"shuffle_buffer": 10_000},
     "best": {"similarity": "SmoothDistance", "cap": 2.3, "sub_centres": 1},
 }
 WITHOUT_PUBLISHED_MARGIN = {"softmax_ecapa", "softmax_s30_ecapa", "h_ecapa"}
@@ -133,7 +134,7 @@ def test_is_what_it_says(system, tmp_path):
 
 def test_losses_differ(tmp_path):
     """Those that start alike are told apart by what is learnt later, but for
-    the best one, which is one of the others.
+    the best one, which is one of the others, and that of shards.
     """
     losses = {
         system: outputs_and_loss(load(system, tmp_path))[1].item()
@@ -141,6 +142,7 @@ def test_losses_differ(tmp_path):
     }
     assert losses.pop("ham_learnable_ecapa") == losses["ham_exact_ecapa"]
     assert losses.pop("best") == losses["ham_smooth_ecapa"]
+    assert losses.pop("ham_shards_ecapa") == losses[BASE]
     values = sorted(losses.values())
     assert all(b - a > 1e-3 for a, b in zip(values, values[1:], strict=False))
 
