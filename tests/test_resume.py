@@ -1,26 +1,30 @@
 """A run that is killed ends as one that is not, bit by bit."""
 
+import multiprocessing
 import os
 import random
 import signal
 import time
+import types
 
 import pytest
 import torch
 from speechbrain.augment.time_domain import AddNoise, AddReverb
 from speechbrain.dataio.dataloader import make_dataloader
 
-from speechbrain_hyperbolic.checkpoints import find_epochs
+from speechbrain_hyperbolic.checkpoints import RecentCheckpointer, find_epochs
 from speechbrain_hyperbolic.dataio.corpus import prepare_corpus
 from speechbrain_hyperbolic.dataio.crops import SharedEpochCounter
 from speechbrain_hyperbolic.dataio.noise import write_noise_csv
 from speechbrain_hyperbolic.dataio.shards import pack
 from speechbrain_hyperbolic.resume import (
+    RunState,
     go_to,
     position,
     random_state,
     set_random_state,
 )
+from speechbrain_hyperbolic.statistics import EpochStatistics
 from speechbrain_hyperbolic.training import make_datasets
 from tests.resuming import ROOT, Trainings, make_corpus
 from tests.test_training import CROP, hparams
@@ -212,6 +216,47 @@ def test_random_numbers_go_on(tmp_path):
     expected = draws()
     set_random_state(torch.load(tmp_path / "state", weights_only=True))
     assert draws() == expected
+
+
+def go_on_as(rank, folder):
+    """One of two processes, that saves where it is and goes on from there."""
+    os.environ["RANK"] = str(rank)
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder / 'rendezvous'}", rank=rank, world_size=2
+    )
+
+    def checkpointer():
+        brain = types.SimpleNamespace(
+            statistics=EpochStatistics(),
+            views=rank,
+            device="cpu",
+            hparams=types.SimpleNamespace(seed=0),
+        )
+        recoverables = {"run_state": RunState(brain)}
+        return RecentCheckpointer(folder, recoverables=recoverables)
+
+    torch.manual_seed(rank)
+    checkpointer().save_checkpoint()
+    expected = torch.rand(1)
+    again = checkpointer()
+    again.recover_if_possible()
+    state = again.recoverables["run_state"]
+    state.restore(resumes=True)
+    assert torch.rand(1) == expected and state.brain.views == rank
+    torch.distributed.barrier()
+
+
+def test_each_process_goes_on_from_its_own(tmp_path):
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=go_on_as, args=(rank, tmp_path))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
 
 
 @pytest.mark.parametrize("drawn", [1, 3, 4, 8])
