@@ -5,6 +5,7 @@ are, where the augmentation is in its noises, what the epoch has shown so far,
 and where the train log ended. Crops need no state (``dataio.crops``).
 """
 
+import functools
 import os
 import pathlib
 import random
@@ -18,12 +19,12 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
-from speechbrain.utils.distributed import main_process_only
+from speechbrain.utils.distributed import get_rank, if_main_process
 
 from speechbrain_hyperbolic.dataio.crops import draw
 
 
-@register_checkpoint_hooks
+@functools.partial(register_checkpoint_hooks, save_on_main_only=False)
 class RunState:
     """A recoverable, for what a training has besides weights and counts.
 
@@ -32,13 +33,14 @@ class RunState:
     Arguments
     ---------
     brain : SpeakerBrain
-        With ``statistics`` and ``views``, and in its hparams ``seed``,
-        ``train_logger`` and, where it augments, ``wav_augment``.
+        With ``statistics`` and ``views``. Of its hparams are used, where they
+        are: ``seed``, ``train_logger`` (with a ``save_file``), and
+        ``wav_augment``.
     """
 
     def __init__(self, brain):
         self.brain = brain
-        self.rank = int(os.environ.get("RANK", 0))
+        self.rank = get_rank() or 0
         self.loaded = None
 
     @mark_as_saver
@@ -49,13 +51,12 @@ class RunState:
         ---------
         path : pathlib.Path
         """
-        log = self._log()
         state = {
             "random": random_state(),
             "noises": [position(adder) for adder in self._adders()],
             "statistics": self.brain.statistics.state_dict(),
             "views": self.brain.views,
-            "log_bytes": log.stat().st_size if log.is_file() else 0,
+            "log_bytes": self._log_bytes(),
         }
         torch.save(state, self._of_process(path))
 
@@ -86,14 +87,17 @@ class RunState:
         """
         state = self.loaded
         if state is None:
-            # Not as the start left them: preparing data may have drawn.
-            seed(draw(2**32, self.brain.hparams.seed, "training", self.rank))
-            if not resumes:
+            given = getattr(self.brain.hparams, "seed", None)
+            if given is not None:
+                # Not as the start left them: preparing data may have drawn.
+                seed(draw(2**32, given, "training", self.rank))
+            if not resumes and if_main_process():
                 self._cut_log(0)
             return
         for adder, place in zip(self._adders(), state["noises"], strict=False):
             go_to(adder, place)
-        self._cut_log(state["log_bytes"])
+        if if_main_process():
+            self._cut_log(state["log_bytes"])
         self.brain.statistics.load_state_dict(
             state["statistics"], self.brain.device
         )
@@ -106,14 +110,19 @@ class RunState:
             return path
         return path.with_name(f"{path.stem}.{self.rank}{path.suffix}")
 
-    def _log(self):
-        return pathlib.Path(self.brain.hparams.train_logger.save_file)
+    def _log_bytes(self):
+        log = self._log()
+        return log.stat().st_size if log and log.is_file() else 0
 
-    @main_process_only
+    def _log(self):
+        train_logger = getattr(self.brain.hparams, "train_logger", None)
+        path = getattr(train_logger, "save_file", None)
+        return path and pathlib.Path(path)
+
     def _cut_log(self, size):
         """Takes back what was logged after the checkpoint."""
-        log = self._log()
-        if log.is_file() and log.stat().st_size > size:
+        if self._log_bytes() > size:
+            log = self._log()
             if size == 0:  # of a run whose checkpoints are not here
                 os.replace(log, f"{log}.before")
             else:

@@ -327,6 +327,8 @@ class SpeakerBrain(sb.Brain):
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
 
+    train_set = None  # where fit is given a loader
+
     def make_dataloader(self, dataset, stage, **loader_kwargs):
         """The stock loader, which draws the seeds of its workers elsewhere.
 

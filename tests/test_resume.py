@@ -1,24 +1,30 @@
 """A run that is killed ends as one that is not, bit by bit."""
 
+import multiprocessing
 import os
 import random
 import signal
 import time
+import types
 
 import pytest
 import torch
 from speechbrain.augment.time_domain import AddNoise, AddReverb
 from speechbrain.dataio.dataloader import make_dataloader
 
-from speechbrain_hyperbolic.checkpoints import find_epochs
+from speechbrain_hyperbolic.checkpoints import RecentCheckpointer, find_epochs
+from speechbrain_hyperbolic.dataio.corpus import prepare_corpus
 from speechbrain_hyperbolic.dataio.crops import SharedEpochCounter
 from speechbrain_hyperbolic.dataio.noise import write_noise_csv
+from speechbrain_hyperbolic.dataio.shards import pack
 from speechbrain_hyperbolic.resume import (
+    RunState,
     go_to,
     position,
     random_state,
     set_random_state,
 )
+from speechbrain_hyperbolic.statistics import EpochStatistics
 from speechbrain_hyperbolic.training import make_datasets
 from tests.resuming import ROOT, Trainings, make_corpus
 from tests.test_training import CROP, hparams
@@ -151,25 +157,45 @@ def test_killed_at_random_moments(folder, trainings):
     assert writings > 0
 
 
+def kill_in_training(trainings, output, *arguments):
+    """SIGKILL at the first checkpoint that it makes."""
+    before = set(output.glob("save/CKPT*"))
+    pid = trainings.start(*arguments)
+    wait_for(lambda: set(output.glob("save/CKPT*")) - before)
+    os.kill(pid, signal.SIGKILL)
+    assert trainings.wait() == -signal.SIGKILL, trainings.printed()[-3000:]
+
+
 def test_accumulated_gradients_and_other_workers(folder, trainings):
     """A checkpoint waits for the step; workers may persist or be none."""
-    accumulating = ["--grad_accumulation_factor=4", "--skip_prep=True"]
+    accumulating = "--grad_accumulation_factor=4"
     persistent = "--dataloader_options={persistent_workers: True}"
-    expected = folder / "accumulated"
-    run(
-        trainings,
-        *arguments(folder, expected, *accumulating, persistent),
-    )
-    output = folder / "accumulated, killed"
+    whole, output = folder / "accumulated", folder / "accumulated, killed"
+    run(trainings, *arguments(folder, whole, accumulating, persistent))
     for workers in ("1", "0"):
-        options = [*accumulating, f"--num_workers={workers}"]
-        pid = trainings.start(*arguments(folder, output, *options))
-        before = set(output.glob("save/CKPT*"))
-        wait_for(lambda: set(output.glob("save/CKPT*")) - before)  # noqa: B023
-        os.kill(pid, signal.SIGKILL)
-        assert trainings.wait() == -signal.SIGKILL
-    run(trainings, *arguments(folder, output, *accumulating))
-    assert_identical(result(expected), result(output))
+        options = [accumulating, f"--num_workers={workers}"]
+        kill_in_training(
+            trainings, output, *arguments(folder, output, *options)
+        )
+    run(trainings, *arguments(folder, output, accumulating))
+    assert_identical(result(whole), result(output))
+
+
+def test_shards(folder, trainings):
+    """A run goes on within an epoch of them, with other workers."""
+    prepared = folder / "prepared"
+    prepare_corpus(folder / "corpus", prepared, ["s6", "s7"], [80, 20])
+    pack(prepared, folder / "shards", shard_size=7)
+    packed = [f"--shards_folder={folder / 'shards'}", "--shuffle_buffer=20"]
+    whole, output = folder / "sharded", folder / "sharded, killed"
+    run(trainings, *arguments(folder, whole, *packed))
+    for workers in ("2", "0", "3"):
+        options = [*packed, f"--num_workers={workers}"]
+        kill_in_training(
+            trainings, output, *arguments(folder, output, *options)
+        )
+    run(trainings, *arguments(folder, output, *packed))
+    assert_identical(result(whole), result(output))
 
 
 def test_random_numbers_go_on(tmp_path):
@@ -190,6 +216,47 @@ def test_random_numbers_go_on(tmp_path):
     expected = draws()
     set_random_state(torch.load(tmp_path / "state", weights_only=True))
     assert draws() == expected
+
+
+def go_on_as(rank, folder):
+    """One of two processes, that saves where it is and goes on from there."""
+    os.environ["RANK"] = str(rank)
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder / 'rendezvous'}", rank=rank, world_size=2
+    )
+
+    def checkpointer():
+        brain = types.SimpleNamespace(
+            statistics=EpochStatistics(),
+            views=rank,
+            device="cpu",
+            hparams=types.SimpleNamespace(seed=0),
+        )
+        recoverables = {"run_state": RunState(brain)}
+        return RecentCheckpointer(folder, recoverables=recoverables)
+
+    torch.manual_seed(rank)
+    checkpointer().save_checkpoint()
+    expected = torch.rand(1)
+    again = checkpointer()
+    again.recover_if_possible()
+    state = again.recoverables["run_state"]
+    state.restore(resumes=True)
+    assert torch.rand(1) == expected and state.brain.views == rank
+    torch.distributed.barrier()
+
+
+def test_each_process_goes_on_from_its_own(tmp_path):
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=go_on_as, args=(rank, tmp_path))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
 
 
 @pytest.mark.parametrize("drawn", [1, 3, 4, 8])

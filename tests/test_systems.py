@@ -54,6 +54,7 @@ STATED = {
         "chunk_size": None,
     },
     "ham_schedule_ecapa": {"margin_schedule": "MarginSchedule"},
+    "ham_shards_ecapa": {"shuffle_buffer": 10_000},
     "best": {"similarity": "SmoothDistance", "cap": 2.3, "sub_centres": 1},
 }
 WITHOUT_PUBLISHED_MARGIN = {"softmax_ecapa", "softmax_s30_ecapa", "h_ecapa"}
@@ -138,8 +139,8 @@ def test_is_what_it_says(system, tmp_path):
 
 def test_losses_differ(tmp_path):
     """Those that start alike are told apart by what is learnt later, but for
-    two: the best one, which is one of the others, and the sharded one, which
-    is another way to compute the published one.
+    three: the best one, which is one of the others, and two that are other ways
+    to compute the published one.
     """
     losses = {
         system: outputs_and_loss(load(system, tmp_path))[1].item()
@@ -148,6 +149,7 @@ def test_losses_differ(tmp_path):
     assert losses.pop("ham_learnable_ecapa") == losses["ham_exact_ecapa"]
     assert losses.pop("ham_sharded_ecapa") == losses[BASE]
     assert losses.pop("best") == losses["ham_smooth_ecapa"]
+    assert losses.pop("ham_shards_ecapa") == losses[BASE]
     values = sorted(losses.values())
     assert all(b - a > 1e-3 for a, b in zip(values, values[1:], strict=False))
 
