@@ -23,6 +23,8 @@ from speechbrain_hyperbolic.errors import InputError, is_finite
 
 logger = get_logger(__name__)
 
+_META_DAMAGED = "CKPT.yaml is not what was saved"
+
 
 class RecentCheckpointer(Checkpointer):
     """The stock Checkpointer, safe against a kill while it saves, that also
@@ -223,9 +225,6 @@ class RecentCheckpointer(Checkpointer):
         shutil.rmtree(partial / f"deleted {path.name}")
 
 
-_META_DAMAGED = "CKPT.yaml is not what was saved"
-
-
 def _folders(checkpoints_dir):
     return [
         p for p in pathlib.Path(checkpoints_dir).glob("CKPT*") if p.is_dir()
@@ -325,7 +324,12 @@ def _epochs_of(checkpoints_dir, count):
 
 
 def _load(path):
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError) as error:
+        raise InputError(
+            f"{path} is damaged ({str(error).splitlines()[0]}): put a copy back"
+        ) from error
 
 
 class AveragedPretrainer(Pretrainer):
