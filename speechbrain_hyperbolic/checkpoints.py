@@ -326,7 +326,7 @@ def _epochs_of(checkpoints_dir, count):
 def _load(path):
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError) as error:
+    except (OSError, RuntimeError, EOFError) as error:
         raise InputError(
             f"{path} is damaged ({str(error).splitlines()[0]}): put a copy back"
         ) from error
