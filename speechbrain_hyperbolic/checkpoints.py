@@ -23,6 +23,8 @@ from speechbrain_hyperbolic.shards import read_state, shards_of
 
 logger = get_logger(__name__)
 
+_META_DAMAGED = "CKPT.yaml is not what was saved"
+
 
 class RecentCheckpointer(Checkpointer):
     """The stock Checkpointer, safe against a kill while it saves, that also
@@ -221,9 +223,6 @@ class RecentCheckpointer(Checkpointer):
         partial.mkdir(exist_ok=True)
         os.replace(path, partial / f"deleted {path.name}")
         shutil.rmtree(partial / f"deleted {path.name}")
-
-
-_META_DAMAGED = "CKPT.yaml is not what was saved"
 
 
 def _folders(checkpoints_dir):

@@ -8,6 +8,7 @@ import torch
 from speechbrain.utils.checkpoints import Checkpointer
 
 from speechbrain_hyperbolic.checkpoints import (
+    AveragedPretrainer,
     RecentCheckpointer,
     average_epochs,
 )
@@ -125,6 +126,18 @@ def test_those_without_checksums(tmp_path):
     stock.recover_if_possible()
     model = stock.recoverables["embedding_model"]
     assert (model.weight == 4).all()
+
+
+def test_an_exported_model(tmp_path):
+    """It has no checksums, and is a zip file, whose end is missing."""
+    model = torch.nn.Linear(50, 50)
+    path = tmp_path / "embedding_model.ckpt"
+    torch.save(model.state_dict(), path)
+    loadables = {"embedding_model": model}
+    AveragedPretrainer(tmp_path, loadables=loadables).load_collected()
+    truncate(path)
+    with pytest.raises(InputError, match=f"{path} is damaged .*put a copy"):
+        AveragedPretrainer(tmp_path, loadables=loadables).load_collected()
 
 
 def test_a_second_tool_agrees(tmp_path):
