@@ -340,21 +340,9 @@ def _open(file, token):
     try:
         shard = _load(file, mmap=True)
         there, tensors = shard["token"], shard["tensors"]
-    except FileNotFoundError as error:
+    except (KeyError, TypeError) as error:
         raise InputError(
-            f"{file} is missing: the checkpoint is incomplete, remove it"
-        ) from error
-    except (
-        EOFError,
-        KeyError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        pickle.UnpicklingError,
-    ) as error:
-        raise InputError(
-            f"{file} is damaged or no shard: remove its checkpoint"
+            f"{file} is no shard: remove its checkpoint"
         ) from error
     if there != token:
         raise InputError(
@@ -365,4 +353,22 @@ def _open(file, token):
 
 
 def _load(path, mmap):
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    try:
+        return torch.load(path, "cpu", weights_only=True, mmap=mmap)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path} is missing: the checkpoint is incomplete, put a copy back "
+            "or remove it"
+        ) from error
+    # ValueError: too short to be mapped
+    except (
+        EOFError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise InputError(
+            f"{path} is damaged ({str(error).splitlines()[0]}): put a copy "
+            "back, or remove its checkpoint"
+        ) from error
