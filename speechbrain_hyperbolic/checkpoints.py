@@ -16,7 +16,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain.utils.parameter_transfer import Pretrainer
 
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.shards import read_state, shards_of
+from speechbrain_hyperbolic.sharded_state import read_state, shards_of
 
 logger = get_logger(__name__)
 
@@ -192,7 +192,7 @@ def average_epochs(
     name : str
         The recoverable.
     shards : dict
-        Name of a parameter -> ``shards.Rows``, the ones to read; None: all.
+        Name of a parameter -> ``sharded_state.Rows`` to read; None: all.
 
     Returns
     -------

@@ -23,7 +23,7 @@ from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.hparams import check_same_run
 from speechbrain_hyperbolic.lobes.heads import fuses
 from speechbrain_hyperbolic.lobes.sharded import clip_gradients, kept_from_ddp
-from speechbrain_hyperbolic.shards import (
+from speechbrain_hyperbolic.sharded_state import (
     load_optimizer,
     save_optimizer,
     shards_of,
