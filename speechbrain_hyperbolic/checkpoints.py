@@ -19,7 +19,7 @@ from speechbrain.utils.parameter_transfer import Pretrainer
 from speechbrain_hyperbolic.dataio.checksums import find_damage, write_sums
 from speechbrain_hyperbolic.dataio.files import naming_the_file
 from speechbrain_hyperbolic.errors import InputError, is_finite
-from speechbrain_hyperbolic.shards import read_state, shards_of
+from speechbrain_hyperbolic.sharded_state import read_state, shards_of
 
 logger = get_logger(__name__)
 
@@ -298,7 +298,7 @@ def average_epochs(
     name : str
         The recoverable.
     shards : dict
-        Name of a parameter -> ``shards.Rows``, the ones to read; None: all.
+        Name of a parameter -> ``sharded_state.Rows`` to read; None: all.
 
     Returns
     -------

@@ -32,7 +32,7 @@ from speechbrain_hyperbolic.lobes.heads import fuses
 from speechbrain_hyperbolic.lobes.sharded import clip_gradients, kept_from_ddp
 from speechbrain_hyperbolic.nnet.batch_norm import use_process_batch_norm
 from speechbrain_hyperbolic.resume import RunState
-from speechbrain_hyperbolic.shards import (
+from speechbrain_hyperbolic.sharded_state import (
     load_optimizer,
     save_optimizer,
     shards_of,

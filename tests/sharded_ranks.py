@@ -29,7 +29,7 @@ from speechbrain_hyperbolic.nnet.margins import (
     MarginSchedule,
     RealAdditiveMargin,
 )
-from speechbrain_hyperbolic.shards import load_optimizer, save_optimizer
+from speechbrain_hyperbolic.sharded_state import load_optimizer, save_optimizer
 from speechbrain_hyperbolic.statistics import geometry_statistics
 from speechbrain_hyperbolic.training import SpeakerBrain
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from speechbrain.utils.parameter_transfer import Pretrainer
 
 from speechbrain_hyperbolic.checkpoints import (
     AveragedPretrainer,
@@ -14,6 +15,7 @@ from speechbrain_hyperbolic.lobes.heads import CentreClassifier
 from speechbrain_hyperbolic.lobes.sharded import ShardedCentreClassifier
 from speechbrain_hyperbolic.nnet.fused import margin_softmax
 from speechbrain_hyperbolic.nnet.sharded import Shard, draw_classes
+from speechbrain_hyperbolic.sharded_state import read_state
 from speechbrain_hyperbolic.statistics import geometry_statistics
 from tests import sharded_ranks as ranks
 
@@ -169,6 +171,21 @@ def test_average_of_sharded_epochs(size, found, plain, folder):
             path, loadables={"classifier": head}
         ).load_collected()
         close(head.weight.detach(), state["weight"])
+
+
+@pytest.mark.parametrize("kind", [CentreClassifier, ShardedCentreClassifier])
+def test_stock_pretrainer(kind, found, folder, tmp_path):
+    (source,) = (folder / "2" / "trained").glob("CKPT*")
+    head = ranks.trainable(kind)[0]["classifier"]
+    pretrainer = Pretrainer(
+        tmp_path,
+        {"classifier": head},
+        {"classifier": str(source / "classifier.ckpt")},
+    )
+    pretrainer.collect_files()
+    pretrainer.load_collected()
+    state = read_state(source / "classifier.ckpt")
+    assert torch.equal(head.weight, state["weight"])
 
 
 @pytest.mark.parametrize("size", WORLDS)

@@ -121,6 +121,19 @@ def test_smooth_cap():
     assert found["radius_centres_95"] == pytest.approx(2 * math.tanh(0.25))
 
 
+def test_more_centres_than_torch_gives_quantiles_of():
+    count = 2**24 + 1
+    similarity = SmoothDistance(2.3)
+    head = CentreClassifier(1, out_neurons=count, similarity=similarity)
+    lengths = torch.linspace(0, 1, count).unsqueeze(1)
+    head.load_state_dict({"weight": lengths})
+    found = geometry_statistics(head, None)
+    for share in (0.05, 0.5, 0.95):
+        radius = 2.3 * math.tanh(share / 2.3)
+        key = f"radius_centres_{round(100 * share):02}"
+        assert found[key] == pytest.approx(radius, abs=1e-3)
+
+
 def test_scheduled_margin_is_the_one_now():
     schedule = MarginSchedule(end=0.2, first_step=0, last_step=4)
     head = HyperbolicClassifier(DIM, out_neurons=SPEAKERS)

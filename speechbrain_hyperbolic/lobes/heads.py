@@ -8,7 +8,7 @@ from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.lobes.similarity import ClippedDistance, Cosine
 from speechbrain_hyperbolic.nnet.fused import margin_softmax
 from speechbrain_hyperbolic.nnet.losses import JointLoss, MarginSoftmax
-from speechbrain_hyperbolic.shards import load_module, save_module
+from speechbrain_hyperbolic.sharded_state import load_module, save_module
 
 
 class CentreClassifier(Classifier):

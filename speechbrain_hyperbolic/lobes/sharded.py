@@ -10,7 +10,7 @@ from speechbrain.utils.distributed import ddp_broadcast
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.lobes.heads import CentreClassifier, JointClassifier
 from speechbrain_hyperbolic.nnet.sharded import Shard, sharded_margin_softmax
-from speechbrain_hyperbolic.shards import Rows, shards_of
+from speechbrain_hyperbolic.sharded_state import Rows, shards_of
 
 # Initial centres are drawn in blocks of as many classes, each of which has a
 # seed of its own: so they are the same whatever the number of processes.

@@ -283,7 +283,8 @@ def _read(path, wanted):
                 needed.append((number, first, last, begin, end))
         if not needed:
             continue
-        file = _file_of(path, part, parts)
+        # The stock Pretrainer links to the first file alone.
+        file = _file_of(pathlib.Path(path).resolve(), part, parts)
         tensors = _open(file, layout["token"])
         for number, first, last, begin, end in needed:
             rows, values = found[number]
