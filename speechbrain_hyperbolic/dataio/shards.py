@@ -306,28 +306,33 @@ class Shards:
                 file.close()
             self.files[shard] = _open(path)
         # Not by a position in the file, which forked workers share.
-        file, whole = self.files[shard].fileno(), BLOCK + entry["size"]
+        file, at = self.files[shard].fileno(), entry["at"]
         with _naming(path):
-            content = os.pread(file, whole, entry["at"])
-        try:
-            member = tarfile.TarInfo.frombuf(
-                content[:BLOCK], "utf-8", "surrogateescape"
-            )
-            found = member.name, member.size
-        except tarfile.HeaderError:
-            found = None
-        if found != (entry["name"], entry["size"]):
+            header = os.pread(file, BLOCK, at)
+            content = os.pread(file, entry["size"], at + BLOCK)
+        found = _name_in(header)
+        if (found, header[124:135]) != (
+            entry["name"],
+            b"%011o" % entry["size"],
+        ):
             raise InputError(
-                f"{path} has {found[0] if found else 'no file'} at "
-                f"{entry['at']}, expected {entry['name']}: it is not the shard "
-                "that its index is of; restore both, or pack again"
+                f"{path} has {found or 'no file'} at {at}, expected "
+                f"{entry['name']} of {entry['size']} bytes: it is not the "
+                "shard that its index is of; restore both, or pack again"
             )
-        if len(content) != whole:
+        if len(content) != entry["size"]:
             raise InputError(
                 f"{path} is truncated in {entry['name']}: restore it, or pack "
                 "again"
             )
-        return content[BLOCK:]
+        return content
+
+
+def _name_in(header):
+    """Of a tar file's header, without what tarfile makes of all of it."""
+    if header[257:262] != b"ustar":
+        return None
+    return header[:100].rstrip(b"\0").decode("utf-8", "replace")
 
 
 def _make_room(cache, room):
