@@ -15,8 +15,11 @@ from speechbrain.utils.distributed import (
 
 from speechbrain_hyperbolic.errors import InputError
 
-# What the collectives of torch say where a process has gone.
-LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe", re.I)
+# What gloo and NCCL say where a process has gone. Of their other errors the
+# traceback is needed.
+LOST = re.compile(
+    r"connection (closed|reset)|broken pipe|remote process exit", re.I
+)
 
 STOPPED = (
     "the training has stopped, since one of its processes was killed (for want "

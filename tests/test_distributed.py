@@ -1,0 +1,253 @@
+"""Several processes train as one, and end as one."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from speechbrain.inference.speaker import SpeakerRecognition
+
+from speechbrain_hyperbolic.distributed import start_processes
+from speechbrain_hyperbolic.errors import InputError
+from tests import distributed_jobs as jobs
+from tests.test_recipes import TRAIN, VOXCELEB
+
+pytest.importorskip("resource")  # limits of a process: not on Windows
+
+ROOT = pathlib.Path(__file__).parents[1]
+TORCHRUN = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc_per_node=2",
+]
+# Python runs this first. The second process says which one it is, and where
+# FORBIDDEN is a folder, it cannot write a byte anywhere (the system sees to
+# that, in C++ too), nor make, rename or remove a file in there.
+SITECUSTOMIZE = """
+import os, pathlib, resource, sys, tempfile
+
+def watch(event, arguments):
+    writes = event in ("os.rename", "os.remove", "os.truncate", "os.link")
+    if event == "open" and isinstance(arguments[0], (str, bytes)):
+        flags = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+        writes = bool(arguments[2] & flags)
+    if writes and os.environ["FORBIDDEN"] in os.fsdecode(arguments[0]):
+        os.write(2, f"rank 1 writes: {event} {arguments}\\n".encode())
+        os._exit(3)
+
+if os.environ.get("RANK") == "1":
+    pathlib.Path(os.environ["PID_FILE"]).write_text(str(os.getpid()))
+    if "FORBIDDEN" in os.environ:
+        tempfile.gettempdir()  # it tries to write there once
+        probe = os.open(os.environ["PID_FILE"], os.O_WRONLY)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        try:
+            os.write(probe, b"0")
+        except OSError:
+            os.write(2, b"rank 1 cannot write\\n")
+        os.close(probe)
+        sys.addaudithook(watch)
+"""
+
+
+def environment(**changes):
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | changes
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """What each of two processes has seen of each job."""
+    folder = tmp_path_factory.mktemp("jobs")
+    done = subprocess.run(
+        [*TORCHRUN, jobs.__file__, folder],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    return {
+        name: [
+            torch.load(folder / f"{name}.{rank}.pt", weights_only=True)
+            for rank in range(2)
+        ]
+        for name in [*jobs.JOBS, "batch_norm"]
+    }
+
+
+@pytest.mark.parametrize("job", jobs.JOBS)
+def test_two_processes_train_as_one(records, job, tmp_path):
+    """Loss of each of twelve batches, weights and statistics at the end."""
+    alone = jobs.train(job, tmp_path, {"device": "cpu"}, processes=1)
+    first, second = records[job]
+    double = jobs.JOBS[job][-1] == torch.float64
+    losses = (first["losses"] + second["losses"]) / 2
+    assert len(losses) == len(alone["losses"]) == 12
+    differences = (losses - alone["losses"]).abs()
+    assert differences[0] < (1e-12 if double else 1e-5)
+    # Adam, which divides by the gradient, makes more of rounding each step.
+    assert differences.max() < (1e-6 if double else 1e-5)
+    # Each has rows of its own.
+    assert (first["losses"] - second["losses"]).abs().min() > 1e-3
+    for name, state in alone["weights"].items():
+        for key, value in state.items():
+            weight = first["weights"][name][key]
+            assert torch.equal(weight, second["weights"][name][key]), key
+            # Where no gradient is due, Adam's steps are of rounding alone.
+            atol = 1e-5 if double else 1e-3
+            assert torch.allclose(weight, value, rtol=1e-3, atol=atol), key
+    for record in records[job]:
+        assert record["statistics"] == pytest.approx(
+            alone["statistics"], rel=1e-5 if double else 1e-4
+        )
+
+
+@pytest.mark.parametrize("number", range(len(jobs.MOMENTA)))
+def test_batch_norm_of_unequal_parts(records, number):
+    """As torch's over the whole batch: output, gradients and buffers."""
+    whole = jobs.normalise(*jobs.batch_norm(jobs.MOMENTA[number]))
+    parts = [record[number] for record in records["batch_norm"]]
+    for key in ("output", "gradient", "evaluated"):
+        joined = torch.cat([part[key] for part in parts])
+        torch.testing.assert_close(joined, whole[key], rtol=1e-4, atol=1e-4)
+    for name, gradient in whole["parameters"].items():
+        total = sum(part["parameters"][name] for part in parts)
+        torch.testing.assert_close(total, gradient, rtol=1e-4, atol=1e-4)
+    for part in parts:
+        torch.testing.assert_close(part["buffers"], whole["buffers"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_gpus(monkeypatch):
+    """SpeechBrain's default backend is that of GPUs."""
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")
+    with pytest.raises(InputError, match="--distributed_backend=gloo"):
+        start_processes({"distributed_backend": "nccl"})
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Noise of 4 speakers to train on, and of 2 in the trial list."""
+    folder = tmp_path_factory.mktemp("processes")
+    draw = np.random.default_rng(0)
+    for speaker in range(6):
+        (folder / "corpus" / f"s{speaker}").mkdir(parents=True)
+        for take in range(4):
+            path = folder / "corpus" / f"s{speaker}" / f"{take}.wav"
+            soundfile.write(path, 0.1 * draw.standard_normal(8000), 16000)
+    (folder / "trials.txt").write_text("1 s4/0 s4/1\n0 s4/0 s5/1\n")
+    (folder / "site").mkdir()
+    (folder / "site" / "sitecustomize.py").write_text(SITECUSTOMIZE)
+    return folder
+
+
+def start(corpus, output, *options, launcher=TORCHRUN, **variables):
+    """The recipe, with what its second process is to obey."""
+    paths = os.pathsep.join([str(corpus / "site"), str(ROOT)])
+    arguments = [
+        *launcher,
+        TRAIN,
+        VOXCELEB / "hparams" / "ham_ecapa.yaml",
+        f"--data_folder={corpus / 'corpus'}",
+        f"--verification_file={corpus / 'trials.txt'}",
+        f"--output_folder={output}",
+        "--distributed_backend=gloo",
+        "--device=cpu",
+        "--channels=8",
+        "--batch_size=5",
+        "--num_workers=0",
+        "--sentence_len=0.3",
+        "--noise_source=generate",
+        "--rir_source=generate",
+        "--out_n_neurons=4",
+        *options,
+    ]
+    return subprocess.Popen(
+        arguments,
+        env=environment(
+            PYTHONPATH=paths, PID_FILE=str(corpus / "pid"), **variables
+        ),
+        cwd=corpus,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def errors(printed):
+    lines = printed.replace("\r", "\n").splitlines()
+    return [line for line in lines if line.startswith("error: ")]
+
+
+def epochs(output):
+    log = (output / "train_log.txt").read_text()
+    return [line.split(",")[0] for line in log.splitlines()]
+
+
+def test_a_dead_process_ends_the_job_which_resumes(corpus):
+    """SIGKILL to one; then the same command, where only the first may write;
+    then on one process.
+    """
+    output = corpus / "output"
+    process = start(corpus, output, "--number_of_epochs=3")
+    deadline = time.monotonic() + 300
+    while not list(output.glob("save/CKPT*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(int((corpus / "pid").read_text()), signal.SIGKILL)
+    # Not within the two hours that SpeechBrain's collectives would wait.
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    (message,) = errors(printed)
+    assert "the training has stopped" in message
+    assert "the same command goes on from the last checkpoint" in message
+    assert not (output / "model").exists()
+
+    process = start(
+        corpus, output, "--number_of_epochs=3", FORBIDDEN=str(output)
+    )
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+    assert "rank 1 cannot write" in printed
+    assert f"Resuming from {output}/save/CKPT" in printed
+    assert epochs(output) == [f"epoch: {n}" for n in range(1, 4)]
+    assert len(list(output.glob("save/CKPT*"))) == 3
+    model = SpeakerRecognition.from_hparams(
+        str(output / "model"), savedir=str(corpus / "stock")
+    )
+    score, _ = model.verify_files(
+        *(str(corpus / "corpus" / f"s4/{take}.wav") for take in range(2))
+    )
+    assert score.isfinite()
+
+    process = start(
+        corpus, output, "--number_of_epochs=4", launcher=[sys.executable]
+    )
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+    assert epochs(output)[-1] == "epoch: 4"
+
+
+def test_an_error_of_the_first_process_ends_all(corpus):
+    """One line, though the other one waits for what it prepares."""
+    process = start(
+        corpus,
+        corpus / "none",
+        "--number_of_epochs=1",
+        "--split_ratio=[99, 0]",
+    )
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode != 0
+    (message,) = errors(printed)
+    assert "split_ratio" in message
+    assert 'train_speaker_embeddings.py", line' not in printed  # a traceback
