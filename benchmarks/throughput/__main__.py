@@ -214,13 +214,21 @@ def main():
     parser.add_argument("--num_workers", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batches", type=int, default=10)
+    parser.add_argument(
+        "--rows",
+        type=int,
+        nargs="+",
+        choices=range(1, 6),
+        default=range(1, 6),
+        help="of the table; default: all",
+    )
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     table = pairs(options.channels, options.rounds, options.batches)
+    table = [table[number - 1] for number in options.rows]
     if options.quick:
-        table = [
-            pair._replace(channels=8, rounds=1, batches=1) for pair in table[:2]
-        ]
+        tiny = {"channels": 8, "rounds": 1, "batches": 1}
+        table = [pair._replace(**tiny) for pair in table]
         options.batch_size = 4
     overrides = {
         "batch_size": options.batch_size,

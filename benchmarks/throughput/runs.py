@@ -8,6 +8,7 @@ import contextlib
 import csv
 import importlib.util
 import io
+import itertools
 import logging
 import multiprocessing
 import os
@@ -75,12 +76,14 @@ def prepare(data_folder, work_folder, rows, sentence_len, seed=0):
             f"data_folder {data_folder} has no utterance of {sentence_len} s"
         )
     random.Random(seed).shuffle(found)
+    drawn = itertools.islice(itertools.cycle(found), rows)
+    # The stock script numbers the speakers as they come, this one as sorted.
+    drawn = sorted(drawn, key=lambda row: row["spk_id"])
     path = work_folder / "train.csv"
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, found[0])
         writer.writeheader()
-        for number in range(rows):
-            row = found[number % len(found)]
+        for number, row in enumerate(drawn):
             writer.writerow(row | {"ID": f"{number}--{row['ID']}"})
     return path
 
