@@ -4,6 +4,8 @@ import contextlib
 import math
 import numbers
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 
 class InputError(ValueError):
@@ -15,7 +17,7 @@ class InputError(ValueError):
 
 
 @contextlib.contextmanager
-def exit_on_input_error():
+def exit_on_input_error() -> Iterator[None]:
     """Ends a script with the message alone and exit code 2, not a traceback.
 
     Example
@@ -38,7 +40,7 @@ def exit_on_input_error():
         sys.exit(130)
 
 
-def is_finite(value):
+def is_finite(value: Any) -> bool:
     """Whether a value is a finite number.
 
     Arguments
