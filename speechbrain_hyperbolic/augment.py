@@ -6,6 +6,7 @@ Each utterance gives its clean crop and one augmented copy: the stock
 
 import inspect
 import pathlib
+from typing import Any
 
 import torch
 from speechbrain.augment.time_domain import AddNoise
@@ -31,13 +32,15 @@ class OneOf(torch.nn.Module):
     torch.Size([4, 16000])
     """
 
-    def __init__(self, augmentations):
+    def __init__(self, augmentations: list[torch.nn.Module]) -> None:
         super().__init__()
         if not augmentations:
             raise InputError("augmentations is empty, expected at least one")
         self.augmentations = torch.nn.ModuleList(augmentations)
 
-    def forward(self, waveforms, lengths):
+    def forward(
+        self, waveforms: torch.Tensor, lengths: torch.Tensor
+    ) -> torch.Tensor:
         """Augments a batch.
 
         Arguments
@@ -98,22 +101,26 @@ class AddBabble(AddNoise):
     torch.Size([2, 16000])
     """
 
+    csv_file: str | pathlib.Path | None
+
     def __init__(
         self,
-        speakers_low=3,
-        speakers_high=8,
-        snr_low=13,
-        snr_high=20,
-        csv_file=None,
-        **options,
-    ):
+        speakers_low: int = 3,
+        speakers_high: int = 8,
+        snr_low: float = 13,
+        snr_high: float = 20,
+        csv_file: str | pathlib.Path | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(
             csv_file=csv_file, snr_low=snr_low, snr_high=snr_high, **options
         )
         self.speakers_low = speakers_low
         self.speakers_high = speakers_high
 
-    def forward(self, waveforms, lengths, pool):
+    def forward(
+        self, waveforms: torch.Tensor, lengths: torch.Tensor, pool: torch.Tensor
+    ) -> torch.Tensor:
         """Adds babble to a batch.
 
         Arguments

@@ -1,6 +1,7 @@
 """Speakers on the Poincare disk: points of many dimensions, drawn in two."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -48,7 +49,7 @@ class Layout(NamedTuple):
         return np.tanh(self.radius / 2) * 1j * np.exp(1j * self.angle)
 
 
-def lay_out(points, highlights=()):
+def lay_out(points: Points, highlights: Sequence[int] = ()) -> Layout:
     """Lays points of many dimensions out on the Poincare disk.
 
     The radii stay as they are. The angles are those of the projections onto
@@ -133,7 +134,12 @@ def _principal(directions):
     return rows[size > _PARALLEL][:2]
 
 
-def draw_disk(points, names, highlights=(), cap=None):
+def draw_disk(
+    points: Points,
+    names: Sequence[str],
+    highlights: Sequence[int] = (),
+    cap: float | None = None,
+) -> Figure:
     """Draws points of many dimensions on the Poincare disk.
 
     See ``lay_out`` for what is true of the picture: it says so in a line below
@@ -214,9 +220,8 @@ def draw_disk(points, names, highlights=(), cap=None):
         crowd = layout.disk[others]
         # Never so faint that it can't be seen.
         shade = 0.25 + 0.75 * layout.share[others]
-        axes.scatter(
-            crowd.real, crowd.imag, s=28, c="0.2", alpha=shade, linewidths=0
-        )
+        look: dict[str, Any] = {"c": "0.2", "alpha": shade, "linewidths": 0}
+        axes.scatter(crowd.real, crowd.imag, s=28, **look)
         label = f"{len(others)} enrolled"
         handles.append(_mark("o", 5.5, "0.2", label))
     _legend(figure, handles, layout, points.vectors.shape[1])
@@ -284,7 +289,7 @@ def _label(axes, layout, names, highlights, others, line):
     inside = axes.bbox.padded(5)
     above_all = _pixels(axes, np.append(layout.disk[highlights], line))
     all_spots = _pixels(axes, np.append(layout.disk, line))
-    taken = []
+    taken: list = []
     for index in (*highlights, *others[:_MOST_LABELS]):
         point, share = layout.disk[index], layout.share[index]
         stressed = index in highlights

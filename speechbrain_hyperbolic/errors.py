@@ -6,6 +6,8 @@ import math
 import numbers
 import re
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 
 class InputError(ValueError):
@@ -39,7 +41,7 @@ _WHAT_TO_DO_BY_MESSAGE = {
 
 
 @contextlib.contextmanager
-def exit_on_input_error():
+def exit_on_input_error() -> Iterator[None]:
     """Ends a script with the message alone and exit code 2, not a traceback.
 
     So it does where the machine fails the script, and not the other way
@@ -82,7 +84,7 @@ def _one_line(error):
     return None
 
 
-def is_finite(value):
+def is_finite(value: Any) -> bool:
     """Whether a value is a finite number.
 
     Arguments

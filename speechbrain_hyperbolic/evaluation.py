@@ -1,5 +1,9 @@
 """All error rates of a system on one list of trials."""
 
+from collections.abc import Sequence
+
+import numpy.typing as npt
+
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.metrics import (
     P_TARGETS,
@@ -14,16 +18,16 @@ from speechbrain_hyperbolic.significance import bootstrap_intervals
 
 
 def evaluate(
-    scores,
-    labels,
-    enrol_speakers=None,
-    test_speakers=None,
-    p_targets=P_TARGETS,
-    replicates=1000,
-    level=0.95,
-    seed=0,
-    calibrated=False,
-):
+    scores: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    enrol_speakers: npt.ArrayLike | None = None,
+    test_speakers: npt.ArrayLike | None = None,
+    p_targets: Sequence[float] = P_TARGETS,
+    replicates: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    calibrated: bool = False,
+) -> dict:
     """The metrics of one list of trials, with intervals if speakers are given.
 
     Arguments
@@ -90,7 +94,7 @@ def evaluate(
             "enrol_speakers and test_speakers, or neither."
         )
     summary["intervals"] = None
-    if enrol_speakers is not None:
+    if enrol_speakers is not None and test_speakers is not None:
         summary["intervals"] = bootstrap_intervals(
             scores,
             labels,

@@ -34,7 +34,12 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 """
 
 
-def export_model(hparams_file, overrides, hparams, folder):
+def export_model(
+    hparams_file: str | pathlib.Path,
+    overrides: str,
+    hparams: dict,
+    folder: str | pathlib.Path,
+) -> pathlib.Path:
     """Writes ``embedding_model.ckpt`` and ``hyperparams.yaml``.
 
     The encoder is the mean of the last epochs. The YAML names stock classes
@@ -69,7 +74,7 @@ def export_model(hparams_file, overrides, hparams, folder):
     return folder
 
 
-def write_hyperparams(nodes, path):
+def write_hyperparams(nodes: dict, path: str | pathlib.Path) -> None:
     """Writes the YAML file that the stock SpeakerRecognition loads.
 
     Arguments
@@ -89,7 +94,9 @@ def write_hyperparams(nodes, path):
             file.write(_MODULES)
 
 
-def stock_node(class_name, arguments):
+def stock_node(
+    class_name: str, arguments: dict
+) -> ruamel.yaml.comments.CommentedMap:
     """A YAML node that builds an object.
 
     Arguments

@@ -52,11 +52,11 @@ class Points(NamedTuple):
     radius: torch.Tensor
 
     @property
-    def spatial(self):
+    def spatial(self) -> torch.Tensor:
         """Spatial part of the Lorentz coordinates, shape [..., D]."""
         return self.stretch.unsqueeze(-1) * self.vectors
 
-    def unsqueeze(self, dim):
+    def unsqueeze(self, dim: int) -> "Points":
         """Inserts a batch dimension, at a negative ``dim`` before D."""
         return Points(
             self.vectors.unsqueeze(dim - 1),
@@ -65,7 +65,7 @@ class Points(NamedTuple):
         )
 
 
-def check_c(c):
+def check_c(c: float) -> float:
     """Checks the constant of the published clip.
 
     Arguments
@@ -96,7 +96,7 @@ def check_c(c):
     return float(c)
 
 
-def clip_to_ball(vectors, c):
+def clip_to_ball(vectors: torch.Tensor, c: float) -> Points:
     """Maps Euclidean vectors to points by the published clip.
 
     The vector, shortened to (1 - 1e-5)/sqrt(c) where it is longer, is read as
@@ -128,7 +128,9 @@ def clip_to_ball(vectors, c):
     return Points(vectors, *clipped(length, check_c(c)))
 
 
-def clipped(length, c):
+def clipped(
+    length: torch.Tensor, c: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The stretch and the radius that ``clip_to_ball`` gives to vectors.
 
     Arguments
@@ -156,7 +158,7 @@ def clipped(length, c):
     return stretch, 2 * ball_norm.atanh()
 
 
-def longest(c):
+def longest(c: float) -> float:
     """The norm to which ``clip_to_ball`` shortens what is longer.
 
     Arguments
@@ -176,7 +178,11 @@ def longest(c):
     return (1 - CLIP_EPS) / math.sqrt(c)
 
 
-def exponential_map(vectors, curvature=1.0, max_radius=14.0):
+def exponential_map(
+    vectors: torch.Tensor,
+    curvature: float | torch.Tensor = 1.0,
+    max_radius: float = 14.0,
+) -> Points:
     """Maps tangent vectors at the origin of the space of curvature -kappa.
 
     The points are given in units of curvature -1, where their radius is
@@ -219,7 +225,9 @@ def exponential_map(vectors, curvature=1.0, max_radius=14.0):
     return Points(vectors, *exponential(length, curvature, max_radius))
 
 
-def exponential(length, curvature, max_radius):
+def exponential(
+    length: torch.Tensor, curvature: float | torch.Tensor, max_radius: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The stretch and the radius that ``exponential_map`` gives to vectors.
 
     Arguments
@@ -244,7 +252,7 @@ def exponential(length, curvature, max_radius):
     return _at_radius(length, (length * slope).clamp(max=max_radius), slope)
 
 
-def smooth_cap(vectors, cap):
+def smooth_cap(vectors: torch.Tensor, cap: float) -> Points:
     """Maps vectors to radii below a cap, smoothly: rho = R tanh(|v| / R).
 
     Unlike the clip it has a radial gradient everywhere, though one that fades
@@ -270,7 +278,9 @@ def smooth_cap(vectors, cap):
     return Points(vectors, *smoothly_capped(length, cap))
 
 
-def smoothly_capped(length, cap):
+def smoothly_capped(
+    length: torch.Tensor, cap: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The stretch and the radius that ``smooth_cap`` gives to vectors.
 
     Arguments
@@ -303,7 +313,9 @@ def _at_radius(length, radius, slope):
     return stretch, radius
 
 
-def with_length(vectors, sole=False):
+def with_length(
+    vectors: torch.Tensor, sole: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Vectors and their Euclidean lengths.
 
     Arguments
@@ -329,7 +341,7 @@ def with_length(vectors, sole=False):
     return _WithLength.apply(vectors, sole)
 
 
-def to_ball(points):
+def to_ball(points: Points) -> torch.Tensor:
     """Coordinates in the Poincare ball of curvature -1.
 
     Arguments
@@ -350,7 +362,7 @@ def to_ball(points):
     return points.spatial / (1 + points.radius.cosh()).unsqueeze(-1)
 
 
-def from_ball(ball):
+def from_ball(ball: torch.Tensor) -> Points:
     """Points from coordinates in the Poincare ball of curvature -1.
 
     Arguments
@@ -381,7 +393,7 @@ def from_ball(ball):
     return Points(ball, 2 / (1 - norm.square()), 2 * norm.atanh())
 
 
-def to_lorentz(points):
+def to_lorentz(points: Points) -> torch.Tensor:
     """Coordinates on the hyperboloid -t^2 + |s|^2 = -1.
 
     Arguments
@@ -402,7 +414,7 @@ def to_lorentz(points):
     return torch.cat([time, points.spatial], dim=-1)
 
 
-def from_lorentz(lorentz):
+def from_lorentz(lorentz: torch.Tensor) -> Points:
     """Points from coordinates on the hyperboloid.
 
     Arguments
@@ -423,7 +435,7 @@ def from_lorentz(lorentz):
     return _from_spatial(lorentz[..., 1:])
 
 
-def midpoint(points, weights=None):
+def midpoint(points: Points, weights: torch.Tensor | None = None) -> Points:
     """The midpoint of several points: for enrolment from many utterances.
 
     It is the normalised sum of their Lorentz coordinates, which minimises the
@@ -465,7 +477,7 @@ def _from_spatial(spatial):
     return Points(spatial, torch.ones_like(radius), radius)
 
 
-def pairwise_distance(x, y):
+def pairwise_distance(x: Points, y: Points) -> torch.Tensor:
     """Distances between all pairs of two sets of points.
 
     One matrix product; for pairs much closer than their radius
@@ -497,7 +509,7 @@ def pairwise_distance(x, y):
     )
 
 
-def paired_distance(x, y):
+def paired_distance(x: Points, y: Points) -> torch.Tensor:
     """Distances between corresponding points, accurate for close ones too.
 
     Arguments
@@ -534,7 +546,7 @@ def _direction(points):
     return points.vectors / length.masked_fill(length == 0, math.inf)
 
 
-def refuse_second_derivative():
+def refuse_second_derivative() -> None:
     """To be called by a backward in closed form, whose own derivative
     autograd would get wrong without a word.
 
@@ -550,7 +562,9 @@ def refuse_second_derivative():
         )
 
 
-def complete_haversine(scaled, a, lift, b):
+def complete_haversine(
+    scaled: torch.Tensor, a: torch.Tensor, lift: torch.Tensor, b: torch.Tensor
+) -> torch.Tensor:
     """The haversine a + b + 2 a b - p q (x . y) / 2 of all pairs.
 
     Arguments
@@ -596,7 +610,7 @@ def _arc_slope(haversine):
     so there the slope does no harm.
     """
     square = haversine.addcmul(haversine, haversine)
-    return torch.nn.functional.threshold_(square, 0.0, math.inf).rsqrt_()
+    return torch.threshold_(square, 0.0, math.inf).rsqrt_()
 
 
 class _WithLength(torch.autograd.Function):
@@ -684,7 +698,9 @@ class _PairwiseDistance(torch.autograd.Function):
         )
 
 
-def product(x, y, out=None):
+def product(
+    x: torch.Tensor, y: torch.Tensor, out: torch.Tensor | None = None
+) -> torch.Tensor:
     """x @ y.T, in full float32 on a GPU too.
 
     SpeechBrain allows TF32 products there, whose 10 bits would move the logit

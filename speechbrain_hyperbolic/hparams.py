@@ -16,6 +16,8 @@ into it, and the class stays. References are to this file: <recipe[margin]>.
 import contextlib
 import difflib
 import pathlib
+from collections.abc import Collection
+from typing import Any
 
 import ruamel.yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
@@ -25,7 +27,7 @@ from speechbrain_hyperbolic.errors import InputError
 INCLUDE = "!include:"
 
 
-def flatten(recipe, **own):
+def flatten(recipe: dict, **own: Any) -> dict:
     """One flat set of keys from an included file and what is beside it.
 
     It stays a plain function, which is all that !apply takes.
@@ -49,7 +51,7 @@ def flatten(recipe, **own):
     return {**recipe, **own}
 
 
-def load_hparams(path, overrides=""):
+def load_hparams(path: str | pathlib.Path, overrides: str | dict = "") -> dict:
     """Loads a HyperPyYAML file.
 
     Arguments
@@ -101,7 +103,7 @@ def _what_is_missing(path, overrides):
     )
 
 
-def nest_overrides(path, overrides):
+def nest_overrides(path: str | pathlib.Path, overrides: str | dict) -> dict:
     """Moves overrides to where HyperPyYAML looks for them.
 
     A file that is flattened takes overrides of its other file's keys in
@@ -136,7 +138,7 @@ def nest_overrides(path, overrides):
     return {**own, "recipe": {**given, **nested}}
 
 
-def resolve(path, overrides):
+def resolve(path: str | pathlib.Path, overrides: str | dict) -> dict:
     """The keys of a file as YAML nodes, with all references resolved.
 
     Arguments
@@ -155,7 +157,7 @@ def resolve(path, overrides):
         return _flat(_parse(resolve_references(file, overrides), path))
 
 
-def read_nodes(path):
+def read_nodes(path: str | pathlib.Path) -> dict:
     """The keys of a hyperparams file of a run, which is resolved, as nodes.
 
     Arguments
@@ -200,7 +202,7 @@ def _read(path):
     return _parse(path.read_text(encoding="utf-8"), path)
 
 
-def tag_of(node):
+def tag_of(node: Any) -> str:
     """The tag of a YAML node.
 
     Arguments
@@ -273,7 +275,12 @@ def _hint(name, known):
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
-def check_same_run(hparams_file, overrides, output_folder, may_change):
+def check_same_run(
+    hparams_file: str | pathlib.Path,
+    overrides: str | dict,
+    output_folder: str | pathlib.Path,
+    may_change: Collection[str],
+) -> None:
     """Refuses to go on with a run that was started with other settings.
 
     The settings are a file's scalars, lists of scalars, and the classes of

@@ -5,7 +5,10 @@ accepted when its score is above the threshold, as in
 ``speechbrain.utils.metric_stats``. All rates are fractions, not per cent.
 """
 
+from typing import TypeVar
+
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 from scipy.special import logit
 
@@ -13,8 +16,12 @@ from speechbrain_hyperbolic.errors import InputError
 
 P_TARGETS = (0.01, 0.05)
 
+Rate = TypeVar("Rate", float, np.ndarray)
 
-def error_rates(target_scores, nontarget_scores):
+
+def error_rates(
+    target_scores: npt.ArrayLike, nontarget_scores: npt.ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Miss and false-alarm rates at every operating point.
 
     There are K + 1 points for K distinct scores: accept everything (threshold
@@ -60,7 +67,9 @@ def error_rates(target_scores, nontarget_scores):
     return thresholds, p_miss, p_fa
 
 
-def operating_points(target, nontarget):
+def operating_points(
+    target: np.ndarray, nontarget: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The thresholds of `error_rates`, and the trials that each rejects.
 
     Arguments
@@ -94,7 +103,9 @@ def operating_points(target, nontarget):
     return thresholds, n_missed, n_rejected
 
 
-def eer(target_scores, nontarget_scores):
+def eer(
+    target_scores: npt.ArrayLike, nontarget_scores: npt.ArrayLike
+) -> tuple[float, float]:
     """Equal error rate: where the miss and false-alarm rates cross.
 
     See `equal_error` for how it lies between two operating points.
@@ -128,7 +139,7 @@ def eer(target_scores, nontarget_scores):
     return value, float(thresholds[index])
 
 
-def equal_error(p_miss, p_fa):
+def equal_error(p_miss: np.ndarray, p_fa: np.ndarray) -> tuple[float, int]:
     """Where error rates cross.
 
     Let (m0, f0) and (m1, f1) be the (p_miss, p_fa) of the two neighbouring
@@ -164,7 +175,13 @@ def equal_error(p_miss, p_fa):
     return float(value), after if m1 - f1 <= f0 - m0 else before
 
 
-def detection_cost(p_miss, p_fa, p_target=0.01, c_miss=1.0, c_fa=1.0):
+def detection_cost(
+    p_miss: Rate,
+    p_fa: Rate,
+    p_target: float = 0.01,
+    c_miss: float = 1.0,
+    c_fa: float = 1.0,
+) -> Rate:
     """Normalised detection cost.
 
     The cost is that of the NIST speaker recognition evaluations,
@@ -208,8 +225,12 @@ def detection_cost(p_miss, p_fa, p_target=0.01, c_miss=1.0, c_fa=1.0):
 
 
 def min_dcf(
-    target_scores, nontarget_scores, p_target=0.01, c_miss=1.0, c_fa=1.0
-):
+    target_scores: npt.ArrayLike,
+    nontarget_scores: npt.ArrayLike,
+    p_target: float = 0.01,
+    c_miss: float = 1.0,
+    c_fa: float = 1.0,
+) -> tuple[float, float]:
     """Minimum of the normalised detection cost over all thresholds.
 
     Arguments
@@ -249,7 +270,13 @@ def min_dcf(
     return float(cost[index]), float(thresholds[index])
 
 
-def act_dcf(target_llrs, nontarget_llrs, p_target=0.01, c_miss=1.0, c_fa=1.0):
+def act_dcf(
+    target_llrs: npt.ArrayLike,
+    nontarget_llrs: npt.ArrayLike,
+    p_target: float = 0.01,
+    c_miss: float = 1.0,
+    c_fa: float = 1.0,
+) -> float:
     """Normalised detection cost where Bayes' rule puts the threshold.
 
     Scores that are log-likelihood ratios are to be accepted above
@@ -294,7 +321,7 @@ def act_dcf(target_llrs, nontarget_llrs, p_target=0.01, c_miss=1.0, c_fa=1.0):
     return float(detection_cost(p_miss, p_fa, p_target, c_miss, c_fa))
 
 
-def cllr(target_llrs, nontarget_llrs):
+def cllr(target_llrs: npt.ArrayLike, nontarget_llrs: npt.ArrayLike) -> float:
     """Cost of log-likelihood ratios, over all priors and costs.
 
     With the mean over the llrs s of each class,
@@ -331,7 +358,9 @@ def cllr(target_llrs, nontarget_llrs):
     return float(nats / (2 * np.log(2)))
 
 
-def min_cllr(target_scores, nontarget_scores):
+def min_cllr(
+    target_scores: npt.ArrayLike, nontarget_scores: npt.ArrayLike
+) -> float:
     """The least `cllr` of any increasing function of the scores.
 
     That function is found by the pool-adjacent-violators algorithm, see the
@@ -376,7 +405,9 @@ def min_cllr(target_scores, nontarget_scores):
     return float(nats / (2 * np.log(2)))
 
 
-def split_trials(scores, labels, name="scores"):
+def split_trials(
+    scores: npt.ArrayLike, labels: npt.ArrayLike, name: str = "scores"
+) -> tuple[np.ndarray, np.ndarray]:
     """Checks scores and labels.
 
     Arguments
@@ -420,7 +451,7 @@ def split_trials(scores, labels, name="scores"):
     return _finite(name, scores), is_target
 
 
-def class_scores(name, scores):
+def class_scores(name: str, scores: npt.ArrayLike) -> np.ndarray:
     """Checks the scores of one class.
 
     Arguments
@@ -450,7 +481,12 @@ def class_scores(name, scores):
     return _finite(f"{name} scores", scores)
 
 
-def trial_column(name, values, n_trials=None, dtype=np.float64):
+def trial_column(
+    name: str,
+    values: npt.ArrayLike,
+    n_trials: int | None = None,
+    dtype: type | None = np.float64,
+) -> np.ndarray:
     """Checks that there is one value per trial.
 
     Arguments

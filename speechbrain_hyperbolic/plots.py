@@ -1,6 +1,10 @@
 """Detection error trade-off (DET) curves, and histograms of scores."""
 
+import pathlib
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -24,13 +28,15 @@ TICKS = np.array(PER_CENT) / 100
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 LINES = ("-", "--", ":", "-.")
 # Of different sizes, to see both where they coincide.
-MARKERS = {
+MARKERS: dict[str, dict[str, Any]] = {
     "EER": {"marker": "o", "markersize": 10},
     "minDCF(0.01)": {"marker": "D", "markersize": 6.5},
 }
 
 
-def plot_det(systems, path, title=None):
+def plot_det(
+    systems: dict, path: str | pathlib.Path, title: str | None = None
+) -> None:
     """Draw the DET curves of one or more systems into a PNG file.
 
     Both axes are on the probit scale, where normally distributed scores give
@@ -76,13 +82,13 @@ def plot_det(systems, path, title=None):
 
 
 def plot_score_histogram(
-    target_scores,
-    nontarget_scores,
-    path,
-    title=None,
-    threshold=None,
-    xlabel="score",
-):
+    target_scores: npt.ArrayLike,
+    nontarget_scores: npt.ArrayLike,
+    path: str | pathlib.Path,
+    title: str | None = None,
+    threshold: float | None = None,
+    xlabel: str = "score",
+) -> None:
     """Draw the histograms of target and nontarget scores into a PNG file.
 
     Each is a density, of area 1 whatever the number of trials, and both have
@@ -228,7 +234,7 @@ def _curve(target_scores, nontarget_scores):
     equal, _ = eer(target_scores, nontarget_scores)
     cost, threshold = min_dcf(target_scores, nontarget_scores, p_target=0.01)
     best = rates[:, np.searchsorted(thresholds, threshold)]
-    marks = {"EER": (equal, equal)}
+    marks: dict[str, Any] = {"EER": (equal, equal)}
     if best.max() < 1:
         marks["minDCF(0.01)"] = best
     # A step that is straight in the rates bends on the probit scale; this keeps

@@ -10,8 +10,11 @@ Run as a module, it compares two systems by their score files:
 """
 
 import argparse
+import pathlib
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import tqdm
 
 from speechbrain_hyperbolic.dataio.corpus import speaker_of
@@ -32,15 +35,15 @@ MIN_SPEAKERS = 10
 
 
 def bootstrap_intervals(
-    scores,
-    labels,
-    enrol_speakers,
-    test_speakers,
-    p_targets=P_TARGETS,
-    replicates=1000,
-    level=0.95,
-    seed=0,
-):
+    scores: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    enrol_speakers: npt.ArrayLike,
+    test_speakers: npt.ArrayLike,
+    p_targets: Sequence[float] = P_TARGETS,
+    replicates: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict | None:
     """Percentile intervals by a bootstrap over speakers.
 
     Trials that share a speaker are not independent, so what is drawn anew is
@@ -116,16 +119,16 @@ def bootstrap_intervals(
 
 
 def compare_systems(
-    scores_a,
-    scores_b,
-    labels,
-    enrol_speakers,
-    test_speakers,
-    p_targets=P_TARGETS,
-    replicates=1000,
-    level=0.95,
-    seed=0,
-):
+    scores_a: npt.ArrayLike,
+    scores_b: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    enrol_speakers: npt.ArrayLike,
+    test_speakers: npt.ArrayLike,
+    p_targets: Sequence[float] = P_TARGETS,
+    replicates: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict:
     """Whether two systems differ on one list of trials.
 
     Each replicate of the bootstrap over speakers (see `bootstrap_intervals`)
@@ -274,10 +277,13 @@ def _bootstrap(systems, n_speakers, p_targets, replicates, seed):
             drawn.append(
                 [
                     [
-                        equal_error(*of)[0],
-                        *(detection_cost(*of, p).min() for p in p_targets),
+                        equal_error(p_miss, p_fa)[0],
+                        *(
+                            detection_cost(p_miss, p_fa, p).min()
+                            for p in p_targets
+                        ),
                     ]
-                    for of in rates
+                    for p_miss, p_fa in rates
                 ]
             )
     if not drawn:
@@ -285,7 +291,7 @@ def _bootstrap(systems, n_speakers, p_targets, replicates, seed):
             f"none of {replicates} bootstrap replicates has trials of both "
             "classes: give more replicates, or trials of more speakers."
         )
-    return np.moveaxis(drawn, 0, -1)
+    return np.moveaxis(np.array(drawn), 0, -1)
 
 
 def _names(p_targets):
@@ -302,7 +308,7 @@ def _interval(drawn, level):
     return tuple(np.quantile(drawn, tails).tolist())
 
 
-def p_value(differences):
+def p_value(differences: np.ndarray) -> float:
     """Two-sided, of draws of what is 0 where there is nothing to find.
 
     See ``compare_systems`` for the formula. Draws that are 0 but for rounding
@@ -354,7 +360,12 @@ def _speaker_sides(enrol_speakers, test_speakers, n_trials):
     return speakers.size, (enrol, test)
 
 
-def compare_score_files(path_a, path_b, replicates=1000, seed=0):
+def compare_score_files(
+    path_a: str | pathlib.Path,
+    path_b: str | pathlib.Path,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> dict:
     """Compares two systems by their score files.
 
     Arguments
@@ -430,7 +441,7 @@ def _scores_as_in(path_a, table_a, path_b):
 
 def _rows(trials, path):
     """The row of each trial."""
-    rows = {}
+    rows: dict[tuple, int] = {}
     for row, trial in enumerate(trials):
         if rows.setdefault(trial, row) != row:
             raise InputError(
@@ -440,7 +451,7 @@ def _rows(trials, path):
     return rows
 
 
-def format_comparison(comparison):
+def format_comparison(comparison: dict) -> str:
     """A table for people.
 
     Arguments
@@ -478,7 +489,7 @@ def format_comparison(comparison):
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def main():
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         prog="python -m speechbrain_hyperbolic.significance",

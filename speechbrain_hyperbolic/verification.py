@@ -7,12 +7,17 @@ import numpy as np
 
 from speechbrain_hyperbolic.dataio.corpus import find_audio
 from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.trials import TrialList
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation import evaluate
 from speechbrain_hyperbolic.metrics import P_TARGETS
 
 
-def locate(trials, data_folder, trial_list):
+def locate(
+    trials: TrialList,
+    data_folder: str | pathlib.Path,
+    trial_list: str | pathlib.Path,
+) -> dict:
     """The audio file of each utterance of a trial list.
 
     Arguments
@@ -44,7 +49,9 @@ def locate(trials, data_folder, trial_list):
     return paths
 
 
-def check_both_classes(trials, trial_list):
+def check_both_classes(
+    trials: TrialList, trial_list: str | pathlib.Path
+) -> None:
     """Refuses a list that no error rates can be had of, before it's scored.
 
     Arguments
@@ -68,8 +75,12 @@ def check_both_classes(trials, trial_list):
 
 
 def evaluate_trials(
-    trials, scores, speakers=None, replicates=1000, calibrated=False
-):
+    trials: TrialList,
+    scores: np.ndarray,
+    speakers: dict | None = None,
+    replicates: int = 1000,
+    calibrated: bool = False,
+) -> dict:
     """Error rates over all trials, and over those of speakers of one sex.
 
     Arguments
@@ -114,7 +125,7 @@ def evaluate_trials(
     }
 
 
-def write_results(results, path):
+def write_results(results: dict, path: str | pathlib.Path) -> None:
     """Writes what ``evaluate_trials`` gave, as JSON.
 
     Arguments
@@ -126,7 +137,7 @@ def write_results(results, path):
         temporary.write_text(json.dumps(results, indent=2) + "\n")
 
 
-def read_results(path):
+def read_results(path: str | pathlib.Path) -> dict:
     """Reads what ``write_results`` wrote.
 
     Arguments
@@ -140,7 +151,7 @@ def read_results(path):
     return json.loads(pathlib.Path(path).read_text())
 
 
-def format_results(results):
+def format_results(results: dict) -> str:
     """A table for people.
 
     Arguments
@@ -184,7 +195,7 @@ def format_results(results):
     )
 
 
-def interval_note(results):
+def interval_note(results: dict) -> str:
     """What is to be said of the intervals of a table.
 
     Arguments

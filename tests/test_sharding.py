@@ -324,7 +324,7 @@ def not_tensors(shard, folder):
         (empty, "is damaged"),
         (remove, "is missing: the checkpoint is incomplete"),
         (exchange, "is of another checkpoint"),
-        (not_tensors, "is damaged"),
+        (not_tensors, "is no shard"),
     ],
 )
 def test_a_broken_shard_is_named(

@@ -4,8 +4,10 @@ The wheel is built from the sdist, as pip does. What it depends on comes from
 the environment that runs the tests, so that nothing is downloaded.
 """
 
+import email
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,9 @@ import sysconfig
 import zipfile
 
 import pytest
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 BUILD_WHEEL = "import sys; from setuptools import build_meta; "
 BUILD_WHEEL += "build_meta.build_wheel(sys.argv[1])"
@@ -100,6 +105,34 @@ def installed(wheel, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def requirements(wheel):
+    """Those of the wheel and its extra "test", as on this Python."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [n for n in archive.namelist() if n.endswith("/METADATA")]
+        metadata = email.message_from_bytes(archive.read(name))
+    stated = map(Requirement, metadata.get_all("Requires-Dist"))
+    return [
+        requirement
+        for requirement in stated
+        if requirement.marker is None
+        or requirement.marker.evaluate({"extra": "test"})
+    ]
+
+
+def pins(path, **environment):
+    """Package -> version of a list, as on this machine but for what is given.
+
+    A line is a name, ==, a version, and a marker where not all need it.
+    """
+    line = re.compile(r"([\w.-]+)==(\S+)(?: ; (.+?))? \\$", re.MULTILINE)
+    return {
+        name: version
+        for name, version, marker in line.findall(path.read_text())
+        if not marker or Marker(marker).evaluate(environment)
+    }
+
+
+@pytest.fixture(scope="module")
 def recipes(installed, tmp_path_factory):
     """The recipes, copied by the command."""
     folder = tmp_path_factory.mktemp("user") / "recipes"
@@ -182,3 +215,31 @@ def test_copied_scripts_run(installed, recipes):
     )
     assert train.returncode == 2
     assert "pass --data_folder" in train.stderr
+
+
+@pytest.mark.parametrize("name", ["ci.txt", "minimum.txt"])
+def test_lists_have_what_setup_names(requirements, root, name):
+    pinned = pins(root / "requirements" / name)
+    for requirement in requirements:
+        version = pinned.get(canonicalize_name(requirement.name))
+        assert version and version in requirement.specifier, (
+            f"{name} has {version} for {requirement}: run make lock"
+        )
+
+
+def test_page_has_the_versions_of_the_lists(requirements, root):
+    python = {"python_version": "3.11", "python_full_version": "3.11.9"}
+    lists = [
+        pins(root / "requirements" / name, **python)
+        for name in ("minimum.txt", "ci.txt")
+    ]
+    page = (root / "docs" / "versions.md").read_text()
+    rows = re.findall(r"^\| ([\w-]+) \| (\d\S*) \| (\d\S*) \|$", page, re.M)
+    named = {
+        canonicalize_name(requirement.name)
+        for requirement in requirements
+        if requirement.marker is None
+    }
+    assert {name for name, _, _ in rows} == named
+    for name, *versions in rows:
+        assert versions == [pinned[name] for pinned in lists]

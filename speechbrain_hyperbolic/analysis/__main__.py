@@ -142,7 +142,7 @@ def _draw_run(run, folder, options):
 def _table(run, given):
     if given:
         return read_table(given)
-    table = {}
+    table: dict = {}
     for folder in str(run.nodes.get("data_folder")).split(","):
         path = pathlib.Path(folder.strip()) / "speakers.csv"
         if path.is_file():
@@ -169,7 +169,8 @@ def _groups(columns, name):
 
 def _labels(speakers):
     """Names; of several centres of a speaker with their number."""
-    seen, labels = {}, []
+    seen: dict[str, int] = {}
+    labels = []
     several = len(set(speakers)) < len(speakers)
     for speaker in speakers:
         seen[speaker] = seen.get(speaker, 0) + 1

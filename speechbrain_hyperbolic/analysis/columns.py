@@ -34,7 +34,7 @@ class Column(NamedTuple):
     numbers: np.ndarray | None
     categories: list[str]
 
-    def groups(self):
+    def groups(self) -> dict:
         """Splits the speakers: by category, or a number at its median.
 
         Returns
@@ -55,7 +55,7 @@ class Column(NamedTuple):
             }
         return {name: which for name, which in groups.items() if which.any()}
 
-    def category(self, value):
+    def category(self, value: str) -> str:
         """The category that a value is in.
 
         Arguments
@@ -71,7 +71,7 @@ class Column(NamedTuple):
         return value if value in self.categories else OTHER
 
 
-def read_table(path):
+def read_table(path: str | pathlib.Path) -> dict:
     """Reads a table of speakers.
 
     Arguments
@@ -111,14 +111,14 @@ def read_table(path):
             f"{path} has no column {SPEAKER}: expected a header such as "
             f"{SPEAKER},sex,age"
         )
-    columns = [c for c in reader.fieldnames if c and c != SPEAKER]
+    columns = [c for c in reader.fieldnames or [] if c and c != SPEAKER]
     return {
         row[SPEAKER]: {c: (row[c] or "").strip() for c in columns}
         for row in reader
     }
 
 
-def columns_of(table, speakers):
+def columns_of(table: dict, speakers: list[str]) -> dict:
     """What a table says of some speakers, by column.
 
     A column of numbers with more than six different ones is a number, any
@@ -161,7 +161,7 @@ def _column(name, values):
             if value
         ):
             return Column(name, values, np.array(numbers), [])
-        most = sorted(counts, key=counts.get, reverse=True)
+        most = sorted(counts, key=counts.__getitem__, reverse=True)
         most = most[: MOST_CATEGORIES - 1]
         return Column(name, values, None, [*sorted(most), OTHER])
     return Column(name, values, None, list(counts))

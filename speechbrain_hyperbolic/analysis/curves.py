@@ -5,10 +5,11 @@ import re
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from speechbrain_hyperbolic.analysis.figures import new_figure, plain_text
-from speechbrain_hyperbolic.analysis.trained import differ_by_seed_only
+from speechbrain_hyperbolic.analysis.trained import Trained, differ_by_seed_only
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.plots import COLOURS, LINES
 
@@ -63,7 +64,7 @@ class Curves(NamedTuple):
         """Those of all runs, shape [E]."""
         return np.unique(np.concatenate([log["epoch"] for log in self.logs]))
 
-    def values(self, name):
+    def values(self, name: str) -> np.ndarray:
         """A statistic of all runs.
 
         Arguments
@@ -91,7 +92,7 @@ class Curves(NamedTuple):
         return np.where(count, total / np.maximum(count, 1), np.nan)
 
 
-def group_by_seed(runs):
+def group_by_seed(runs: list[Trained]) -> list[Curves]:
     """Joins runs that differ by their seed only.
 
     Arguments
@@ -104,7 +105,7 @@ def group_by_seed(runs):
         In the order of the first of each. The name of several is what their
         names begin with.
     """
-    groups = []
+    groups: list = []
     for run in runs:
         for group in groups:
             if differ_by_seed_only(group[0], run):
@@ -134,7 +135,7 @@ def _without_prefix(log, prefix):
     return {n.replace(f"train {prefix}", "train "): v for n, v in log.items()}
 
 
-def draw_curves(curves, title=None):
+def draw_curves(curves: list[Curves], title: str | None = None) -> Figure:
     """Draws what the logs say, epoch by epoch.
 
     Losses, the error rate on validation crops, and of hyperbolic heads the
@@ -175,7 +176,7 @@ def draw_curves(curves, title=None):
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[len(panels) :]:
         axes.remove()
-    handles = {}
+    handles: dict = {}
     for axes, panel in zip(grid, panels, strict=False):
         axes.set_title(panel.title, fontsize=10)
         axes.grid(color="0.9")
@@ -193,8 +194,8 @@ def draw_curves(curves, title=None):
     for axes in grid[max(0, len(panels) - columns) : len(panels)]:
         axes.set_xlabel("epoch")
     legend = figure.legend(
-        handles.values(),
-        handles.keys(),
+        list(handles.values()),
+        list(handles.keys()),
         loc="outside lower center",
         ncols=min(4, len(handles)),
         frameon=False,

@@ -1,14 +1,16 @@
 """The Poincare disk of speakers, with one branch enlarged."""
 
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from speechbrain_hyperbolic.analysis.columns import UNKNOWN
+from speechbrain_hyperbolic.analysis.columns import UNKNOWN, Column
 from speechbrain_hyperbolic.analysis.figures import (
     COLOUR_MAP,
     GREY,
@@ -27,6 +29,7 @@ from speechbrain_hyperbolic.analysis.layout import (
     lay_out_tree,
     select,
 )
+from speechbrain_hyperbolic.geometry import Points
 from speechbrain_hyperbolic.plots import COLOURS
 
 _NEAREST = 5
@@ -35,8 +38,13 @@ _TURN = np.exp(1j * np.linspace(0, 2 * np.pi, 361))
 
 
 def draw_speakers(
-    points, names, title=None, column=None, cap=None, has_radius=True
-):
+    points: Points,
+    names: Sequence[str],
+    title: str | None = None,
+    column: Column | None = None,
+    cap: float | None = None,
+    has_radius: bool = True,
+) -> Figure:
     """Draws speakers on the Poincare disk, and one branch of their tree.
 
     The text in the figure says what is true of it, see ``lay_out_tree``. The
@@ -245,21 +253,21 @@ class _Shades:
         )
 
 
-def shown_cap(points, cap):
+def shown_cap(points: Points, cap: float | None) -> float | None:
     """The cap, or None where it is too far out to be drawn.
 
     Arguments
     ---------
     points : Points
-    cap : float
-        None: none.
+    cap : float or None
 
     Returns
     -------
-    cap : float
+    cap : float or None
     """
-    far = cap is None or cap > 2 * float(points.radius.max())
-    return None if far else cap
+    if cap is None or cap > 2 * float(points.radius.max()):
+        return None
+    return cap
 
 
 def _disk(axes, reach):

@@ -7,6 +7,8 @@ import base64
 import hashlib
 import importlib.resources
 import json
+import pathlib
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
@@ -21,6 +23,7 @@ from speechbrain_hyperbolic.analysis.layout import (
     lay_out_tree,
 )
 from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.geometry import Points
 from speechbrain_hyperbolic.plots import COLOURS
 
 _NEAREST = 5
@@ -30,14 +33,14 @@ _DIGITS = 6
 
 
 def write_page(
-    path,
-    points,
-    names,
-    title="Speakers on the Poincare disk",
-    columns=None,
-    cap=None,
-    has_radius=True,
-):
+    path: str | pathlib.Path,
+    points: Points,
+    names: Sequence[str],
+    title: str = "Speakers on the Poincare disk",
+    columns: dict | None = None,
+    cap: float | None = None,
+    has_radius: bool = True,
+) -> None:
     """Writes a page on which speakers can be looked at, one by one.
 
     It shows a speaker's radius and its five nearest with their true

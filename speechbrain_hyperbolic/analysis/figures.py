@@ -1,7 +1,11 @@
 """What the figures share."""
 
+import pathlib
+from collections.abc import Iterable
+
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 
 from speechbrain_hyperbolic.analysis.columns import OTHER, UNKNOWN
 from speechbrain_hyperbolic.dataio.files import atomic_path
@@ -13,7 +17,7 @@ GREY = "#8c8c8c"
 COLOUR_MAP = "viridis"
 
 
-def new_figure(width, height):
+def new_figure(width: float, height: float) -> Figure:
     """A figure that needs no display.
 
     Arguments
@@ -30,7 +34,7 @@ def new_figure(width, height):
     return figure
 
 
-def save(figure, path):
+def save(figure: Figure, path: str | pathlib.Path) -> str | pathlib.Path:
     """Writes a PNG file, which appears once it's complete.
 
     Arguments
@@ -47,7 +51,7 @@ def save(figure, path):
     return path
 
 
-def looks(groups):
+def looks(groups: Iterable[str]) -> dict:
     """Colour and marker of each group.
 
     Arguments
@@ -70,7 +74,7 @@ def looks(groups):
     return {name: chosen.get(name) or greys[name] for name in groups}
 
 
-def shorten(name, longest=16):
+def shorten(name: str, longest: int = 16) -> str:
     """A name that fits.
 
     Arguments
@@ -91,7 +95,7 @@ def shorten(name, longest=16):
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
-def plain_text(legend):
+def plain_text(legend: Legend) -> None:
     """A dollar in a name is no formula.
 
     Arguments

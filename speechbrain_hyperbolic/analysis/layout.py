@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
@@ -46,7 +47,7 @@ class TreeLayout(NamedTuple):
         """N."""
         return len(self.order)
 
-    def leaves(self, node):
+    def leaves(self, node: int) -> np.ndarray:
         """The points below a node.
 
         Arguments
@@ -65,7 +66,7 @@ class TreeLayout(NamedTuple):
         return np.flatnonzero(inside[: self.count])
 
 
-def distances(points):
+def distances(points: Points) -> np.ndarray:
     """Distances between all pairs.
 
     Arguments
@@ -93,7 +94,7 @@ def distances(points):
     return square
 
 
-def lay_out_tree(points, square):
+def lay_out_tree(points: Points, square: np.ndarray) -> TreeLayout:
     """Lays points out by their tree: average linkage of the distances.
 
     A point keeps its radius, and its angle is its place in the order of the
@@ -136,8 +137,8 @@ def lay_out_tree(points, square):
         low.append(min(low[a], low[b]))
         high.append(max(high[a], high[b]))
         sums.append(sums[a] + sums[b])
-    sums = np.stack(sums)
-    tanh = np.linalg.norm(sums[:, 1:], axis=1) / sums[:, 0]
+    total = np.stack(sums)
+    tanh = np.linalg.norm(total[:, 1:], axis=1) / total[:, 0]
     radius = np.arctanh(tanh.clip(max=1 - 1e-15))
     radius[:count] = points.radius.cpu().numpy()
     middle = (np.array(low) + np.array(high)) / 2
@@ -150,7 +151,7 @@ def _order(children, square):
     """Leaves in an order of the tree: each two branches are turned so that
     the ends that meet are the closest of the four choices.
     """
-    branches = [[leaf] for leaf in range(len(square))]
+    branches: list = [[leaf] for leaf in range(len(square))]
     for a, b in children:
         left, right = branches[a], branches[b]
         ends = square[np.ix_([left[0], left[-1]], [right[0], right[-1]])]
@@ -162,7 +163,7 @@ def _order(children, square):
     return np.array(branches[-1])
 
 
-def choose_branch(layout):
+def choose_branch(layout: TreeLayout) -> int:
     """The branch of 8 to 20 points that stands out most.
 
     It is the one with the largest step, relative to its height, to where it
@@ -189,7 +190,7 @@ def choose_branch(layout):
     return int(np.argmax(np.where(fits, step, -1)))
 
 
-def select(points, indices):
+def select(points: Points, indices: npt.ArrayLike) -> Points:
     """Some of the points.
 
     Arguments
@@ -208,7 +209,7 @@ def select(points, indices):
     return Points(*(field[indices] for field in points))
 
 
-def centred(points):
+def centred(points: Points) -> Points:
     """Moves all points so that their midpoint is at the origin.
 
     It is the translation along the geodesic from the midpoint to the origin,
@@ -241,7 +242,9 @@ def centred(points):
     return from_lorentz(torch.cat([lorentz[:, :1], moved], 1))
 
 
-def kept_neighbours(layout, square, nearest=5):
+def kept_neighbours(
+    layout: TreeLayout, square: np.ndarray, nearest: int = 5
+) -> float:
     """How many of the nearest neighbours are the nearest on the disk too.
 
     Arguments
@@ -262,15 +265,17 @@ def kept_neighbours(layout, square, nearest=5):
     kept = 0
     for index in range(count):  # a square of all would be large
         gap = abs(z - z[index]) ** 2 / (1 - abs(z) ** 2)
-        found = [
+        of_plane, of_space = (
             np.argpartition(np.delete(row, index), nearest - 1)[:nearest]
             for row in (gap, square[index])
-        ]
-        kept += len(np.intersect1d(*found))
+        )
+        kept += len(np.intersect1d(of_plane, of_space))
     return kept / (count * nearest)
 
 
-def geodesics(starts, ends, steps=16):
+def geodesics(
+    starts: np.ndarray, ends: np.ndarray, steps: int = 16
+) -> np.ndarray:
     """The shortest paths on the disk.
 
     Arguments

@@ -1,6 +1,7 @@
 """Histograms of hyperbolic radii."""
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from speechbrain_hyperbolic.analysis.figures import (
     looks,
@@ -15,7 +16,9 @@ from speechbrain_hyperbolic.statistics import CAP_TOLERANCE
 _FILLED = 3  # histograms: of more, the fillings say nothing
 
 
-def draw_radii(panels, cap=None, title=None):
+def draw_radii(
+    panels: dict, cap: float | None = None, title: str | None = None
+) -> Figure:
     """Draws histograms of radii, one panel for each kind of point.
 
     The bars are shares of a group: groups of any size compare. Each group's

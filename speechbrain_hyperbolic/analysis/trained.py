@@ -4,7 +4,7 @@ import csv
 import io
 import pathlib
 import pickle
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import ruamel.yaml
@@ -58,33 +58,33 @@ class Trained(NamedTuple):
     name: str
     folder: pathlib.Path
     nodes: dict
-    head: torch.nn.Module
+    head: Any
     prefix: str
     speakers: list[str]
     log: dict
 
     @property
-    def similarity(self):
+    def similarity(self) -> Any:
         """What the head computes. The stock head has cosines."""
         return getattr(self.head, "similarity", Cosine())
 
     @property
-    def has_radius(self):
+    def has_radius(self) -> bool:
         """Whether the head is hyperbolic. Others have directions alone."""
         return isinstance(self.similarity, HyperbolicSimilarity)
 
     @property
-    def cap(self):
+    def cap(self) -> float | None:
         """The largest radius that the map allows; None: there is no radius."""
         return self.similarity.cap if self.has_radius else None
 
     @property
-    def centres(self):
+    def centres(self) -> torch.Tensor:
         """The centres as vectors: float64, shape [N, D]."""
         return self.head.weight.detach().double()
 
     @property
-    def points(self):
+    def points(self) -> Points:
         """The centres as points of the space of curvature -1.
 
         Without a radius, all are at the same one: then the distances rank as
@@ -103,7 +103,9 @@ class Trained(NamedTuple):
         return Points(unit, radius.sinh(), radius)
 
 
-def read_trained(folder, name=None):
+def read_trained(
+    folder: str | pathlib.Path, name: str | None = None
+) -> Trained:
     """Reads a trained folder.
 
     Of its hyperparams.yaml the entry ``classifier`` is evaluated, which can
@@ -234,7 +236,7 @@ def _read_labels(path):
         ) from error
 
 
-def read_log(path):
+def read_log(path: str | pathlib.Path) -> dict:
     """Reads the train log that SpeechBrain's FileTrainLogger writes.
 
     Arguments
@@ -288,7 +290,7 @@ def read_log(path):
     }
 
 
-def differ_by_seed_only(first, second):
+def differ_by_seed_only(first: Trained, second: Trained) -> bool:
     """Whether two runs are of the same settings and speakers.
 
     Arguments
@@ -313,7 +315,9 @@ def differ_by_seed_only(first, second):
     return True
 
 
-def embed_training(trained, data_folder, device="cpu"):
+def embed_training(
+    trained: Trained, data_folder: str | pathlib.Path, device: str = "cpu"
+) -> tuple[Points, list[str]]:
     """Embeds the training utterances, or finds them embedded.
 
     The encoder's entries of hyperparams.yaml are evaluated, see
@@ -355,7 +359,9 @@ def embed_training(trained, data_folder, device="cpu"):
             path = data_folder / path.relative_to(before)
         paths[row["ID"]] = path
     modules = _load(trained.folder, trained.nodes, _ENCODER)
-    encoder = Encoder(*(modules[name] for name in _ENCODER), device=device)
+    encoder = Encoder(
+        **{name: modules[name] for name in _ENCODER}, device=device
+    )
     embeddings = extract(
         encoder,
         paths,

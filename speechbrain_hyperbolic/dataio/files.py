@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterator
 
 from speechbrain_hyperbolic.errors import WHAT_TO_DO
 
@@ -46,7 +47,7 @@ def _why_it_grows_no_more(path):
 
 
 @contextlib.contextmanager
-def atomic_path(path):
+def atomic_path(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary path beside ``path`` that takes its name on success.
 
     Arguments
@@ -92,7 +93,7 @@ class Stamp:
     Arguments
     ---------
     path : str or pathlib.Path
-    arguments : dict
+    arguments : dict or list
         Of what JSON can hold.
 
     Example
@@ -105,19 +106,21 @@ class Stamp:
     True
     """
 
-    def __init__(self, path, arguments):
+    def __init__(
+        self, path: str | pathlib.Path, arguments: dict | list
+    ) -> None:
         self.path = pathlib.Path(path)
         self.text = json.dumps(arguments)
 
-    def is_there(self):
+    def is_there(self) -> bool:
         """Whether it was made with just these arguments."""
         return self.path.is_file() and self.path.read_text() == self.text
 
-    def remove(self):
+    def remove(self) -> None:
         """To be called before the making starts."""
         self.path.unlink(missing_ok=True)
 
-    def write(self):
+    def write(self) -> None:
         """To be called when all is made."""
         with atomic_path(self.path) as temporary:
             temporary.write_text(self.text)

@@ -7,6 +7,8 @@ import argparse
 import itertools
 import pathlib
 import random
+from collections.abc import Iterable
+from typing import Any
 
 from speechbrain_hyperbolic.dataio.corpus import (
     list_audio,
@@ -19,7 +21,9 @@ from speechbrain_hyperbolic.dataio.trials import Trial, write_trials
 from speechbrain_hyperbolic.errors import InputError
 
 
-def make_trials(utterances, pairs_per_speaker=100, seed=0):
+def make_trials(
+    utterances: Iterable[str], pairs_per_speaker: int = 100, seed: int = 0
+) -> list[Trial]:
     """Makes a balanced trial list: as many impostor as target trials.
 
     Arguments
@@ -47,7 +51,7 @@ def make_trials(utterances, pairs_per_speaker=100, seed=0):
     >>> sorted(trial.label for trial in trials)
     [0, 0, 1, 1]
     """
-    by_speaker = {}
+    by_speaker: dict[Any, list[str]] = {}
     for utterance in sorted(utterances):
         by_speaker.setdefault(speaker_of(utterance), []).append(utterance)
     generator = random.Random(seed)
@@ -79,14 +83,19 @@ def _impostor_pairs(by_speaker, count, generator):
             for pair in itertools.product(by_speaker[a], by_speaker[b])
         ]
         return sorted(generator.sample(every, min(count, possible)))
-    pairs = set()
+    pairs: set[tuple] = set()
     while len(pairs) < count:
         chosen = sorted(generator.sample(speakers, 2))
         pairs.add(tuple(generator.choice(by_speaker[s]) for s in chosen))
     return sorted(pairs)
 
 
-def choose_test_speakers(data_folder, speakers, test_share=0.2, seed=0):
+def choose_test_speakers(
+    data_folder: str | pathlib.Path,
+    speakers: Iterable[str],
+    test_share: float = 0.2,
+    seed: int = 0,
+):
     """Speakers to keep for the trials.
 
     Arguments
@@ -119,8 +128,13 @@ def choose_test_speakers(data_folder, speakers, test_share=0.2, seed=0):
 
 
 def make_trial_list(
-    data_folder, path, test_share=0.2, check_audio="header", seed=0, **options
-):
+    data_folder: str | pathlib.Path,
+    path: str | pathlib.Path,
+    test_share: float = 0.2,
+    check_audio: str = "header",
+    seed: int = 0,
+    **options: Any,
+) -> list[Trial]:
     """Writes a balanced trial list for a corpus that has none.
 
     Arguments
@@ -154,7 +168,7 @@ def make_trial_list(
     return trials
 
 
-def main():
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         prog="python -m speechbrain_hyperbolic.dataio.make_trials",

@@ -11,6 +11,7 @@ import hashlib
 import os
 import pathlib
 import shutil
+from collections.abc import Sequence
 
 import numpy as np
 import soundfile
@@ -35,8 +36,13 @@ COLUMNS = ["ID", "duration", "wav", "wav_format", "wav_opts"]
 
 
 def prepare_noise(
-    source, url, work_folder, noise_csv, music_csv, speech_csv=None
-):
+    source: str,
+    url: str,
+    work_folder: str | pathlib.Path,
+    noise_csv: str | pathlib.Path,
+    music_csv: str | pathlib.Path,
+    speech_csv: str | pathlib.Path | None = None,
+) -> None:
     """Writes the CSV files of noise, of music, and of speech for babble.
 
     Arguments
@@ -82,7 +88,12 @@ def prepare_noise(
         )
 
 
-def prepare_rirs(source, url, work_folder, rir_csv):
+def prepare_rirs(
+    source: str,
+    url: str,
+    work_folder: str | pathlib.Path,
+    rir_csv: str | pathlib.Path,
+) -> None:
     """Writes the CSV file of room impulse responses.
 
     Arguments
@@ -142,7 +153,13 @@ def _download(url, folder):
     return folder
 
 
-def write_noise_csv(folder, path, work_folder, subfolders=(), shortest=0):
+def write_noise_csv(
+    folder: str | pathlib.Path,
+    path: str | pathlib.Path,
+    work_folder: str | pathlib.Path,
+    subfolders: Sequence[str] = (),
+    shortest: float = 0,
+) -> None:
     """Lists the wav files of a folder for the stock AddNoise and AddReverb.
 
     Arguments

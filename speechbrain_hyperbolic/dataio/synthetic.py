@@ -15,6 +15,7 @@ import ctypes
 import dataclasses
 import json
 import math
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -113,12 +114,12 @@ class Speaker:
 
 
 def make_synthetic_corpus(
-    folder,
-    seed=0,
-    progress=True,
-    n_train=50,
-    n_test=30,
-    utterances=(16, 12),
+    folder: str | pathlib.Path,
+    seed: int = 0,
+    progress: bool = True,
+    n_train: int = 50,
+    n_test: int = 30,
+    utterances: tuple[int, ...] = (16, 12),
 ):
     """Make a corpus of synthetic speakers, or find it already made.
 
@@ -290,7 +291,7 @@ def _draw_speakers(seed, n_train, n_test, utterances):
             f" not {n_train} and {n_test}"
         )
 
-    speakers = []
+    speakers: list[Speaker] = []
     turn = 0
     for split, n in (("train", n_train), ("test", n_test)):
         groups = []
@@ -493,7 +494,7 @@ def _speak_here():
         chunks.clear()
 
 
-def main():
+def main() -> None:
     """Make the corpus from the command line."""
     from speechbrain_hyperbolic.errors import InputError
 

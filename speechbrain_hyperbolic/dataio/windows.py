@@ -1,6 +1,7 @@
 """Long audio in windows, so that hours of it fit in memory."""
 
 import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 import soundfile
@@ -15,7 +16,7 @@ LONGEST = 60
 WINDOW = 30
 
 
-def is_long(samples, sample_rate):
+def is_long(samples: int, sample_rate: int) -> bool:
     """Whether audio is cut into windows.
 
     Arguments
@@ -36,7 +37,9 @@ def is_long(samples, sample_rate):
     return samples > LONGEST * sample_rate
 
 
-def split_windows(waveform, sample_rate):
+def split_windows(
+    waveform: torch.Tensor, sample_rate: int
+) -> tuple[int, Iterable[torch.Tensor]]:
     """Cuts a waveform into windows.
 
     Arguments
@@ -64,7 +67,9 @@ def split_windows(waveform, sample_rate):
     return len(waveform) // size, _merged(waveform.split(size), size)
 
 
-def read_windows(path, sample_rate):
+def read_windows(
+    path: str | pathlib.Path, sample_rate: int
+) -> tuple[int, Iterable[torch.Tensor]]:
     """Reads the windows of an audio file, one at a time.
 
     Arguments

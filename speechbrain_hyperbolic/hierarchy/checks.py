@@ -3,6 +3,7 @@
 import numbers
 
 import numpy as np
+import numpy.typing as npt
 
 from speechbrain_hyperbolic.errors import InputError
 
@@ -13,7 +14,9 @@ MAX_RADIUS = 14.0
 _TOLERANCE = 1e-2
 
 
-def checked_distances(distances, least=2, name="distances"):
+def checked_distances(
+    distances: npt.ArrayLike, least: int = 2, name: str = "distances"
+) -> np.ndarray:
     """Distances as the measures need them.
 
     Arguments
@@ -73,7 +76,7 @@ def checked_distances(distances, least=2, name="distances"):
     return mended
 
 
-def check_same_points(pairs, others, name):
+def check_same_points(pairs: np.ndarray, others: np.ndarray, name: str) -> None:
     """Refuses distances of another number of points.
 
     Arguments
@@ -101,7 +104,7 @@ def check_same_points(pairs, others, name):
         )
 
 
-def varied(values, name):
+def varied(values: np.ndarray, name: str) -> np.ndarray:
     """Values that something may correlate with.
 
     Arguments
@@ -131,7 +134,9 @@ def varied(values, name):
     return values
 
 
-def check_number(name, value, least, most=None):
+def check_number(
+    name: str, value: int, least: int, most: int | None = None
+) -> None:
     """Refuses what is no whole number within limits.
 
     Arguments

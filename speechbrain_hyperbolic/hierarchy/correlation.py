@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import tqdm
 from scipy.stats import rankdata
 
@@ -28,7 +29,13 @@ class RankCorrelation(NamedTuple):
     p_value: float
 
 
-def rank_correlation(x, y, replicates=1000, seed=0, groups=None):
+def rank_correlation(
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    replicates: int = 1000,
+    seed: int = 0,
+    groups: npt.ArrayLike | None = None,
+) -> RankCorrelation:
     """Spearman's rank correlation, with a bootstrap over groups.
 
     Utterances of a speaker are not independent: with speakers as groups, each
@@ -101,7 +108,7 @@ def rank_correlation(x, y, replicates=1000, seed=0, groups=None):
     return RankCorrelation(_spearman(x, y), (float(low), float(high)), p)
 
 
-def pearson(x, y):
+def pearson(x: np.ndarray, y: np.ndarray) -> float:
     """Pearson's correlation.
 
     Arguments
@@ -125,7 +132,7 @@ def pearson(x, y):
     return float(np.clip(unit(x) @ unit(y), -1, 1))
 
 
-def unit(values):
+def unit(values: np.ndarray) -> np.ndarray:
     """Shifts and scales values to mean 0 and length 1.
 
     Arguments

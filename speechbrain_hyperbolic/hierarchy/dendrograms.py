@@ -1,8 +1,10 @@
 """Clusters of clusters, and how well they keep distances and labels."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 from scipy.special import comb
@@ -20,7 +22,7 @@ METHODS = ("average", "complete", "single", "weighted")
 _TIE = 1e-9
 
 
-def dendrogram(distances, method="average"):
+def dendrogram(distances: npt.ArrayLike, method: str = "average") -> np.ndarray:
     """Agglomerative clustering.
 
     Arguments
@@ -55,7 +57,9 @@ def dendrogram(distances, method="average"):
     return hierarchy.linkage(squareform(checked_distances(distances)), method)
 
 
-def cophenetic_correlation(distances, linkage):
+def cophenetic_correlation(
+    distances: npt.ArrayLike, linkage: np.ndarray
+) -> float:
     """How well a dendrogram keeps the distances.
 
     Arguments
@@ -83,7 +87,8 @@ def cophenetic_correlation(distances, linkage):
     >>> cophenetic_correlation(ultrametric, dendrogram(ultrametric))
     1.0
     """
-    pairs = squareform(checked_distances(distances))
+    distances = checked_distances(distances)
+    pairs = squareform(distances)
     joined = hierarchy.cophenet(linkage)
     if joined.size != pairs.size:
         raise InputError(
@@ -96,7 +101,9 @@ def cophenetic_correlation(distances, linkage):
     )
 
 
-def purity(linkage, labels, clusters=None):
+def purity(
+    linkage: np.ndarray, labels: npt.ArrayLike, clusters: int | None = None
+) -> float:
     """Share of the points that have the commonest label of their cluster.
 
     Where merges tie in height, scipy's order decides which are cut.
@@ -131,7 +138,9 @@ def purity(linkage, labels, clusters=None):
     return float(counts.max(1).sum() / counts.sum())
 
 
-def adjusted_rand(linkage, labels, clusters=None):
+def adjusted_rand(
+    linkage: np.ndarray, labels: npt.ArrayLike, clusters: int | None = None
+) -> float:
     """Adjusted Rand index of the clusters and the labels.
 
     Source: Hubert and Arabie, "Comparing partitions", Journal of
@@ -172,7 +181,7 @@ def adjusted_rand(linkage, labels, clusters=None):
     return float((both - expected) / (most - expected))
 
 
-def dendrogram_purity(linkage, labels):
+def dendrogram_purity(linkage: np.ndarray, labels: npt.ArrayLike) -> float:
     """How pure the subtrees are that join points of one label.
 
     Over all pairs of two points with one label, the mean share of that label
@@ -273,7 +282,9 @@ class Chance(NamedTuple):
     high: float
 
 
-def chance(function, labels, draws=100, seed=0):
+def chance(
+    function: Callable, labels: npt.ArrayLike, draws: int = 100, seed: int = 0
+) -> Chance:
     """What a measure is of labels that are shuffled among the points.
 
     Arguments

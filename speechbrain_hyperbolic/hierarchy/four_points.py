@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import tqdm
 from scipy.special import comb
 
@@ -30,7 +31,9 @@ class GromovDelta(NamedTuple):
     mean: float
 
 
-def gromov_delta(distances, samples=None, seed=0):
+def gromov_delta(
+    distances: npt.ArrayLike, samples: int | None = None, seed: int = 0
+) -> GromovDelta:
     """Relative delta hyperbolicity, by Gromov's four-point condition.
 
     Four points have three sums of two opposite distances. Their delta is half

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.optimize import minimize
 from scipy.spatial.distance import squareform
@@ -45,7 +46,9 @@ class PlaneDistortion(NamedTuple):
     stress: float
 
 
-def plane_distortion(distances, planar_distances):
+def plane_distortion(
+    distances: npt.ArrayLike, planar_distances: npt.ArrayLike
+) -> PlaneDistortion:
     """How far distances are from others, whatever the unit of these.
 
     The others are multiplied by a factor: ``mean`` and ``stress`` each by
@@ -120,7 +123,9 @@ class Embedding(NamedTuple):
     distances: np.ndarray
 
 
-def embed_in_disk(distances, steps=500, seed=0):
+def embed_in_disk(
+    distances: npt.ArrayLike, steps: int = 500, seed: int = 0
+) -> Embedding:
     """Points on the Poincare disk of curvature -1 that fit distances.
 
     They and the scale are fitted by gradient descent (L-BFGS) for the least
@@ -172,7 +177,9 @@ def embed_in_disk(distances, steps=500, seed=0):
     return Embedding(x + 1j * y, scale, planar / scale)
 
 
-def embed_in_plane(distances, steps=500, seed=0):
+def embed_in_plane(
+    distances: npt.ArrayLike, steps: int = 500, seed: int = 0
+) -> Embedding:
     """Points on the Euclidean plane that fit distances.
 
     By the same descent, to the same stress, as ``embed_in_disk``.

@@ -12,7 +12,7 @@ from speechbrain_hyperbolic.hierarchy.checks import (
 )
 
 
-def sphere_sample(n, dimension, seed=0):
+def sphere_sample(n: int, dimension: int, seed: int = 0) -> np.ndarray:
     """Points at random on the unit sphere: without any hierarchy.
 
     Arguments
@@ -46,7 +46,7 @@ def sphere_sample(n, dimension, seed=0):
     return angles
 
 
-def tree_sample(n, branching, seed=0):
+def tree_sample(n: int, branching: int, seed: int = 0) -> np.ndarray:
     """The leaves of a tree at random: of delta 0.
 
     From the leaves up, nodes are drawn and joined until one is left; edges
@@ -97,7 +97,9 @@ def tree_sample(n, branching, seed=0):
     return distances
 
 
-def hyperbolic_sample(n, dimension, radius, seed=0):
+def hyperbolic_sample(
+    n: int, dimension: int, radius: float, seed: int = 0
+) -> np.ndarray:
     """Points at random in a ball of hyperbolic space, alike by volume.
 
     Arguments

@@ -1,8 +1,11 @@
 """Trees that are known, and whether distances follow them."""
 
+import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import tqdm
 from scipy.spatial.distance import squareform
 from scipy.stats import rankdata
@@ -21,7 +24,11 @@ from speechbrain_hyperbolic.hierarchy.correlation import unit
 LEVELS = ("accent", "family", "variant", "pitch")
 
 
-def read_paths(data_folder, speakers, levels=LEVELS):
+def read_paths(
+    data_folder: str | pathlib.Path,
+    speakers: Sequence[str],
+    levels: Sequence[str] = LEVELS,
+) -> list[tuple]:
     """Where speakers are in the known tree of a corpus.
 
     Arguments
@@ -70,7 +77,7 @@ def read_paths(data_folder, speakers, levels=LEVELS):
     return paths
 
 
-def tree_distances(paths):
+def tree_distances(paths: list[tuple]) -> np.ndarray:
     """Number of edges between nodes of a tree.
 
     Arguments
@@ -96,7 +103,7 @@ def tree_distances(paths):
     length = np.array([len(path) for path in paths], int)
     shared = np.zeros((len(paths), len(paths)), int)
     for depth in range(1, length.max(initial=0) + 1):
-        codes = {}
+        codes: dict[tuple, int] = {}
         # A path that has ended shares this depth with none.
         nodes = np.array(
             [
@@ -125,7 +132,12 @@ class TreeCorrelation(NamedTuple):
     p_value: float
 
 
-def tree_correlation(distances, tree, draws=1000, seed=0):
+def tree_correlation(
+    distances: npt.ArrayLike,
+    tree: npt.ArrayLike,
+    draws: int = 1000,
+    seed: int = 0,
+) -> TreeCorrelation:
     """Whether points that are close in a tree are close.
 
     Pairs of points are not independent, so the p-value is by Mantel's test:

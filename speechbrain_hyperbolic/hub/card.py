@@ -6,6 +6,7 @@ It says what was measured, and of what was not, that it was not.
 import dataclasses
 import pathlib
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -17,6 +18,7 @@ from speechbrain_hyperbolic.inference.model_folder import (
     CONFIG,
     FALSE_ACCEPTS,
     WEIGHTS,
+    ModelConfig,
 )
 from speechbrain_hyperbolic.metrics import P_TARGETS
 from speechbrain_hyperbolic.verification import format_results, interval_note
@@ -121,7 +123,11 @@ class Measurement:
     shared: int
 
 
-def check_metadata(license, language=None, datasets=()):
+def check_metadata(
+    license: str,
+    language: str | list[str] | None = None,
+    datasets: Sequence[str] = (),
+) -> None:
     """Refuses what the Hub would not take, before anything is written.
 
     Arguments
@@ -161,17 +167,17 @@ def check_metadata(license, language=None, datasets=()):
 
 
 def write_card(
-    path,
-    name,
-    config,
-    training,
-    measurement=None,
-    clips=None,
-    training_data="",
-    license="apache-2.0",
-    language=None,
-    datasets=(),
-):
+    path: str | pathlib.Path,
+    name: str,
+    config: ModelConfig,
+    training: Training,
+    measurement: Measurement | None = None,
+    clips: str | None = None,
+    training_data: str = "",
+    license: str = "apache-2.0",
+    language: str | list[str] | None = None,
+    datasets: Sequence[str] = (),
+) -> None:
     """Writes the card of a model.
 
     Arguments
@@ -240,7 +246,7 @@ def _listed(value):
 def _eval_results(measurement):
     """EER in per cent, as the Hub's other cards have it."""
     entries = []
-    metrics = [("eer", "eer", "EER %", 100, 2, {})]
+    metrics: list[tuple] = [("eer", "eer", "EER %", 100, 2, {})]
     metrics += [
         (f"min_dcf_{p:g}", "min_dcf", f"minDCF({p:g})", 1, 3, {"p_target": p})
         for p in P_TARGETS
@@ -452,13 +458,13 @@ def _loss(training):
         f"{training.loss}:\n\n- classifier: `{training.classifier}`\n"
         f"- cost: `{training.cost}`"
     )
-    c = re.search(
+    found = re.search(
         r"(?:ClippedDistance\((?:c=)?|HyperbolicClassifier\([^()]*\bc=)"
         r"([\d.]+)",
         training.classifier,
     )
-    if c:
-        c = float(c[1])
+    if found:
+        c = float(found[1])
         text += (
             f"\n\nThe loss clips embeddings and speaker centres to a Euclidean "
             f"norm of 1/sqrt({c:g}) = {c**-0.5:.3f} at most (`clip_c`, which "

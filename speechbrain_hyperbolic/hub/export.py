@@ -15,6 +15,7 @@ import pickle
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 
 import numpy as np
 import soundfile
@@ -90,15 +91,15 @@ _LOSSES = {
 
 
 def export_run(
-    run_folder,
-    folder,
-    verification_folder=None,
-    clips=None,
-    training_data="",
-    license="apache-2.0",
-    language=None,
-    datasets=(),
-):
+    run_folder: str | pathlib.Path,
+    folder: str | pathlib.Path,
+    verification_folder: str | pathlib.Path | None = None,
+    clips: Sequence[str | pathlib.Path] | None = None,
+    training_data: str = "",
+    license: str = "apache-2.0",
+    language: str | list[str] | None = None,
+    datasets: Sequence[str] = (),
+) -> pathlib.Path:
     """Exports a trained model: for the stock class, for this package, for
     people.
 
@@ -151,9 +152,8 @@ def export_run(
     if "clip_c" in run:
         score["clip_c"] = _plain(run["clip_c"], "clip_c")
     if verification_folder is not None:
-        measurement, score = _read_verification(
-            pathlib.Path(verification_folder), run_folder, run
-        )
+        verified = pathlib.Path(verification_folder)
+        measurement, score = _read_verification(verified, run_folder, run)
     config = _naming(
         run_folder,
         ModelConfig,
@@ -182,7 +182,7 @@ def export_run(
         shutil.copyfile(run_folder / "save" / LABELS, temporary / LABELS)
         if measurement:
             shutil.copyfile(
-                pathlib.Path(verification_folder) / RESULTS,
+                verified / RESULTS,
                 temporary / RESULTS,
             )
             # Not that of the verification, whose legend has a path.
@@ -400,13 +400,13 @@ def _read_training(run_folder, run, encoder, config):
     loss, hyperbolic = _loss_name(classifier, cost)
     rows = _read_rows(run_folder)
     log = (run_folder / "train_log.txt").read_text(encoding="utf-8")
-    epochs = re.findall(r"^epoch: (\d+)", log, re.MULTILINE)
-    if not epochs:
+    ended = re.findall(r"^epoch: (\d+)", log, re.MULTILINE)
+    if not ended:
         raise InputError(
             f"{run_folder / 'train_log.txt'} has no epochs: expected a run "
             "that has ended"
         )
-    epochs = int(epochs[-1])
+    epochs = int(ended[-1])
     return Training(
         parameters=sum(p.numel() for p in encoder.parameters()),
         dimension=_dimension(encoder, config),

@@ -27,11 +27,14 @@ import contextlib
 import logging
 import math
 import pathlib
+import types
 
 import numpy as np
 import torch
+from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.nnet.pooling import StatisticsPooling
+from speechbrain.processing.features import STFT, InputNormalization
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio.files import atomic_path
@@ -55,7 +58,9 @@ _MAX_BYTES = 2**31 - 2**24
 _CHECKED = ((1, 0.5), (3, 3.3), (1, 20.0))
 
 
-def export_onnx(folder, path=None):
+def export_onnx(
+    folder: str | pathlib.Path, path: str | pathlib.Path | None = None
+) -> pathlib.Path:
     """Writes a model as an ONNX file that takes waveforms.
 
     Its input "waveform" is float32, shape [batch, time], at the model's sample
@@ -157,7 +162,9 @@ class PowerSpectrum(torch.nn.Module):
     True
     """
 
-    def __init__(self, stft):
+    kernel: torch.Tensor
+
+    def __init__(self, stft: STFT) -> None:
         super().__init__()
         self.n_fft, self.hop_length = stft.n_fft, stft.hop_length
         # A window that is shorter than the transform is in its middle.
@@ -171,7 +178,7 @@ class PowerSpectrum(torch.nn.Module):
         kernel = torch.cat([angles.cos(), angles.sin()]) * window
         self.register_buffer("kernel", kernel.float().unsqueeze(1))
 
-    def forward(self, waveforms):
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Shapes: [batch, time] -> [batch, frames, n_fft // 2 + 1]."""
         real, imaginary = torch.nn.functional.conv1d(
             waveforms.unsqueeze(1),
@@ -195,7 +202,12 @@ class WaveformEncoder(torch.nn.Module):
         A stock encoder.
     """
 
-    def __init__(self, compute_features, mean_var_norm, embedding_model):
+    def __init__(
+        self,
+        compute_features: Fbank,
+        mean_var_norm: InputNormalization,
+        embedding_model: torch.nn.Module,
+    ) -> None:
         super().__init__()
         self.spectrum = PowerSpectrum(compute_features.compute_STFT)
         self.filterbank = compute_features.compute_fbanks
@@ -208,14 +220,14 @@ class WaveformEncoder(torch.nn.Module):
             whole if isinstance(embedding_model, ECAPA_TDNN) else None
         )
 
-    def forward(self, waveform):
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """Shapes: [batch, time] -> [batch, D]."""
         features = self.filterbank(self.spectrum(waveform))
         features = self.mean_var_norm(features)
         return self.embedding_model(features, self.lengths).flatten(1)
 
 
-def check_packages():
+def check_packages() -> tuple[types.ModuleType, types.ModuleType]:
     """The packages that the export needs.
 
     Returns
@@ -272,7 +284,7 @@ def _convert(encoder, sample_rate):
         1: torch.export.Dim("time", min=int(SHORTEST * sample_rate)),
     }
     with torch.no_grad(), _without_warnings("torch.onnx"):
-        model = torch.onnx.export(
+        program = torch.onnx.export(
             encoder.eval(),
             (torch.zeros(2, sample_rate),),
             dynamo=True,
@@ -281,7 +293,9 @@ def _convert(encoder, sample_rate):
             output_names=["embedding"],
             dynamic_shapes=(axes,),
             verbose=False,
-        ).model_proto
+        )
+    assert program is not None  # with dynamo
+    model = program.model_proto
     # They hold stack traces, with the paths of this machine.
     for part in (*model.graph.node, *model.graph.value_info):
         part.ClearField("metadata_props")
@@ -323,7 +337,7 @@ def _check_embeddings(session, encoder, sample_rate, path):
             )
 
 
-def embedding_error(found, expected):
+def embedding_error(found: np.ndarray, expected: np.ndarray) -> float:
     """How much embeddings differ from those expected.
 
     Arguments

@@ -54,7 +54,12 @@ _PUSHED = re.compile(
 _LOG_IN = "run `hf auth login`, or set HF_TOKEN to a token"
 
 
-def fetch_model(repo_id, revision=None, cache_dir=None, token=None):
+def fetch_model(
+    repo_id: str,
+    revision: str | None = None,
+    cache_dir: str | pathlib.Path | None = None,
+    token: str | None = None,
+) -> pathlib.Path:
     """Brings config.json and model.safetensors of a model, and no other file.
 
     What the cache has is not downloaded again. It serves too where the Hub
@@ -115,13 +120,13 @@ between them
 
 
 def push_to_hub(
-    folder,
-    repo_id,
-    token=None,
-    private=False,
-    revision=None,
-    commit_message=None,
-):
+    folder: str | pathlib.Path,
+    repo_id: str,
+    token: str | None = None,
+    private: bool = False,
+    revision: str | None = None,
+    commit_message: str | None = None,
+) -> str:
     """Sends an exported model, as one commit.
 
     The repository is made where it's missing. Until the commit it serves what
@@ -315,10 +320,10 @@ def _explain(error, repo_id, revision):
         )
     if isinstance(error, ConnectionError):
         # Of hf_xet, which has the status in its text alone.
-        status = re.search(r"\((\d{3} [\w ]+)\)", str(error))
+        found = re.search(r"\((\d{3} [\w ]+)\)", str(error))
         return (
             f"no connection to the Xet storage of {constants.ENDPOINT} "
-            f"({status[1] if status else type(error).__name__}): check the "
+            f"({found[1] if found else type(error).__name__}): check the "
             "network, then do the same again, with HF_HUB_DISABLE_XET=1 if "
             "that does not help"
         )

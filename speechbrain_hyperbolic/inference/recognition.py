@@ -3,7 +3,8 @@
 import functools
 import numbers
 import os
-from typing import NamedTuple
+import pathlib
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from speechbrain_hyperbolic.inference.model_folder import (
     fingerprint as model_fingerprint,
 )
 from speechbrain_hyperbolic.inference.model_folder import load_model
+from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
 from speechbrain_hyperbolic.scoring import similarity
 from speechbrain_hyperbolic.scoring.cache import Cache, identity
 from speechbrain_hyperbolic.scoring.extraction import (
@@ -117,9 +119,14 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
     (0.3, 0.5)
     """
 
-    def __init__(self, modules=None, hparams=None, **kwargs):
+    def __init__(
+        self,
+        modules: dict | None = None,
+        hparams: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(modules=modules, hparams=hparams, **kwargs)
-        self.config = hparams.get("model_config")
+        self.config = (hparams or {}).get("model_config")
         self.sample_rate = self.audio_normalizer.sample_rate
         self.clip_c = self.config.clip_c if self.config else 3.0
         self._score = similarity.make_score(
@@ -134,8 +141,13 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
 
     @classmethod
     def from_pretrained(
-        cls, source, revision=None, run_opts=None, cache_dir=None, token=None
-    ):
+        cls,
+        source: str | pathlib.Path,
+        revision: str | None = None,
+        run_opts: dict | None = None,
+        cache_dir: str | pathlib.Path | None = None,
+        token: str | None = None,
+    ) -> "HyperbolicSpeakerRecognition":
         """Loads a model from JSON and safetensors: none of its files can run
         code.
 
@@ -201,7 +213,7 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
         )
 
     @functools.cached_property
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """str: tells this model from all others; ``from_hparams`` gives another
         one than ``from_pretrained``.
         """
@@ -210,7 +222,7 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
         state = self.mods.embedding_model.state_dict()
         return model_fingerprint(self.config, state)
 
-    def threshold_at(self, false_accepts=None):
+    def threshold_at(self, false_accepts: float | None = None) -> float:
         """The threshold that was measured on the model's trials.
 
         Arguments
@@ -247,7 +259,9 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
             "that at the EER"
         )
 
-    def load_audio(self, path, savedir=None):
+    def load_audio(
+        self, path: str | pathlib.Path, savedir: str | None = None
+    ) -> torch.Tensor:
         """Reads an audio file.
 
         Arguments
@@ -269,7 +283,11 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
         """
         return audio_files.load(path, self.sample_rate).to(self.device)
 
-    def embed(self, audio, sample_rate=None):
+    def embed(
+        self,
+        audio: str | pathlib.Path | np.ndarray | torch.Tensor,
+        sample_rate: int | None = None,
+    ) -> Embedding:
         """Embeds an utterance, or a recording of hours.
 
         Arguments
@@ -325,7 +343,11 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
             )
         return _embedding(vector, samples / self.sample_rate)
 
-    def embed_files(self, paths, cache_folder=None):
+    def embed_files(
+        self,
+        paths: list[str | pathlib.Path],
+        cache_folder: str | pathlib.Path | None = None,
+    ) -> list[Embedding]:
         """Embeds many files, with a progress bar.
 
         Arguments
@@ -349,7 +371,8 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
         if isinstance(paths, (str, os.PathLike)):
             raise InputError(f"paths is {paths}, expected a list of paths")
         paths = [os.fspath(path) for path in paths]
-        short, long = [], []
+        short: list[str | pathlib.Path] = []
+        long: list[str | pathlib.Path] = []
         for path in dict.fromkeys(paths):
             header = audio_files.info(path)
             some = long if is_long(header.frames, header.sample_rate) else short
@@ -360,8 +383,13 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
         return [found[path] for path in paths]
 
     def verify_batch(
-        self, wavs1, wavs2, wav1_lens=None, wav2_lens=None, threshold=None
-    ):
+        self,
+        wavs1: torch.Tensor,
+        wavs2: torch.Tensor,
+        wav1_lens: torch.Tensor | None = None,
+        wav2_lens: torch.Tensor | None = None,
+        threshold: float | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Compares pairs of waveforms.
 
         Arguments
@@ -402,7 +430,13 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
         score = self._score.pairs(enrol, test).unsqueeze(1)
         return score, score > threshold
 
-    def verify_files(self, path_x, path_y, threshold=None, **kwargs):
+    def verify_files(
+        self,
+        path_x: str | pathlib.Path,
+        path_y: str | pathlib.Path,
+        threshold: float | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Compares two audio files.
 
         Arguments
@@ -431,7 +465,11 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
         score = self.score(self.embed(path_x), self.embed(path_y))
         return torch.tensor([score]), torch.tensor([score > threshold])
 
-    def score(self, a, b):
+    def score(
+        self,
+        a: Embedding | np.ndarray | torch.Tensor,
+        b: Embedding | np.ndarray | torch.Tensor,
+    ) -> float:
         """Compares two embeddings or voiceprints.
 
         Arguments
@@ -452,7 +490,9 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
         """
         return float(self._scores([_vector(a)], [_vector(b)]))
 
-    def enrol(self, audios, sample_rate=None, how="mean"):
+    def enrol(
+        self, audios: list, sample_rate: int | None = None, how: str = "mean"
+    ) -> np.ndarray:
         """Makes one voiceprint of several utterances of a speaker.
 
         Arguments
@@ -486,7 +526,14 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
         models = similarity.enrol(views, members, how, self.clip_c)
         return models[0, 0].numpy()
 
-    def identify(self, audio, store, threshold=None, sample_rate=None, top=5):
+    def identify(
+        self,
+        audio: str | pathlib.Path | np.ndarray | torch.Tensor,
+        store: VoiceprintStore,
+        threshold: float | None = None,
+        sample_rate: int | None = None,
+        top: int = 5,
+    ) -> Identification:
         """Looks for the speaker of an utterance among those enrolled.
 
         The threshold was measured on pairs: among N enrolled speakers, one

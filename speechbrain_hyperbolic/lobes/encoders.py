@@ -1,9 +1,11 @@
 """The choice of an encoder by one key."""
 
+import torch
+
 from speechbrain_hyperbolic.errors import InputError
 
 
-def choose_encoder(encoders, encoder):
+def choose_encoder(encoders: dict, encoder: str) -> torch.nn.Module:
     """Builds the one of several encoders that a key names.
 
     It stays a plain function, which is all that !apply takes.

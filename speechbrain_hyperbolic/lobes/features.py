@@ -26,12 +26,16 @@ class MaskedNormalization(torch.nn.Module):
     torch.Size([2, 200, 80])
     """
 
-    def __init__(self, normalization, masks):
+    def __init__(
+        self, normalization: torch.nn.Module, masks: list[torch.nn.Module]
+    ) -> None:
         super().__init__()
         self.normalization = normalization
         self.masks = torch.nn.ModuleList(masks)
 
-    def forward(self, features, lengths):
+    def forward(
+        self, features: torch.Tensor, lengths: torch.Tensor
+    ) -> torch.Tensor:
         """Normalises, and masks in training.
 
         Arguments

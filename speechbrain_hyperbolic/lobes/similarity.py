@@ -22,6 +22,9 @@ from speechbrain_hyperbolic.geometry import (
     with_length,
 )
 
+# Stretch, half and unit, see ``Dot.polar``.
+Polar = tuple[torch.Tensor | None, torch.Tensor | None, float | torch.Tensor]
+
 
 class Dot(torch.nn.Module):
     """The inner product, without a bias: softmax cross entropy as usual.
@@ -33,13 +36,13 @@ class Dot(torch.nn.Module):
     """
 
     # Standard deviation of the initial centres; None: Xavier's
-    init_std = None
+    init_std: float | None = None
 
-    def scale(self, embeddings):
+    def scale(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Embeddings as they are compared."""
         return embeddings
 
-    def polar(self, lengths):
+    def polar(self, lengths: torch.Tensor) -> Polar:
         """What ``nnet.fused`` asks for.
 
         Arguments
@@ -58,7 +61,9 @@ class Dot(torch.nn.Module):
         """
         return None, None, 1.0
 
-    def forward(self, embeddings, centres):
+    def forward(
+        self, embeddings: torch.Tensor, centres: torch.Tensor
+    ) -> torch.Tensor:
         """Similarities of all pairs.
 
         Arguments
@@ -85,11 +90,13 @@ class Cosine(Dot):
     tensor([[0.5774, 0.5774, 0.5774]])
     """
 
-    def polar(self, lengths):
+    def polar(self, lengths: torch.Tensor) -> Polar:
         """Stretches of 1 / length, as ``normalize`` floors it."""
         return 1 / lengths.clamp(min=1e-12), None, 1.0
 
-    def forward(self, embeddings, centres):
+    def forward(
+        self, embeddings: torch.Tensor, centres: torch.Tensor
+    ) -> torch.Tensor:
         """Cosines of all pairs, see ``Dot``."""
         normalize = torch.nn.functional.normalize
         return product(normalize(embeddings), normalize(centres))
@@ -110,25 +117,32 @@ class HyperbolicSimilarity(Dot):
 
     # Published. The centres find their radius from there.
     init_std = 1e-3
-    # Absolute value of the curvature of the space whose distances these are.
-    curvature = 1.0
     # The largest radius that the map allows, in units of curvature -1.
     cap = math.inf
 
-    def __init__(self, embedding_scale=1.0, learn_scale=False):
+    def __init__(
+        self, embedding_scale: float = 1.0, learn_scale: bool = False
+    ) -> None:
         super().__init__()
         self._scale = Positive("embedding_scale", embedding_scale, learn_scale)
 
     @property
-    def embedding_scale(self):
+    def curvature(self) -> float | torch.Tensor:
+        """That of the space whose distances these are: its absolute value."""
+        return 1.0
+
+    @property
+    def embedding_scale(self) -> float | torch.Tensor:
         """The factor of the embeddings, a float or a scalar tensor."""
         return self._scale()
 
-    def scale(self, embeddings):
+    def scale(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Embeddings as they are mapped."""
         return embeddings * self.embedding_scale
 
-    def stretch_and_radius(self, lengths):
+    def stretch_and_radius(
+        self, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The map. See ``geometry.Points``.
 
         Arguments
@@ -143,13 +157,13 @@ class HyperbolicSimilarity(Dot):
         """
         raise NotImplementedError
 
-    def polar(self, lengths):
+    def polar(self, lengths: torch.Tensor) -> Polar:
         """What ``nnet.fused`` asks for, see ``Dot``."""
         stretch, radius = self.stretch_and_radius(lengths)
         half = (radius / 2).sinh().square()
         return stretch, half, self.curvature**-0.5
 
-    def points(self, vectors, embeddings=False):
+    def points(self, vectors: torch.Tensor, embeddings: bool = False) -> Points:
         """Points of the space of curvature -1.
 
         Arguments
@@ -168,7 +182,9 @@ class HyperbolicSimilarity(Dot):
         vectors, lengths = with_length(vectors)
         return Points(vectors, *self.stretch_and_radius(lengths))
 
-    def forward(self, embeddings, centres):
+    def forward(
+        self, embeddings: torch.Tensor, centres: torch.Tensor
+    ) -> torch.Tensor:
         """-distance of all pairs, in the space of this curvature."""
         distance = pairwise_distance(
             self.points(embeddings, embeddings=True), self.points(centres)
@@ -195,16 +211,23 @@ class ClippedDistance(HyperbolicSimilarity):
     tensor([[-1.3169, -1.3169]])
     """
 
-    def __init__(self, c=3.0, embedding_scale=1.0, learn_scale=False):
+    def __init__(
+        self,
+        c: float = 3.0,
+        embedding_scale: float = 1.0,
+        learn_scale: bool = False,
+    ) -> None:
         super().__init__(embedding_scale, learn_scale)
         self.c = check_c(c)
         self.cap = 2 * math.atanh(longest(self.c))
 
-    def stretch_and_radius(self, lengths):
+    def stretch_and_radius(
+        self, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """``geometry.clipped``."""
         return clipped(lengths, self.c)
 
-    def polar(self, lengths):
+    def polar(self, lengths: torch.Tensor) -> Polar:
         """What ``nnet.fused`` asks for, see ``Dot``.
 
         sinh^2(artanh r) is r^2 / (1 - r^2): of few classes the time goes into
@@ -239,22 +262,24 @@ class ExactDistance(HyperbolicSimilarity):
 
     def __init__(
         self,
-        curvature=1.0,
-        learnable=False,
-        max_radius=14.0,
-        embedding_scale=1.0,
-        learn_scale=False,
-    ):
+        curvature: float = 1.0,
+        learnable: bool = False,
+        max_radius: float = 14.0,
+        embedding_scale: float = 1.0,
+        learn_scale: bool = False,
+    ) -> None:
         super().__init__(embedding_scale, learn_scale)
         self._curvature = Positive("curvature", curvature, learnable)
         self.cap = float(check_positive("max_radius", max_radius))
 
     @property
-    def curvature(self):
+    def curvature(self) -> float | torch.Tensor:
         """kappa, a float or a scalar tensor."""
         return self._curvature()
 
-    def stretch_and_radius(self, lengths):
+    def stretch_and_radius(
+        self, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """``geometry.exponential``."""
         return exponential(lengths, self.curvature, self.cap)
 
@@ -275,11 +300,18 @@ class SmoothDistance(HyperbolicSimilarity):
     tensor([[-1.9732]])
     """
 
-    def __init__(self, cap=2.3, embedding_scale=1.0, learn_scale=False):
+    def __init__(
+        self,
+        cap: float = 2.3,
+        embedding_scale: float = 1.0,
+        learn_scale: bool = False,
+    ) -> None:
         super().__init__(embedding_scale, learn_scale)
         self.cap = float(check_positive("cap", cap))
 
-    def stretch_and_radius(self, lengths):
+    def stretch_and_radius(
+        self, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """``geometry.smoothly_capped``."""
         return smoothly_capped(lengths, self.cap)
 
@@ -305,12 +337,12 @@ class Positive(torch.nn.Module):
     2.0
     """
 
-    def __init__(self, name, initial, learnable):
+    def __init__(self, name: str, initial: float, learnable: bool) -> None:
         super().__init__()
         self.initial = float(check_positive(name, initial))
         self.theta = torch.nn.Parameter(torch.zeros(())) if learnable else None
 
-    def forward(self):
+    def forward(self) -> float | torch.Tensor:
         """The number: a float, or a scalar tensor if it is learnt."""
         if self.theta is None:
             return self.initial
@@ -318,7 +350,7 @@ class Positive(torch.nn.Module):
         return self.initial * (math.log(10) * softsign).exp()
 
 
-def check_positive(name, value):
+def check_positive(name: str, value: float) -> float:
     """Checks a number that has to be positive.
 
     Arguments

@@ -47,10 +47,16 @@ class MarginSchedule(torch.nn.Module):
     """
 
     KINDS = ("linear", "exponential")
+    steps: torch.Tensor
 
     def __init__(
-        self, start=0.0, end=0.2, first_step=0, last_step=10000, kind="linear"
-    ):
+        self,
+        start: float = 0.0,
+        end: float = 0.2,
+        first_step: int = 0,
+        last_step: int = 10000,
+        kind: str = "linear",
+    ) -> None:
         super().__init__()
         self.start, self.end = check_margin(start), check_margin(end)
         if not 0 <= first_step < last_step:
@@ -65,7 +71,7 @@ class MarginSchedule(torch.nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     @property
-    def value(self):
+    def value(self) -> float:
         """The margin now, a float."""
         way = (int(self.steps) - self.first_step) / (
             self.last_step - self.first_step
@@ -75,7 +81,7 @@ class MarginSchedule(torch.nn.Module):
             way = (1 - 1e-3**way) / (1 - 1e-3)
         return self.start + (self.end - self.start) * way
 
-    def step(self):
+    def step(self) -> None:
         """One training step more."""
         self.steps += 1
 
@@ -116,7 +122,13 @@ class AdditiveMargin(torch.nn.Module):
     # Whether only the classes that violate the margin count.
     real = False
 
-    def __init__(self, margin=0.2, scale=30.0, top_k=0, penalty=0.0):
+    def __init__(
+        self,
+        margin: float | MarginSchedule = 0.2,
+        scale: float = 30.0,
+        top_k: int = 0,
+        penalty: float = 0.0,
+    ) -> None:
         super().__init__()
         if not isinstance(margin, MarginSchedule):
             check_margin(margin)
@@ -136,17 +148,20 @@ class AdditiveMargin(torch.nn.Module):
         self.penalty = penalty
 
     @property
-    def margin_now(self):
+    def margin_now(self) -> float:
         """The margin, a float."""
-        scheduled = isinstance(self.margin, MarginSchedule)
-        return self.margin.value if scheduled else self.margin
+        if isinstance(self.margin, MarginSchedule):
+            return self.margin.value
+        return self.margin
 
-    def step(self):
+    def step(self) -> None:
         """One training step more, for a margin with a schedule."""
         if isinstance(self.margin, MarginSchedule):
             self.margin.step()
 
-    def forward(self, outputs, targets):
+    def forward(
+        self, outputs: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
         """Logits, as the stock ``LogSoftmaxWrapper`` calls for them.
 
         Arguments
@@ -179,7 +194,9 @@ class AdditiveMargin(torch.nn.Module):
             self.step()
         return logits
 
-    def on_target(self, outputs):
+    def on_target(
+        self, outputs: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """What the margin makes of the outputs of the targets.
 
         Arguments
@@ -196,7 +213,9 @@ class AdditiveMargin(torch.nn.Module):
         """
         return outputs - self.margin_now, None
 
-    def on_hardest(self, outputs):
+    def on_hardest(
+        self, outputs: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """What the penalty makes of the outputs of the hardest others.
 
         Arguments
@@ -258,7 +277,9 @@ class AdditiveAngularMargin(AdditiveMargin):
     # The angle's slope is infinite at 1; the stock loss clamps there too.
     LARGEST = 1 - 1e-7
 
-    def on_target(self, outputs):
+    def on_target(
+        self, outputs: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """cos(angle + margin), and its derivative by the cosine."""
         margin = self.margin_now
         cosine = outputs.clamp(-self.LARGEST, self.LARGEST)
@@ -267,7 +288,9 @@ class AdditiveAngularMargin(AdditiveMargin):
         values = torch.where(before, values, cosine - margin * math.sin(margin))
         return values, torch.where(before, slopes, self._inside(outputs))
 
-    def on_hardest(self, outputs):
+    def on_hardest(
+        self, outputs: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """cos(angle - penalty), which is 1 at angles below the penalty."""
         cosine = outputs.clamp(-self.LARGEST, self.LARGEST)
         values, slopes = self._turned(outputs, cosine, -self.penalty)
@@ -284,7 +307,7 @@ class AdditiveAngularMargin(AdditiveMargin):
         return (outputs.abs() <= self.LARGEST).to(outputs.dtype)
 
 
-def check_margin(margin):
+def check_margin(margin: float) -> float:
     """Checks a margin.
 
     Arguments

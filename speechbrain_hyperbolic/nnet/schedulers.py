@@ -1,5 +1,8 @@
 """Learning-rate schedules."""
 
+import pathlib
+from collections.abc import Callable
+
 import torch
 from speechbrain.utils.checkpoints import (
     mark_as_loader,
@@ -43,7 +46,7 @@ class WarmUp:
     0.025
     """
 
-    def __init__(self, scheduler, lr, steps=0):
+    def __init__(self, scheduler: Callable, lr: float, steps: int = 0) -> None:
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
             raise InputError(
                 f"warmup_steps is {steps}, expected a number of batches >= 0"
@@ -53,7 +56,7 @@ class WarmUp:
         self.lr = lr
         self.step = 0
 
-    def __call__(self, epoch):
+    def __call__(self, epoch: int) -> tuple[float, float]:
         """The learning rates of the epoch that ended and of the next.
 
         Arguments
@@ -68,7 +71,7 @@ class WarmUp:
         old, self.lr = self.scheduler(epoch)
         return old, self.lr
 
-    def on_batch_end(self, optimizer):
+    def on_batch_end(self, optimizer: torch.optim.Optimizer) -> None:
         """To be called in each batch, before the step of the optimizer.
 
         Arguments
@@ -81,7 +84,7 @@ class WarmUp:
                 group["lr"] = self.lr * self.step / self.steps
 
     @mark_as_saver
-    def save(self, path):
+    def save(self, path: str | pathlib.Path) -> None:
         """Saves where it is.
 
         Arguments
@@ -91,7 +94,7 @@ class WarmUp:
         torch.save({"lr": self.lr, "step": self.step}, path)
 
     @mark_as_loader
-    def load(self, path, end_of_epoch):
+    def load(self, path: str | pathlib.Path, end_of_epoch: bool) -> None:
         """Goes on from where it was.
 
         Arguments

@@ -10,9 +10,11 @@ import os
 import pathlib
 import time
 import uuid
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio.files import atomic_path
@@ -45,7 +47,7 @@ class Shard(NamedTuple):
     durations: np.ndarray
 
 
-def identity(path, made_by=""):
+def identity(path: str | pathlib.Path, made_by: str = "") -> bytes:
     """Tells a version of a file from all others, without reading it.
 
     Arguments
@@ -115,7 +117,9 @@ class Cache:
     ((1, 6, 192), array([2.5]))
     """
 
-    def __init__(self, cache_folder, model, setting):
+    def __init__(
+        self, cache_folder: str | pathlib.Path, model: str, setting: str
+    ) -> None:
         cache_folder = pathlib.Path(cache_folder)
         model = model[:32]
         self.folder = cache_folder / f"v{VERSION}-{model}-{setting}"
@@ -135,7 +139,7 @@ class Cache:
                 f"cache_folder {cache_folder} holds embeddings of another "
                 "model too: those are not used"
             )
-        self._pending = []
+        self._pending: list = []
         self._written = time.monotonic()
 
     def __enter__(self):
@@ -144,7 +148,7 @@ class Cache:
     def __exit__(self, *_):
         self.flush()
 
-    def shards(self):
+    def shards(self) -> Iterator[Shard]:
         """Reads what is there; of a damaged shard it says so.
 
         Yields
@@ -164,7 +168,9 @@ class Cache:
             else:
                 yield shard
 
-    def add(self, keys, views, durations):
+    def add(
+        self, keys: list[bytes], views: npt.ArrayLike, durations: npt.ArrayLike
+    ) -> None:
         """Keeps embeddings, and writes a shard once a minute.
 
         Arguments
@@ -180,7 +186,7 @@ class Cache:
         if time.monotonic() - self._written >= SECONDS_PER_SHARD:
             self.flush()
 
-    def flush(self):
+    def flush(self) -> None:
         """Writes what was added since the last shard."""
         self._written = time.monotonic()
         if not self._pending:

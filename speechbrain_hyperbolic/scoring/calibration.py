@@ -7,8 +7,10 @@ long they are, and how long their embeddings.
 import json
 import math
 import pathlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import expit
 
@@ -24,7 +26,7 @@ QUALITY = ("duration", "radius")
 L2 = 1e-8
 
 
-def check_quality(names):
+def check_quality(names: Iterable[str]) -> None:
     """Checks the names of quality measures.
 
     Arguments
@@ -52,7 +54,7 @@ def check_quality(names):
         raise InputError(f"quality measures are {names}: give each once")
 
 
-def quality_measures(sides):
+def quality_measures(sides: dict) -> np.ndarray:
     """Features of trials that say how good their two sides are.
 
     They do not depend on which side is the enrolment: of each measure the log
@@ -122,7 +124,13 @@ class Calibration:
     array([-2.5,  2.5])
     """
 
-    def __init__(self, weights, offset, quality=(), p_target=0.01):
+    def __init__(
+        self,
+        weights: Sequence[float],
+        offset: float,
+        quality: Sequence[str] = (),
+        p_target: float = 0.01,
+    ) -> None:
         check_quality(quality)
         self.weights = np.array(weights, float)
         self.offset = float(offset)
@@ -139,7 +147,13 @@ class Calibration:
         _check_prior(p_target)
 
     @classmethod
-    def fit(cls, features, labels, quality=(), p_target=0.01):
+    def fit(
+        cls,
+        features: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        quality: Sequence[str] = (),
+        p_target: float = 0.01,
+    ) -> "Calibration":
         """Fits it to trials whose labels are known.
 
         With llr the calibrated score, it minimises
@@ -213,7 +227,7 @@ class Calibration:
         weights = found[:-1] / scale
         return cls(weights, found[-1] - mean @ weights, quality, p_target)
 
-    def __call__(self, features):
+    def __call__(self, features: npt.ArrayLike) -> np.ndarray:
         """The log likelihood ratios of trials.
 
         Arguments
@@ -234,7 +248,7 @@ class Calibration:
         features = _features(features, len(self.weights))
         return features @ self.weights + self.offset
 
-    def save(self, path):
+    def save(self, path: str | pathlib.Path) -> None:
         """Writes it as JSON.
 
         Arguments
@@ -251,7 +265,7 @@ class Calibration:
             temporary.write_text(json.dumps(fields, indent=2) + "\n")
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | pathlib.Path) -> "Calibration":
         """Reads what ``save`` wrote.
 
         Arguments
@@ -319,7 +333,7 @@ def _minimise(x, sign, share, log_odds):
     ).x
 
 
-def _features(features, expected):
+def _features(features, expected) -> np.ndarray:
     """As float64 [N, F], checked."""
     features = np.asarray(features, float)
     if features.ndim == 1:

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import itertools
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
@@ -64,8 +65,12 @@ class Encoder:
     """
 
     def __init__(
-        self, compute_features, mean_var_norm, embedding_model, device="cpu"
-    ):
+        self,
+        compute_features: torch.nn.Module,
+        mean_var_norm: torch.nn.Module,
+        embedding_model: torch.nn.Module,
+        device: str = "cpu",
+    ) -> None:
         self.device = torch.device(device)
         self.modules = [
             module.to(self.device).eval()
@@ -73,7 +78,7 @@ class Encoder:
         ]
 
     @torch.no_grad()
-    def __call__(self, waveforms):
+    def __call__(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Embeds utterances of one length.
 
         Arguments
@@ -92,7 +97,7 @@ class Encoder:
         features = mean_var_norm(features, lengths)
         return embedding_model(features, lengths).flatten(1).float().cpu()
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """Tells this model from others, on any device and in any process.
 
         Returns
@@ -109,7 +114,7 @@ class Encoder:
         return digest.hexdigest()
 
 
-def weights_fingerprint(state):
+def weights_fingerprint(state: dict) -> str:
     """Tells the weights of an encoder from all others.
 
     Arguments
@@ -165,15 +170,15 @@ def _is_plain(value):
 
 
 def extract(
-    encoder,
-    paths,
-    sample_rate=16000,
-    n_crops=0,
-    crop_length=3.0,
-    cache_folder=None,
-    batch_seconds=60.0,
-    num_workers=4,
-):
+    encoder: Encoder,
+    paths: dict,
+    sample_rate: int = 16000,
+    n_crops: int = 0,
+    crop_length: float = 3.0,
+    cache_folder: str | pathlib.Path | None = None,
+    batch_seconds: float = 60.0,
+    num_workers: int = 4,
+) -> Embeddings:
     """Embeds utterances, with a progress bar.
 
     Crops are evenly spaced from the start to the end of an utterance; one that
@@ -239,7 +244,7 @@ def extract(
         )
     utterances, files = list(paths), list(paths.values())
     table = _Table(len(files), 1 + n_crops)
-    cache_context = contextlib.nullcontext()
+    cache_context: contextlib.AbstractContextManager = contextlib.nullcontext()
     if cache_folder is not None:
         setting = f"{sample_rate}-{n_crops}x{crop if n_crops else 0}"
         cache_context = Cache(cache_folder, encoder.fingerprint(), setting)
@@ -287,12 +292,12 @@ class _Table:
 
     def __init__(self, n_rows, n_views):
         self.shape = (n_rows, n_views)
-        self.views = None
+        self.views = torch.empty(0)
         self.durations = np.empty(n_rows)
         self.done = np.zeros(n_rows, bool)
 
     def put(self, rows, views, durations):
-        if self.views is None:
+        if not len(self.views):
             self.views = torch.empty(*self.shape, views.shape[-1])
         self.views[rows] = views
         self.durations[rows] = durations
@@ -341,7 +346,8 @@ def _samples(files, sample_rate, pool):
 
 def _blocks(rows, costs, limit):
     """Yields (rows, cost): neighbours whose costs add up to the limit."""
-    block, total = [], 0
+    block: list[int] = []
+    total = 0
     for row, cost in zip(rows.tolist(), costs.tolist(), strict=True):
         if block and total + cost > limit:
             yield block, total
@@ -355,7 +361,8 @@ def _blocks(rows, costs, limit):
 def _read_ahead(blocks, files, load, pool, limit):
     """Yields (rows, waveforms) of blocks, and reads those to come while they
     cost no more than the limit together."""
-    queue, held = collections.deque(), 0
+    queue: collections.deque = collections.deque()
+    held = 0
     upcoming = next(blocks, None)
     while queue or upcoming:
         while upcoming and (not queue or held + upcoming[1] <= limit):

@@ -7,12 +7,13 @@ taken once for each utterance, not for each trial.
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import tqdm
 from torch.nn.functional import normalize
 
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.scoring.similarity import take
+from speechbrain_hyperbolic.scoring.similarity import Score, take
 
 NORMALISATIONS = ("z-norm", "t-norm", "s-norm", "as-norm")
 # Scores against the cohort that are held at one time: 16 MB of float32.
@@ -37,7 +38,7 @@ class Statistics(NamedTuple):
     top_k: int | None
 
 
-def check_normalisation(kind, top_k=None):
+def check_normalisation(kind: str, top_k: int | None = None) -> None:
     """Checks the name of a normalisation, and that it has what it needs.
 
     Arguments
@@ -65,7 +66,7 @@ def check_normalisation(kind, top_k=None):
         )
 
 
-def speaker_means(views, speakers):
+def speaker_means(views: torch.Tensor, speakers: npt.ArrayLike) -> torch.Tensor:
     """A cohort of speakers: the mean of their length-normalised embeddings.
 
     Arguments
@@ -87,15 +88,21 @@ def speaker_means(views, speakers):
     tensor([[0.0000, 1.0000],
             [0.5000, 0.5000]])
     """
-    _, of, counts = np.unique(speakers, return_inverse=True, return_counts=True)
-    of, counts = (torch.as_tensor(n, device=views.device) for n in (of, counts))
+    found = np.unique(speakers, return_inverse=True, return_counts=True)
+    of, counts = (torch.as_tensor(n, device=views.device) for n in found[1:])
     sums = views.new_zeros(len(counts), *views.shape[1:])
     sums.index_add_(0, of, normalize(views, dim=-1))
     return sums / counts.view(-1, 1, 1)
 
 
 @torch.no_grad()
-def cohort_statistics(score, prepared, cohort, top_k=None, block=None):
+def cohort_statistics(
+    score: Score,
+    prepared: tuple[torch.Tensor, ...],
+    cohort: tuple[torch.Tensor, ...],
+    top_k: int | None = None,
+    block: int | None = None,
+) -> Statistics:
     """Mean and spread of the scores against a cohort, with a progress bar.
 
     Arguments
@@ -166,8 +173,13 @@ def cohort_statistics(score, prepared, cohort, top_k=None, block=None):
 
 
 def normalise(
-    kind, scores, enrol_rows, test_rows, enrol_statistics, test_statistics
-):
+    kind: str,
+    scores: np.ndarray,
+    enrol_rows: npt.ArrayLike,
+    test_rows: npt.ArrayLike,
+    enrol_statistics: Statistics,
+    test_statistics: Statistics,
+) -> np.ndarray:
     """Normalised scores of trials.
 
     A side's normalised score is (score - mean) / std. z-norm is that of the
@@ -211,9 +223,9 @@ def normalise(
     """
     sides = []
     if kind != "t-norm":
-        sides.append((enrol_statistics, enrol_rows))
+        sides.append((enrol_statistics, np.asarray(enrol_rows)))
     if kind != "z-norm":
-        sides.append((test_statistics, test_rows))
+        sides.append((test_statistics, np.asarray(test_rows)))
     for statistics, _ in sides:
         check_normalisation(kind, statistics.top_k)
     normalised = [

@@ -5,14 +5,16 @@ many trials it is in.
 """
 
 import csv
+import functools
 import pathlib
 import random
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_hyperbolic.dataio.trials import trial_speakers
+from speechbrain_hyperbolic.dataio.trials import TrialList, trial_speakers
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.scoring.calibration import (
     Calibration,
@@ -25,7 +27,7 @@ from speechbrain_hyperbolic.scoring.normalisation import (
     normalise,
     speaker_means,
 )
-from speechbrain_hyperbolic.scoring.similarity import enrol
+from speechbrain_hyperbolic.scoring.similarity import Score, enrol
 
 logger = get_logger(__name__)
 
@@ -45,7 +47,9 @@ class Cohort(NamedTuple):
     speakers: list
 
 
-def read_cohort(csv_file, per_speaker, seed=0):
+def read_cohort(
+    csv_file: str | pathlib.Path, per_speaker: int, seed: int = 0
+) -> Cohort:
     """Draws utterances of each speaker of a training annotation.
 
     Arguments
@@ -78,7 +82,7 @@ def read_cohort(csv_file, per_speaker, seed=0):
             f"cohort_file {csv_file} is missing: pass the train.csv of the "
             "training run as --cohort_file"
         )
-    files = {}
+    files: dict[str, dict[str, None]] = {}
     with open(csv_file, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if not {"wav", "spk_id"} <= set(reader.fieldnames or ()):
@@ -90,9 +94,10 @@ def read_cohort(csv_file, per_speaker, seed=0):
             # A dict, since the stock's rows are pieces of one file.
             files.setdefault(row["spk_id"], {})[row["wav"]] = None
     generator = random.Random(seed)
-    paths, speakers = {}, []
-    for speaker, own in sorted(files.items()):
-        own = sorted(own)
+    paths: dict[str, pathlib.Path] = {}
+    speakers = []
+    for speaker in sorted(files):
+        own = sorted(files[speaker])
         if len(own) > per_speaker:
             own = sorted(generator.sample(own, per_speaker))
         paths.update((wav, pathlib.Path(wav)) for wav in own)
@@ -122,14 +127,14 @@ class Scorer:
 
     def __init__(
         self,
-        embed,
-        score,
-        enrolment="mean",
-        clip_c=3.0,
-        normalisation=None,
-        cohort=None,
-        top_k=300,
-    ):
+        embed: Callable,
+        score: Score,
+        enrolment: str = "mean",
+        clip_c: float = 3.0,
+        normalisation: str | None = None,
+        cohort: Cohort | None = None,
+        top_k: int = 300,
+    ) -> None:
         self.embed = embed
         self.score = score
         self.enrolment = enrolment
@@ -138,6 +143,11 @@ class Scorer:
         self.top_k = top_k if normalisation == "as-norm" else None
         self.cohort = None
         if normalisation is not None:
+            if cohort is None:
+                raise InputError(
+                    f"{normalisation} needs a cohort: give one, or no "
+                    "normalisation"
+                )
             check_normalisation(normalisation, self.top_k)
             # Before hours of embedding, for what can be known now.
             _check_size(len(set(cohort.speakers)), self.top_k)
@@ -145,7 +155,9 @@ class Scorer:
             means = speaker_means(embeddings.views, cohort.speakers)
             self.cohort = score.prepare(means)
 
-    def __call__(self, trials, paths):
+    def __call__(
+        self, trials: TrialList, paths: dict
+    ) -> tuple[np.ndarray, dict]:
         """Scores a trial list.
 
         Arguments
@@ -179,9 +191,15 @@ class Scorer:
             )
             enrol_rows = trials.enrol
         scores = self.score.trials(models, test, enrol_rows, trials.test)
-        if self.cohort is not None:
-            of_test = self._statistics(test)
-            of_models = of_test if models is test else self._statistics(models)
+        if self.normalisation is not None and self.cohort is not None:
+            statistics = functools.partial(
+                cohort_statistics,
+                self.score,
+                cohort=self.cohort,
+                top_k=self.top_k,
+            )
+            of_test = statistics(test)
+            of_models = of_test if models is test else statistics(models)
             scores = normalise(
                 self.normalisation,
                 scores,
@@ -191,9 +209,6 @@ class Scorer:
                 of_test,
             )
         return scores, _sides(trials, embeddings)
-
-    def _statistics(self, prepared):
-        return cohort_statistics(self.score, prepared, self.cohort, self.top_k)
 
 
 def _check_size(speakers, top_k):
@@ -218,7 +233,7 @@ def _sides(trials, embeddings):
     }
 
 
-def check_held_out(calibration, trials):
+def check_held_out(calibration: TrialList, trials: TrialList) -> None:
     """Refuses to calibrate on speakers of the trials themselves.
 
     Arguments
@@ -240,7 +255,9 @@ def check_held_out(calibration, trials):
         )
 
 
-def warn_of_training_speakers(csv_file, **lists):
+def warn_of_training_speakers(
+    csv_file: str | pathlib.Path, **lists: TrialList
+) -> None:
     """Warns of trials whose speakers trained the encoder.
 
     Arguments
@@ -262,7 +279,13 @@ def warn_of_training_speakers(csv_file, **lists):
             )
 
 
-def calibrate(scorer, trials, paths, quality, p_target=0.01):
+def calibrate(
+    scorer: Scorer,
+    trials: TrialList,
+    paths: dict,
+    quality: Sequence[str],
+    p_target: float = 0.01,
+) -> Calibration:
     """Fits a calibration on a trial list.
 
     Arguments
@@ -287,7 +310,9 @@ def calibrate(scorer, trials, paths, quality, p_target=0.01):
     )
 
 
-def features(scores, sides, quality):
+def features(
+    scores: np.ndarray, sides: dict, quality: Sequence[str]
+) -> np.ndarray:
     """What a calibration takes: the scores and quality measures of trials.
 
     Arguments

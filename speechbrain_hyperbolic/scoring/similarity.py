@@ -11,8 +11,10 @@ with a row an utterance. All is on the device and in the precision of the views.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import tqdm
 from torch.nn.functional import normalize
@@ -36,7 +38,7 @@ ENROLMENTS = ("mean", "midpoint")
 BLOCK_ELEMENTS = 2**24
 
 
-def check_score(score):
+def check_score(score: str) -> None:
     """Checks the name of a score.
 
     Arguments
@@ -56,7 +58,7 @@ def check_score(score):
         raise InputError(f"score is {score!r}, expected one of {SCORES}")
 
 
-def check_enrolment(how):
+def check_enrolment(how: str) -> None:
     """Checks the name of a way to enrol.
 
     Arguments
@@ -76,7 +78,7 @@ def check_enrolment(how):
         raise InputError(f"enrolment is {how!r}, expected one of {ENROLMENTS}")
 
 
-def make_score(name, c=3.0):
+def make_score(name: str, c: float = 3.0) -> "Score":
     """A score by its name.
 
     Arguments
@@ -110,7 +112,9 @@ def make_score(name, c=3.0):
     return {"hyperbolic": Hyperbolic, "fused": Fused}[name](c)
 
 
-def take(prepared, rows):
+def take(
+    prepared: tuple[torch.Tensor, ...], rows: slice | torch.Tensor
+) -> tuple[torch.Tensor, ...]:
     """Some rows of a prepared table.
 
     Arguments
@@ -133,7 +137,7 @@ def take(prepared, rows):
 class Score:
     """What all scores can do."""
 
-    def prepare(self, views):
+    def prepare(self, views: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What a score needs of each utterance.
 
         Arguments
@@ -148,7 +152,9 @@ class Score:
         """
         raise NotImplementedError
 
-    def pairs(self, enrol, test):
+    def pairs(
+        self, enrol: tuple[torch.Tensor, ...], test: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
         """Scores row by row.
 
         Arguments
@@ -170,7 +176,9 @@ class Score:
         """
         raise NotImplementedError
 
-    def matrix(self, enrol, test):
+    def matrix(
+        self, enrol: tuple[torch.Tensor, ...], test: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
         """Scores of all pairs, by matrix products.
 
         Arguments
@@ -193,7 +201,13 @@ class Score:
         raise NotImplementedError
 
     @torch.no_grad()
-    def trials(self, enrol, test, enrol_rows, test_rows):
+    def trials(
+        self,
+        enrol: tuple[torch.Tensor, ...],
+        test: tuple[torch.Tensor, ...],
+        enrol_rows: npt.ArrayLike,
+        test_rows: npt.ArrayLike,
+    ) -> np.ndarray:
         """Scores of trials, in blocks, with a progress bar.
 
         Arguments
@@ -249,7 +263,7 @@ class Cosine(Score):
             [0.6000, 1.0000]])
     """
 
-    def prepare(self, views):
+    def prepare(self, views: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """As ``Score.prepare``: [U, D], or [U, 2 D] with crops."""
         unit = normalize(views, dim=-1)
         if views.shape[1] == 1:
@@ -257,12 +271,16 @@ class Cosine(Score):
         both = torch.cat([unit[:, 0], unit[:, 1:].mean(1)], dim=1)
         return (both / 2**0.5,)
 
-    def pairs(self, enrol, test):
+    def pairs(
+        self, enrol: tuple[torch.Tensor, ...], test: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
         """As ``Score.pairs``."""
         _check_crops(enrol[0].shape[1], test[0].shape[1])
         return (enrol[0] * test[0]).sum(1)
 
-    def matrix(self, enrol, test):
+    def matrix(
+        self, enrol: tuple[torch.Tensor, ...], test: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
         """As ``Score.matrix``."""
         _check_crops(enrol[0].shape[1], test[0].shape[1])
         return product(enrol[0], test[0])
@@ -286,18 +304,22 @@ class Hyperbolic(Score):
     tensor([-1.0986])
     """
 
-    def __init__(self, c=3.0):
+    def __init__(self, c: float = 3.0) -> None:
         self.c = check_c(c)
 
-    def prepare(self, views):
+    def prepare(self, views: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """As ``Score.prepare``: the fields of ``Points``, [U, V, ...]."""
         return tuple(clip_to_ball(views, self.c))
 
-    def pairs(self, enrol, test):
+    def pairs(
+        self, enrol: tuple[torch.Tensor, ...], test: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
         """As ``Score.pairs``."""
         return -_mean_over_views(paired_distance, enrol, test)
 
-    def matrix(self, enrol, test):
+    def matrix(
+        self, enrol: tuple[torch.Tensor, ...], test: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
         """As ``Score.matrix``; of close pairs less accurate than ``pairs``,
         see ``geometry.pairwise_distance``: at c below 1.1, give float64.
         """
@@ -317,28 +339,37 @@ class Fused(Score):
         Of the clip of training, at least 1.
     """
 
-    def __init__(self, c=3.0):
+    def __init__(self, c: float = 3.0) -> None:
         self.cosine, self.hyperbolic = Cosine(), Hyperbolic(c)
         self.rho = 2 * math.atanh(longest(c))
 
-    def prepare(self, views):
+    def prepare(self, views: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """As ``Score.prepare``: what the two others need."""
         return self.cosine.prepare(views) + self.hyperbolic.prepare(views)
 
-    def pairs(self, enrol, test):
+    def pairs(
+        self, enrol: tuple[torch.Tensor, ...], test: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
         """As ``Score.pairs``."""
         cosine = self.cosine.pairs(enrol[:1], test[:1])
         hyperbolic = self.hyperbolic.pairs(enrol[1:], test[1:])
         return (cosine + 1 + hyperbolic / self.rho) / 2
 
-    def matrix(self, enrol, test):
+    def matrix(
+        self, enrol: tuple[torch.Tensor, ...], test: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
         """As ``Score.matrix``."""
         cosine = self.cosine.matrix(enrol[:1], test[:1])
         hyperbolic = self.hyperbolic.matrix(enrol[1:], test[1:])
         return hyperbolic.div_(self.rho).add_(cosine).add_(1).div_(2)
 
 
-def enrol(views, members, how="mean", c=3.0):
+def enrol(
+    views: torch.Tensor,
+    members: Sequence[Sequence[int] | np.ndarray],
+    how: str = "mean",
+    c: float = 3.0,
+) -> torch.Tensor:
     """Models of speakers, each from one or more utterances, view by view.
 
     The model of one utterance is that utterance's embedding, unchanged.
@@ -347,7 +378,7 @@ def enrol(views, members, how="mean", c=3.0):
     ---------
     views : torch.Tensor
         Shape [U, V, D].
-    members : list of array_like
+    members : sequence of (sequence of int or np.ndarray)
         Of each model the rows of its utterances, integers.
     how : str
         "mean": of the length-normalised embeddings; it has no memory of
@@ -388,7 +419,9 @@ def enrol(views, members, how="mean", c=3.0):
     # Models of as many utterances are made together.
     for count in np.unique(counts):
         numbers = np.flatnonzero(counts == count)
-        rows = np.stack([np.asarray(members[n], np.int64) for n in numbers])
+        rows = np.stack(
+            [np.asarray(members[n], np.int64) for n in numbers.tolist()]
+        )
         # A midpoint looks at all pairs of its points.
         elements = views[0].numel() * count**2
         block = max(1, int(BLOCK_ELEMENTS // elements))
@@ -415,7 +448,7 @@ def _mean_over_views(distance, enrol, test):
     _check_crops(n_enrol > 1, n_test > 1)
 
     def at(prepared, view):
-        return Points(*take(prepared, (slice(None), view)))
+        return Points(*(tensor[:, view] for tensor in prepared))
 
     whole = distance(at(enrol, 0), at(test, 0))
     if n_enrol == 1:

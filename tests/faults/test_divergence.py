@@ -70,8 +70,9 @@ def brain_on(folder, **run_opts):
     brain.optimizer = torch.optim.Adam(brain.modules.parameters(), lr=0.1)
     brain.optimizers_dict = {"opt_class": brain.optimizer}
     brain.nonfinite_count = 0
-    brain.step = 1
+    brain.step = 0
     brain.on_stage_start(sb.Stage.TRAIN)
+    brain.step = 1
     brain.modules.train()
     return brain
 
