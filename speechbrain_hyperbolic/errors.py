@@ -38,6 +38,30 @@ def exit_on_input_error():
         sys.exit(130)
 
 
+def shown(text, most=80):
+    """What a stranger wrote, as a message may hold it.
+
+    Arguments
+    ---------
+    text : str
+    most : int
+        Characters.
+
+    Returns
+    -------
+    text : str
+        Cut where it's longer; in ASCII with escapes where a terminal would
+        obey it, not show it.
+
+    Example
+    -------
+    >>> shown("id1/Zoë"), shown("id1\\x1b[2J")
+    ('id1/Zoë', "'id1\\\\x1b[2J'")
+    """
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def is_finite(value):
     """Whether a value is a finite number.
 

@@ -70,9 +70,16 @@ def load_hparams(path, overrides=""):
     """
     overrides = nest_overrides(path, overrides)
     _check_keys(pathlib.Path(path), overrides)
+    with _resolvable(path, overrides), open(path, encoding="utf-8") as file:
+        return load_hyperpyyaml(file, overrides)
+
+
+@contextlib.contextmanager
+def _resolvable(path, overrides):
+    """Turns errors of HyperPyYAML that are the file's into those for people."""
     try:
-        with _valid_yaml(path), open(path, encoding="utf-8") as file:
-            return load_hyperpyyaml(file, overrides)
+        with _valid_yaml(path):
+            yield
     except InputError:
         raise
     except ValueError as error:
@@ -82,6 +89,10 @@ def load_hparams(path, overrides=""):
             raise InputError(
                 f"{path} has no mapping where an override is one: "
                 f"{error.args[1]}"
+            ) from error
+        if "reference" in str(error):  # to no key, or in a circle
+            raise InputError(
+                f"{path}: {' '.join(map(str, error.args))}"
             ) from error
         raise
 
@@ -126,7 +137,7 @@ def nest_overrides(path, overrides):
     path = pathlib.Path(path)
     tree = _read(path)
     if isinstance(overrides, str):
-        overrides = _parse(overrides, f"an option given to {path}") or {}
+        overrides = _parse_overrides(overrides, path)
     given = overrides.get("recipe") or {}
     if not (_is_flattened(tree) and isinstance(given, dict)):
         return dict(overrides)
@@ -149,9 +160,15 @@ def resolve(path, overrides):
     -------
     nodes : dict
         Flat, as what ``load_hparams`` gives.
+
+    Raises
+    ------
+    InputError
+        If the file or the overrides are not YAML, or a !PLACEHOLDER is not
+        replaced.
     """
     overrides = nest_overrides(path, overrides)
-    with open(path, encoding="utf-8") as file:
+    with _resolvable(path, overrides), open(path, encoding="utf-8") as file:
         return _flat(_parse(resolve_references(file, overrides), path))
 
 
@@ -192,6 +209,16 @@ def _valid_yaml(name):
 def _parse(text, name):
     with _valid_yaml(name):
         return ruamel.yaml.YAML().load(text)
+
+
+def _parse_overrides(text, path):
+    name = f"an option given to {path}"
+    overrides = {} if not text.strip() else _parse(text, name)
+    if not isinstance(overrides, dict) or not all(
+        isinstance(key, str) for key in overrides
+    ):
+        raise InputError(f"{name} is not of the form --key=value")
+    return overrides
 
 
 def _read(path):

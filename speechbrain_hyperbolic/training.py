@@ -12,14 +12,14 @@ import torch
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio import audio
-from speechbrain_hyperbolic.dataio.corpus import prepare_corpus
+from speechbrain_hyperbolic.dataio.corpus import prepare_corpus, read_csv
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.dataio.trials import (
     fetch_trials,
     read_trials,
     trial_speakers,
 )
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, shown
 from speechbrain_hyperbolic.hparams import check_same_run
 from speechbrain_hyperbolic.lobes.heads import fuses
 from speechbrain_hyperbolic.statistics import (
@@ -348,14 +348,15 @@ def make_datasets(hparams):
     Raises
     ------
     InputError
-        If ``out_n_neurons`` is not the number of training speakers.
+        If a CSV file is not as ``read_csv`` wants it, validation has a
+        speaker that training has not, or ``out_n_neurons`` is not the number
+        of training speakers.
     """
     sample_rate = hparams["sample_rate"]
     crop = int(sample_rate * hparams["sentence_len"])
     train, valid = (
-        sb.dataio.dataset.DynamicItemDataset.from_csv(
-            csv_path=hparams[key],
-            replacements={"data_root": hparams["data_folder"]},
+        sb.dataio.dataset.DynamicItemDataset(
+            read_csv(hparams[key], hparams["data_folder"])
         )
         for key in ("train_annotation", "valid_annotation")
     )
@@ -364,7 +365,6 @@ def make_datasets(hparams):
         @sb.utils.data_pipeline.takes("wav", "start", "stop")
         @sb.utils.data_pipeline.provides("sig")
         def pipeline(wav, start, stop):
-            start, stop = int(start), int(stop)
             if stop - start > crop:
                 start += draw_offset(stop - start - crop)
                 stop = start + crop
@@ -400,5 +400,12 @@ def make_datasets(hparams):
             f"speakers: pass --out_n_neurons={len(label_encoder)}"
         )
     label_encoder.expect_len(hparams["out_n_neurons"])
+    for row in valid.data.values():
+        if row["spk_id"] not in speakers:
+            raise InputError(
+                f"{hparams['valid_annotation']} has the speaker "
+                f"{shown(row['spk_id'])}, and {hparams['train_annotation']} "
+                "has not: validation is of the speakers of training"
+            )
     sb.dataio.dataset.set_output_keys(datasets, ["id", "sig", "spk_id_encoded"])
     return train, valid, label_encoder

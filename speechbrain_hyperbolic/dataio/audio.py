@@ -23,9 +23,12 @@ from speechbrain_hyperbolic.errors import InputError
 _EXTENSIONS = (".wav", ".flac", ".ogg", ".m4a")
 EXTENSIONS = _EXTENSIONS + tuple(e.upper() for e in _EXTENSIONS)
 SAMPLE_RATES = (1000, 768000)  # Hz
-_MOST_FRAMES = 2**40  # libsndfile has 2^63 - 1 for what it doesn't know
+MOST_FRAMES = 2**40  # libsndfile has 2^63 - 1 for what it doesn't know
+_BLOCK = 2**24  # samples that are read at a time
 _LARGEST_KERNEL = 10**7  # of torchaudio's resampler, about, in samples
 BY_AV = (".m4a", ".mp4", ".aac")  # what libsndfile can't read
+# FFmpeg goes by content, and would open whatever files a playlist names.
+_FORMATS = "mov,aac,mp3,wav,flac,ogg"
 # The start of a 16-bit wav file, but for its size: fmt has 16 bytes, PCM is 1;
 # then channels, sample rate, bytes a second, bytes a frame, bits a sample.
 _PCM = b"WAVEfmt \x10\0\0\0\1\0"
@@ -77,7 +80,7 @@ def info(path):
         path = pathlib.Path(path)
         with naming(path):
             if path.suffix.lower() in BY_AV:
-                with av.open(str(path)) as container:
+                with _open_by_av(path) as container:
                     stream = container.streams.audio[0]
                     found = AudioInfo(
                         stream.rate, _frames_of(stream), stream.channels
@@ -88,7 +91,7 @@ def info(path):
                     header.samplerate, header.frames, header.channels
                 )
     _check_rate(path, found.sample_rate)
-    if found.frames > _MOST_FRAMES:
+    if found.frames > MOST_FRAMES:
         raise InputError(
             f"the header of {path} has no length: convert it, to wav e.g."
         )
@@ -177,10 +180,10 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None):
             with soundfile.SoundFile(str(path)) as file:
                 rate = file.samplerate
                 file.seek(_to_rate(start, sample_rate, rate))
-                frames = -1
+                frames = file.frames
                 if stop is not None:
                     frames = _to_rate(stop - start, sample_rate, rate)
-                samples = file.read(frames, dtype="float32", always_2d=True)
+                samples = _read_frames(file, frames)
     _check_rate(path, rate)
     if len(samples) == 0:
         raise InputError(
@@ -197,6 +200,16 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None):
         )
     waveform = resample(waveform, rate, sample_rate)
     return waveform if stop is None else waveform[: stop - start]
+
+
+def _read_frames(file, frames):
+    """So many, or what there is: a header may claim more than memory holds."""
+    most = max(1, _BLOCK // file.channels)
+    blocks = [file.read(min(frames, most), "float32", always_2d=True)]
+    while len(blocks[-1]) == most and frames > most:
+        frames -= most
+        blocks.append(file.read(min(frames, most), "float32", always_2d=True))
+    return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
 
 def resample(waveform, rate_from, rate_to):
@@ -331,7 +344,7 @@ def blocks_by_av(path):
     InputError
         If it is longer than its header says, by which limits go.
     """
-    with av.open(str(path)) as container:
+    with _open_by_av(path) as container:
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="fltp", rate=stream.rate)
         left = _frames_of(stream) + AAC_SLACK
@@ -345,6 +358,10 @@ def blocks_by_av(path):
                         "to wav e.g."
                     )
                 yield stream.rate, samples
+
+
+def _open_by_av(path):
+    return av.open(str(path), options={"format_whitelist": _FORMATS})
 
 
 def _frames_of(stream):
@@ -364,11 +381,11 @@ def naming(path):
     InputError
         If there is no such file, or it can't be decoded in the block.
     """
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, expected an audio file")
-    if not path.is_file():
-        raise InputError(f"{path} is missing: no such audio file")
     try:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder, expected an audio file")
+        if not path.is_file():
+            raise InputError(f"{path} is missing: no such audio file")
         yield
     except (
         soundfile.SoundFileError,
