@@ -20,7 +20,7 @@ import pathlib
 import ruamel.yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, shown
 
 INCLUDE = "!include:"
 
@@ -271,7 +271,9 @@ def _check_keys(path, overrides):
         known |= _keys_below(path, tree["recipe"])
     for name, value in overrides.items():
         if name not in tree:
-            raise InputError(f"{path} has no key {name}{_hint(name, known)}")
+            raise InputError(
+                f"{path} has no key {shown(name)}{_hint(name, known)}"
+            )
         if tag_of(tree[name]).startswith(INCLUDE):
             _check_included(path, name, tree[name], value)
 
@@ -279,7 +281,7 @@ def _check_keys(path, overrides):
 def _check_included(path, name, node, overrides):
     if not isinstance(overrides or {}, dict):
         raise InputError(
-            f"{path}: {name} is {overrides}, expected keys of "
+            f"{path}: {name} is {shown(str(overrides))}, expected keys of "
             f'{_included(node)}, as in --{name}="{{key: value}}"'
         )
     keys = _keys_below(path, node)
@@ -288,15 +290,15 @@ def _check_included(path, name, node, overrides):
     for key, value in (overrides or {}).items():
         if key not in keys:
             raise InputError(
-                f"{path}: override {name}: {{{key}: ...}} is no key of "
-                f"{_included(node)}{_hint(key, keys)}"
+                f"{path}: override {name}: {{{shown(str(key))}: ...}} is no "
+                f"key of {_included(node)}{_hint(key, keys)}"
             )
         if tag_of(tree.get(key)).startswith(INCLUDE):
             _check_included(file, key, tree[key], value)
 
 
 def _hint(name, known):
-    close = difflib.get_close_matches(name, known)
+    close = difflib.get_close_matches(str(name), known)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 

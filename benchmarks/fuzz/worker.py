@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from speechbrain_hyperbolic.errors import InputError
 
-SECONDS = 5  # of the processor that a reader may take: others compute, too
+SECONDS = 5  # of the processor that a reader may take; others compute, too
 _PATIENCE = 60  # seconds by the clock
 MEMORY = 2**30  # bytes that its process may have
 # To the machine's protection; above MEMORY, so that what is asked for is seen.
