@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import os
 import pathlib
 import resource
 import shutil
@@ -172,7 +173,8 @@ def _serve(read, pipe, log):
     size = _status("VmSize") + _ADDRESS_SPACE
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with open(log, "w") as file, contextlib.redirect_stderr(file):
+    with open(log, "a") as file:
+        os.dup2(file.fileno(), 2)  # decoders in C write there, too
         faulthandler.enable(file)
         faulthandler.register(signal.SIGPROF, file, chain=True)
         with contextlib.suppress(Exception):

@@ -95,7 +95,7 @@ def info(path):
         raise InputError(
             f"the header of {path} has no length: convert it, to wav e.g."
         )
-    if found.frames <= 0:
+    if found.frames <= 0 or found.channels <= 0:
         raise InputError(f"{path} has no samples: replace or remove the file")
     return found
 
@@ -342,13 +342,22 @@ def blocks_by_av(path):
     Raises
     ------
     InputError
-        If it is longer than its header says, by which limits go.
+        If it is longer than its header says, by which limits go, or its
+        channels or rate change.
     """
     with _open_by_av(path) as container:
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="fltp", rate=stream.rate)
         left = _frames_of(stream) + AAC_SLACK
+        first = None
         for frame in container.decode(stream):
+            kind = frame.format.name, frame.layout.name, frame.sample_rate
+            first = first or kind
+            if kind != first:
+                raise InputError(
+                    f"{path} changes from {first} to {kind} in its midst: "
+                    "convert it, to wav e.g."
+                )
             for block in resampler.resample(frame):
                 samples = block.to_ndarray().T
                 left -= len(samples)
@@ -361,7 +370,11 @@ def blocks_by_av(path):
 
 
 def _open_by_av(path):
-    return av.open(str(path), options={"format_whitelist": _FORMATS})
+    return av.open(
+        str(path),
+        options={"format_whitelist": _FORMATS},
+        metadata_errors="replace",  # of tags, which no one reads
+    )
 
 
 def _frames_of(stream):
