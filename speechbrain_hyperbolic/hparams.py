@@ -200,15 +200,22 @@ def _valid_yaml(name):
         yield
     except ruamel.yaml.constructor.DuplicateKeyError as error:
         key = str(error.problem).split('"')[1]
-        raise InputError(f"{name} has {key} twice: give it once") from error
+        raise InputError(
+            f"{name} has {shown(key)} twice: give it once"
+        ) from error
     except ruamel.yaml.YAMLError as error:
-        message = " ".join(str(error).split())[:200]
+        message = shown(" ".join(str(error).split()), most=200)
         raise InputError(f"{name} is not valid YAML: {message}") from error
 
 
 def _parse(text, name):
     with _valid_yaml(name):
-        return ruamel.yaml.YAML().load(text)
+        try:
+            return ruamel.yaml.YAML().load(text)
+        except (ValueError, RecursionError) as error:  # "!!int x"; "[[[[..."
+            raise InputError(
+                f"{name} is not valid YAML: {shown(str(error))}"
+            ) from error
 
 
 def _parse_overrides(text, path):

@@ -206,6 +206,9 @@ _ARGUMENTS = {
 }
 
 
+_MEASURED = ("score", "clip_c", "thresholds", "trials")
+
+
 @functools.cache
 def _model(encoder):
     """The bytes of the two files."""
@@ -232,14 +235,25 @@ def _model(encoder):
 def _models(draw):
     # ResNet first: with it PyTorch imports most, which takes a second.
     config, weights = _model(draw(st.sampled_from([*_ARGUMENTS][::-1])))
-    where = draw(st.sampled_from(["fields", "fields", "text", "weights"]))
-    if where == "fields":
-        text = json.dumps(draw(replaced(json.loads(config))))
+    kinds = ["fields", "measured", "text", "header", "values", "values"]
+    where = draw(st.sampled_from(kinds))
+    if where in ("fields", "measured"):
+        fields = json.loads(config)
+        part = fields
+        if where == "measured":  # what need not fit the weights
+            part = {key: fields[key] for key in _MEASURED}
+        changed = draw(replaced(part))
+        if where == "measured" and isinstance(changed, dict):
+            changed = {**fields, **changed}
+        text = json.dumps(changed)
         config = text.encode("utf-8", "surrogatepass")
     elif where == "text":
         config = draw(damaged(config, most=2))
-    else:
+    elif where == "header":
         weights = draw(damaged_tensors(weights))
+    else:
+        at = 8 + struct.unpack_from("<Q", weights)[0]
+        weights = weights[:at] + draw(damaged(weights[at:], most=2))
     return {CONFIG: config, WEIGHTS: weights}
 
 

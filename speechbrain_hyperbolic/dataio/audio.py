@@ -408,7 +408,7 @@ def naming(path):
         TypeError,  # a stream without a duration
         OSError,
     ) as error:
+        why = getattr(error, "strerror", None) or error  # without the path
         raise InputError(
-            f"{path} can't be read as audio ({error}): replace or remove the "
-            "file"
+            f"{path} can't be read as audio ({why}): replace or remove the file"
         ) from error

@@ -60,7 +60,7 @@ def read_table(path, columns):
             ) from error
         except csv.Error as error:
             raise InputError(
-                f"{path}, line {reader.line_num}: {error}: mend the line"
+                f"{path}: {error}, after line {reader.line_num}: mend the line"
             ) from error
 
 

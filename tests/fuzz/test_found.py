@@ -14,6 +14,7 @@ from speechbrain_hyperbolic.dataio.scores import read_score_table
 from speechbrain_hyperbolic.dataio.trials import read_enrolment, read_trials
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.hparams import load_hparams, resolve
+from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
 from speechbrain_hyperbolic.scoring.scorer import read_cohort
 
 HEADER = "ID,duration,wav,start,stop,spk_id\n"
@@ -72,7 +73,7 @@ def test_lines_of_a_score_file_are_those_of_an_editor(tmp_path):
         ("spk_id,sex\na\x1b[2J,f\n", "line 2"),
         ("spk_id,split\na,train\na,test\n", "line 3"),
         ("spk_id,sex,sex\na,f,m\n", "sex"),
-        ("spk_id\n" + "x" * 200_000, "line 2"),
+        ("spk_id\n" + "x" * 200_000, "after line 1"),
         (b"spk_id\na\n\xff\n", "UTF-8"),
     ],
 )
@@ -130,13 +131,26 @@ def test_an_audio_file_of_two_speakers_is_in_no_cohort(tmp_path):
         ("seed: !ref <none>", "none"),
         ("seed: !PLACEHOLDER", "needs"),
         ("seed: !!int x", "YAML"),
+        ("seed: " + "[" * 1200, "YAML"),
+        ("\x85\U000f0000: 1\n\U000f0000: 1", "twice|YAML"),
     ],
 )
 def test_overrides(tmp_path, read, overrides, what):
     path = tmp_path / "a.yaml"
     path.write_text("seed: 1\n")
-    with pytest.raises(InputError, match=what):
+    with pytest.raises(InputError, match=what) as error:
         read(path, overrides)
+    assert str(error.value).isprintable()
+
+
+def test_names_in_safetensors_do_not_reach_the_terminal(tmp_path):
+    def read(path):
+        return VoiceprintStore.load(path, "c0ffee")
+
+    header = '{"a": {"dtype": "\U000f0000", "shape": [], "data_offsets": []}}'
+    header = header.encode()
+    data = struct.pack("<Q", len(header)) + header
+    assert r"\U000f0000" in refusal(tmp_path, read, "a.safetensors", data)
 
 
 def test_a_flac_file_that_claims_more_than_memory_holds(tmp_path):
