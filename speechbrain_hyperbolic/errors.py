@@ -84,6 +84,30 @@ def _one_line(error):
     return None
 
 
+def shown(text, most=80):
+    """What a stranger wrote, as a message may hold it.
+
+    Arguments
+    ---------
+    text : str
+    most : int
+        Characters.
+
+    Returns
+    -------
+    text : str
+        Cut where it's longer; in ASCII with escapes where a terminal would
+        obey it, not show it.
+
+    Example
+    -------
+    >>> shown("id1/Zoë"), shown("id1\\x1b[2J")
+    ('id1/Zoë', "'id1\\\\x1b[2J'")
+    """
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def is_finite(value: Any) -> bool:
     """Whether a value is a finite number.
 

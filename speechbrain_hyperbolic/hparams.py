@@ -22,7 +22,7 @@ from typing import Any
 import ruamel.yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, shown
 
 INCLUDE = "!include:"
 
@@ -72,9 +72,16 @@ def load_hparams(path: str | pathlib.Path, overrides: str | dict = "") -> dict:
     """
     overrides = nest_overrides(path, overrides)
     _check_keys(pathlib.Path(path), overrides)
+    with _resolvable(path, overrides), open(path, encoding="utf-8") as file:
+        return load_hyperpyyaml(file, overrides)
+
+
+@contextlib.contextmanager
+def _resolvable(path, overrides):
+    """Turns errors of HyperPyYAML that are the file's into those for people."""
     try:
-        with _valid_yaml(path), open(path, encoding="utf-8") as file:
-            return load_hyperpyyaml(file, overrides)
+        with _valid_yaml(path):
+            yield
     except InputError:
         raise
     except ValueError as error:
@@ -84,6 +91,10 @@ def load_hparams(path: str | pathlib.Path, overrides: str | dict = "") -> dict:
             raise InputError(
                 f"{path} has no mapping where an override is one: "
                 f"{error.args[1]}"
+            ) from error
+        if "reference" in str(error):  # to no key, or in a circle
+            raise InputError(
+                f"{path}: {' '.join(map(str, error.args))}"
             ) from error
         raise
 
@@ -128,7 +139,7 @@ def nest_overrides(path: str | pathlib.Path, overrides: str | dict) -> dict:
     path = pathlib.Path(path)
     tree = _read(path)
     if isinstance(overrides, str):
-        overrides = _parse(overrides, f"an option given to {path}") or {}
+        overrides = _parse_overrides(overrides, path)
     given = overrides.get("recipe") or {}
     if not (_is_flattened(tree) and isinstance(given, dict)):
         return dict(overrides)
@@ -151,9 +162,15 @@ def resolve(path: str | pathlib.Path, overrides: str | dict) -> dict:
     -------
     nodes : dict
         Flat, as what ``load_hparams`` gives.
+
+    Raises
+    ------
+    InputError
+        If the file or the overrides are not YAML, or a !PLACEHOLDER is not
+        replaced.
     """
     overrides = nest_overrides(path, overrides)
-    with open(path, encoding="utf-8") as file:
+    with _resolvable(path, overrides), open(path, encoding="utf-8") as file:
         return _flat(_parse(resolve_references(file, overrides), path))
 
 
@@ -185,15 +202,32 @@ def _valid_yaml(name):
         yield
     except ruamel.yaml.constructor.DuplicateKeyError as error:
         key = str(error.problem).split('"')[1]
-        raise InputError(f"{name} has {key} twice: give it once") from error
+        raise InputError(
+            f"{name} has {shown(key)} twice: give it once"
+        ) from error
     except ruamel.yaml.YAMLError as error:
-        message = " ".join(str(error).split())[:200]
+        message = shown(" ".join(str(error).split()), most=200)
         raise InputError(f"{name} is not valid YAML: {message}") from error
 
 
 def _parse(text, name):
     with _valid_yaml(name):
-        return ruamel.yaml.YAML().load(text)
+        try:
+            return ruamel.yaml.YAML().load(text)
+        except (ValueError, RecursionError) as error:  # "!!int x"; "[[[[..."
+            raise InputError(
+                f"{name} is not valid YAML: {shown(str(error))}"
+            ) from error
+
+
+def _parse_overrides(text, path):
+    name = f"an option given to {path}"
+    overrides = {} if not text.strip() else _parse(text, name)
+    if not isinstance(overrides, dict) or not all(
+        isinstance(key, str) for key in overrides
+    ):
+        raise InputError(f"{name} is not of the form --key=value")
+    return overrides
 
 
 def _read(path):
@@ -246,7 +280,9 @@ def _check_keys(path, overrides):
         known |= _keys_below(path, tree["recipe"])
     for name, value in overrides.items():
         if name not in tree:
-            raise InputError(f"{path} has no key {name}{_hint(name, known)}")
+            raise InputError(
+                f"{path} has no key {shown(name)}{_hint(name, known)}"
+            )
         if tag_of(tree[name]).startswith(INCLUDE):
             _check_included(path, name, tree[name], value)
 
@@ -254,7 +290,7 @@ def _check_keys(path, overrides):
 def _check_included(path, name, node, overrides):
     if not isinstance(overrides or {}, dict):
         raise InputError(
-            f"{path}: {name} is {overrides}, expected keys of "
+            f"{path}: {name} is {shown(str(overrides))}, expected keys of "
             f'{_included(node)}, as in --{name}="{{key: value}}"'
         )
     keys = _keys_below(path, node)
@@ -263,15 +299,15 @@ def _check_included(path, name, node, overrides):
     for key, value in (overrides or {}).items():
         if key not in keys:
             raise InputError(
-                f"{path}: override {name}: {{{key}: ...}} is no key of "
-                f"{_included(node)}{_hint(key, keys)}"
+                f"{path}: override {name}: {{{shown(str(key))}: ...}} is no "
+                f"key of {_included(node)}{_hint(key, keys)}"
             )
         if tag_of(tree.get(key)).startswith(INCLUDE):
             _check_included(file, key, tree[key], value)
 
 
 def _hint(name, known):
-    close = difflib.get_close_matches(name, known)
+    close = difflib.get_close_matches(str(name), known)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 

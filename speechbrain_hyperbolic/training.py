@@ -11,7 +11,7 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_hyperbolic.dataio.corpus import prepare_corpus
+from speechbrain_hyperbolic.dataio.corpus import prepare_corpus, read_csv
 from speechbrain_hyperbolic.dataio.crops import Crop
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.dataio.shards import (
@@ -26,7 +26,7 @@ from speechbrain_hyperbolic.dataio.trials import (
 )
 from speechbrain_hyperbolic.distributed import mean_over_processes
 from speechbrain_hyperbolic.divergence import stop_diverged
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, shown
 from speechbrain_hyperbolic.hparams import check_same_run
 from speechbrain_hyperbolic.lobes.heads import fuses
 from speechbrain_hyperbolic.lobes.sharded import clip_gradients, kept_from_ddp
@@ -476,7 +476,9 @@ def make_datasets(hparams):
     Raises
     ------
     InputError
-        If ``out_n_neurons`` is not the number of training speakers.
+        If a CSV file is not as ``read_csv`` wants it, validation has a
+        speaker that training has not, or ``out_n_neurons`` is not the number
+        of training speakers.
     """
     sample_rate = hparams["sample_rate"]
     crop = int(sample_rate * hparams["sentence_len"])
@@ -490,14 +492,20 @@ def make_datasets(hparams):
 
 def _from_files(hparams, crops):
     datasets = [
-        sb.dataio.dataset.DynamicItemDataset.from_csv(
-            csv_path=hparams[key],
-            replacements={"data_root": hparams["data_folder"]},
+        sb.dataio.dataset.DynamicItemDataset(
+            read_csv(hparams[key], hparams["data_folder"])
         )
         for key in ("train_annotation", "valid_annotation")
     ]
     speakers = {row["spk_id"] for row in datasets[0].data.values()}
     encoder = _encoder(speakers, hparams["train_annotation"], hparams)
+    for row in datasets[1].data.values():
+        if row["spk_id"] not in speakers:
+            raise InputError(
+                f"{hparams['valid_annotation']} has the speaker "
+                f"{shown(row['spk_id'])}, and {hparams['train_annotation']} "
+                "has not: validation is of the speakers of training"
+            )
     for dataset, crop in zip(datasets, crops, strict=True):
         dataset.add_dynamic_item(
             crop, takes=["id", "wav", "start", "stop"], provides="sig"

@@ -23,9 +23,12 @@ from speechbrain_hyperbolic.errors import InputError
 _EXTENSIONS = (".wav", ".flac", ".ogg", ".m4a")
 EXTENSIONS = _EXTENSIONS + tuple(e.upper() for e in _EXTENSIONS)
 SAMPLE_RATES = (1000, 768000)  # Hz
-_MOST_FRAMES = 2**40  # libsndfile has 2^63 - 1 for what it doesn't know
+MOST_FRAMES = 2**40  # libsndfile has 2^63 - 1 for what it doesn't know
+_BLOCK = 2**24  # samples that are read at a time
 _LARGEST_KERNEL = 10**7  # of torchaudio's resampler, about, in samples
 BY_AV = (".m4a", ".mp4", ".aac")  # what libsndfile can't read
+# FFmpeg goes by content, and would open whatever files a playlist names.
+_FORMATS = "mov,aac,mp3,wav,flac,ogg"
 # The start of a 16-bit wav file, but for its size: fmt has 16 bytes, PCM is 1;
 # then channels, sample rate, bytes a second, bytes a frame, bits a sample.
 _PCM = b"WAVEfmt \x10\0\0\0\1\0"
@@ -77,7 +80,7 @@ def info(path):
         path = pathlib.Path(path)
         with naming(path):
             if path.suffix.lower() in BY_AV:
-                with av.open(str(path)) as container:
+                with _open_by_av(path) as container:
                     stream = container.streams.audio[0]
                     found = AudioInfo(
                         stream.rate, _frames_of(stream), stream.channels
@@ -88,11 +91,11 @@ def info(path):
                     header.samplerate, header.frames, header.channels
                 )
     _check_rate(path, found.sample_rate)
-    if found.frames > _MOST_FRAMES:
+    if found.frames > MOST_FRAMES:
         raise InputError(
             f"the header of {path} has no length: convert it, to wav e.g."
         )
-    if found.frames <= 0:
+    if found.frames <= 0 or found.channels <= 0:
         raise InputError(f"{path} has no samples: replace or remove the file")
     return found
 
@@ -182,10 +185,10 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None, file=None):
             with soundfile.SoundFile(file or str(path)) as sound:
                 rate = sound.samplerate
                 sound.seek(_to_rate(start, sample_rate, rate))
-                frames = -1
+                frames = sound.frames
                 if stop is not None:
                     frames = _to_rate(stop - start, sample_rate, rate)
-                samples = sound.read(frames, dtype="float32", always_2d=True)
+                samples = _read_frames(sound, frames)
     _check_rate(path, rate)
     if len(samples) == 0:
         raise InputError(
@@ -212,6 +215,16 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None, file=None):
         )
     waveform = resample(waveform, rate, sample_rate)
     return waveform if stop is None else waveform[: stop - start]
+
+
+def _read_frames(file, frames):
+    """So many, or what there is: a header may claim more than memory holds."""
+    most = max(1, _BLOCK // file.channels)
+    blocks = [file.read(min(frames, most), "float32", always_2d=True)]
+    while len(blocks[-1]) == most and frames > most:
+        frames -= most
+        blocks.append(file.read(min(frames, most), "float32", always_2d=True))
+    return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
 
 def resample(waveform, rate_from, rate_to):
@@ -345,14 +358,22 @@ def blocks_by_av(path):
     Raises
     ------
     InputError
-        If it is longer than its header says, by which limits go.
+        If it is longer than its header says, by which limits go, or its
+        channels or rate change.
     """
-    source = path if hasattr(path, "read") else str(path)
-    with av.open(source) as container:
+    with _open_by_av(path) as container:
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="fltp", rate=stream.rate)
         left = _frames_of(stream) + AAC_SLACK
+        first = None
         for frame in container.decode(stream):
+            kind = frame.format.name, frame.layout.name, frame.sample_rate
+            first = first or kind
+            if kind != first:
+                raise InputError(
+                    f"{path} changes from {first} to {kind} in its midst: "
+                    "convert it, to wav e.g."
+                )
             for block in resampler.resample(frame):
                 samples = block.to_ndarray().T
                 left -= len(samples)
@@ -362,6 +383,14 @@ def blocks_by_av(path):
                         "to wav e.g."
                     )
                 yield stream.rate, samples
+
+
+def _open_by_av(path):
+    return av.open(
+        path if hasattr(path, "read") else str(path),
+        options={"format_whitelist": _FORMATS},
+        metadata_errors="replace",  # of tags, which no one reads
+    )
 
 
 def _frames_of(stream):
@@ -383,11 +412,11 @@ def naming(path, there=False):
     InputError
         If there is no such file, or it can't be decoded in the block.
     """
-    if not there and path.is_dir():
-        raise InputError(f"{path} is a folder, expected an audio file")
-    if not there and not path.is_file():
-        raise InputError(f"{path} is missing: no such audio file")
     try:
+        if not there and path.is_dir():
+            raise InputError(f"{path} is a folder, expected an audio file")
+        if not there and not path.is_file():
+            raise InputError(f"{path} is missing: no such audio file")
         yield
     except (
         soundfile.SoundFileError,
@@ -397,7 +426,7 @@ def naming(path, there=False):
         TypeError,  # a stream without a duration
         OSError,
     ) as error:
+        why = getattr(error, "strerror", None) or error  # without the path
         raise InputError(
-            f"{path} can't be read as audio ({error}): replace or remove the "
-            "file"
+            f"{path} can't be read as audio ({why}): replace or remove the file"
         ) from error

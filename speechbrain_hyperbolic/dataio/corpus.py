@@ -10,6 +10,7 @@ A ``speakers.csv`` in it is optional: ``spk_id`` and any of ``sex``, ``split``
 import csv
 import functools
 import hashlib
+import math
 import multiprocessing
 import os
 import pathlib
@@ -27,7 +28,8 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.dataio.files import Stamp, atomic_path
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.dataio.tables import read_table
+from speechbrain_hyperbolic.errors import InputError, shown
 
 logger = get_logger(__name__)
 
@@ -267,26 +269,34 @@ def read_speakers(data_folder):
     Raises
     ------
     InputError
-        If the file has no column ``spk_id`` or is not UTF-8.
+        If the file has no column ``spk_id``, or is not as ``read_table``
+        wants it; if a speaker has no name, or two rows that differ.
     """
     speakers = {}
     for folder in data_folders(data_folder):
         path = folder / "speakers.csv"
         if not path.is_file():
             continue
-        try:
-            # -sig: spreadsheets write a byte order mark
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{path} is not UTF-8 ({error.reason} at byte "
-                f"{error.start}): save it as UTF-8"
-            ) from error
-        reader = csv.DictReader(text.splitlines())
-        if "spk_id" not in (reader.fieldnames or []):
-            raise InputError(f"{path} has no column spk_id in its header")
-        speakers.update((row["spk_id"], row) for row in reader)
+        own = {}
+        for line, row in read_table(path, ["spk_id"]):
+            speaker = row["spk_id"]
+            _check_name(path, line, "spk_id", speaker)
+            if own.setdefault(speaker, row) != row:
+                raise InputError(
+                    f"{path}, line {line}: another row of {speaker} says "
+                    "something else: remove one"
+                )
+        speakers.update(own)
     return speakers
+
+
+def _check_name(path, line, column, text):
+    """Refuses what can't name anything, or would rewrite a terminal."""
+    if not text or not text.isprintable():
+        raise InputError(
+            f"{path}, line {line}: {column} is {shown(text)!r}, expected "
+            "printable text"
+        )
 
 
 def read_splits(data_folder):
@@ -313,7 +323,7 @@ def read_splits(data_folder):
         if split not in ("", "train", "test"):
             raise InputError(
                 f"speakers.csv of {data_folder}: the split of {speaker} is "
-                f"{row['split']!r}, expected train or test"
+                f"{shown(row['split'])!r}, expected train or test"
             )
         if split:
             splits[speaker] = split
@@ -682,3 +692,63 @@ def write_csv(utterances, path):
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             writer.writerows(utterances)
+
+
+def read_csv(path, data_folder):
+    """Reads what ``write_csv`` or the stock preparation wrote.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+    data_folder : str or pathlib.Path
+        What ``$data_root`` stands for in the paths of the audio.
+
+    Returns
+    -------
+    rows : dict
+        ID -> the other columns as a dict: duration a float, start and stop
+        integers.
+
+    Raises
+    ------
+    InputError
+        If it's missing or has no rows, an ID is there twice, or a value is
+        not what the column wants (with the line's number).
+
+    Example
+    -------
+    >>> path = pathlib.Path(getfixture("tmpdir")) / "train.csv"
+    >>> write_csv([Utterance("a/1", 0.5, "$data_root/1.wav", 0, 8, "a")], path)
+    >>> read_csv(path, "/data")["a/1"]["wav"]
+    '/data/1.wav'
+    """
+    rows = {}
+    for line, row in read_table(path, COLUMNS):
+        for column in ("ID", "wav", "spk_id"):
+            _check_name(path, line, column, row[column])
+        key = row.pop("ID")
+        if key in rows:
+            raise InputError(
+                f"{path}, line {line}: {shown(key)} is there before"
+            )
+        row["wav"] = row["wav"].replace("$data_root", str(data_folder))
+        row["duration"] = _number(path, line, row, "duration", float)
+        row["start"] = _number(path, line, row, "start", int)
+        row["stop"] = _number(path, line, row, "stop", int, row["start"] + 1)
+        rows[key] = row
+    if not rows:
+        raise InputError(f"{path} has no utterances: expected a row for each")
+    return rows
+
+
+def _number(path, line, row, column, kind, least=0):
+    try:
+        value = kind(row[column])
+    except ValueError:
+        value = math.nan
+    if not least <= value <= audio.MOST_FRAMES:  # of NaN it is not true
+        raise InputError(
+            f"{path}, line {line}: {column} is {shown(row[column])!r}, "
+            f"expected a number from {least}"
+        )
+    return value

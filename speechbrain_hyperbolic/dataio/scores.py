@@ -65,7 +65,9 @@ def read_score_table(path):
     path = pathlib.Path(path)
     if not path.is_file():
         raise InputError(f"{path} is missing: no such score file")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    # -sig: spreadsheets write a byte order mark. Of splitlines a form feed ends
+    # a line, of no editor.
+    lines = path.read_text("utf-8-sig", errors="replace").split("\n")
     # Lists of what the garbage collector need not look at: half the time.
     enrol, test, labels, scores = [], [], [], []
     for number, line in enumerate(lines, start=1):
@@ -81,7 +83,7 @@ def read_score_table(path):
             ) from None
         if not math.isfinite(value):
             raise InputError(
-                f"{path}, line {number}: the score is {score}, expected a "
+                f"{path}, line {number}: the score is {value}, expected a "
                 "finite number: check the embeddings of that trial"
             )
         enrol.append(one)

@@ -19,7 +19,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_hyperbolic.dataio.audio import EXTENSIONS
 from speechbrain_hyperbolic.dataio.corpus import speaker_of
 from speechbrain_hyperbolic.dataio.files import atomic_path
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, shown
 
 logger = get_logger(__name__)
 
@@ -247,7 +247,7 @@ def _model(name, enrolment, path, number):
         if model in enrolment:
             return model
     raise InputError(
-        f"{path}, line {number}: {name} is not in the enrolment map "
+        f"{path}, line {number}: {shown(name)} is not in the enrolment map "
         f"(enrolment_file) of {len(enrolment)} models"
     )
 
@@ -255,11 +255,13 @@ def _model(name, enrolment, path, number):
 def _utterance_id(name, path, number):
     if name.startswith("/") or ".." in name.split("/"):
         raise InputError(
-            f"{path}, line {number}: {name} leaves the corpus, expected a "
-            "path below it: speaker/[session/]utterance"
+            f"{path}, line {number}: {shown(name)} leaves the corpus, expected "
+            "a path below it: speaker/[session/]utterance"
         )
     stem, dot, extension = name.rpartition(".")
-    return stem if dot + extension.lower() in EXTENSIONS else name
+    # Of "a/.wav" nothing would be left.
+    known = stem[-1:] not in ("", "/") and dot + extension.lower() in EXTENSIONS
+    return stem if known else name
 
 
 def _lines(path, what):
@@ -303,7 +305,7 @@ def read_enrolment(path):
     path = pathlib.Path(path)
     enrolment = {}
     for number, (model, *names) in _lines(path, "enrolment map"):
-        where = f"{path}, line {number}: model {model}"
+        where = f"{path}, line {number}: model {shown(model)}"
         utterances = [_utterance_id(name, path, number) for name in names]
         if not utterances:
             raise InputError(

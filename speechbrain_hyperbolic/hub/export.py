@@ -5,7 +5,6 @@ What the run left is read, never evaluated: its YAML as nodes, its weights by
 """
 
 import contextlib
-import csv
 import functools
 import importlib.util
 import json
@@ -26,6 +25,7 @@ from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.dataio.corpus import speaker_of
 from speechbrain_hyperbolic.dataio.scores import read_score_table
 from speechbrain_hyperbolic.dataio.synthetic import make_synthetic_corpus
+from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.export import stock_node, write_hyperparams
 from speechbrain_hyperbolic.hparams import read_nodes, tag_of
@@ -436,12 +436,10 @@ def _value(path, nodes, key):
 def _read_rows(run_folder):
     """Of the table of training utterances."""
     path = run_folder / "save" / "train.csv"
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"spk_id", "duration"} <= rows[0].keys():
+    rows = [row for _, row in read_table(path, ("spk_id", "duration"))]
+    if not rows:
         raise InputError(
-            f"{path} has no utterances with spk_id and duration: expected "
-            "what the training wrote"
+            f"{path} has no utterances: expected what the training wrote"
         )
     return rows
 

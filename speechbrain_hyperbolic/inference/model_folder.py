@@ -24,7 +24,7 @@ from speechbrain.lobes.models.Xvector import Xvector
 from speechbrain.processing.features import InputNormalization
 
 from speechbrain_hyperbolic.dataio.files import atomic_path
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, shown
 from speechbrain_hyperbolic.metrics import P_TARGETS, eer, error_rates
 from speechbrain_hyperbolic.scoring.extraction import (
     SHORTEST,
@@ -677,7 +677,7 @@ def _shown(value):
 
 
 def _one_line(error):
-    return " ".join(str(error).split())[:200]
+    return shown(" ".join(str(error).split()), most=200)
 
 
 @contextlib.contextmanager

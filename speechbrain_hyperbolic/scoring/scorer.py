@@ -4,7 +4,6 @@ Each utterance is embedded once and measured against the cohort once, however
 many trials it is in.
 """
 
-import csv
 import functools
 import pathlib
 import random
@@ -14,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.dataio.trials import TrialList, trial_speakers
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, shown
 from speechbrain_hyperbolic.scoring.calibration import (
     Calibration,
     check_quality,
@@ -67,7 +67,8 @@ def read_cohort(
     Raises
     ------
     InputError
-        If there is no such file, or it has not these columns.
+        If there is no such file, it is not as ``read_table`` wants it, or has
+        an audio file of two speakers.
 
     Example
     -------
@@ -82,17 +83,17 @@ def read_cohort(
             f"cohort_file {csv_file} is missing: pass the train.csv of the "
             "training run as --cohort_file"
         )
-    files: dict[str, dict[str, None]] = {}
-    with open(csv_file, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if not {"wav", "spk_id"} <= set(reader.fieldnames or ()):
+    owners: dict[str, str] = {}  # each file once: the stock's rows are pieces
+    for line, row in read_table(csv_file, ("wav", "spk_id")):
+        wav, speaker = row["wav"], row["spk_id"]
+        if owners.setdefault(wav, speaker) != speaker:
             raise InputError(
-                f"cohort_file {csv_file} has no columns wav and spk_id: pass "
-                "the train.csv of a training run"
+                f"{csv_file}, line {line}: {shown(wav)} is of {shown(speaker)} "
+                f"and of {shown(owners[wav])}: remove one of the rows"
             )
-        for row in reader:
-            # A dict, since the stock's rows are pieces of one file.
-            files.setdefault(row["spk_id"], {})[row["wav"]] = None
+    files: dict[str, list[str]] = {}
+    for wav, speaker in owners.items():
+        files.setdefault(speaker, []).append(wav)
     generator = random.Random(seed)
     paths: dict[str, pathlib.Path] = {}
     speakers = []
