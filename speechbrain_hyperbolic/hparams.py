@@ -138,14 +138,15 @@ def nest_overrides(path: str | pathlib.Path, overrides: str | dict) -> dict:
     """
     path = pathlib.Path(path)
     tree = _read(path)
-    if isinstance(overrides, str):
-        overrides = _parse_overrides(overrides, path)
-    given = overrides.get("recipe") or {}
+    every = overrides
+    if isinstance(every, str):
+        every = _parse_overrides(every, path)
+    given = every.get("recipe") or {}
     if not (_is_flattened(tree) and isinstance(given, dict)):
-        return dict(overrides)
+        return dict(every)
     moves = _keys_below(path, tree["recipe"]) - set(tree)
-    nested = {key: overrides[key] for key in overrides if key in moves}
-    own = {key: overrides[key] for key in overrides if key not in moves}
+    nested = {key: every[key] for key in every if key in moves}
+    own = {key: every[key] for key in every if key not in moves}
     return {**own, "recipe": {**given, **nested}}
 
 

@@ -5,6 +5,7 @@ import errno
 import os
 import pathlib
 import socket
+import sys
 import tempfile
 
 from speechbrain.utils.distributed import ddp_broadcast, if_main_process
@@ -13,10 +14,8 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_hyperbolic.dataio.files import naming_the_file
 from speechbrain_hyperbolic.errors import InputError
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 logger = get_logger(__name__)
 
@@ -70,7 +69,7 @@ def _lock(path):
     try:
         # Not flock, which the workers of a data loader would inherit, and
         # hold for as long as they outlive a killed run.
-        if fcntl:
+        if sys.platform != "win32":
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EAGAIN):
