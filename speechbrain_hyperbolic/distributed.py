@@ -52,6 +52,31 @@ def start_processes(run_opts):
         ) from error
 
 
+def of_processes(value):
+    """What each process has, in all of them.
+
+    Arguments
+    ---------
+    value : object
+        Any that can be pickled.
+
+    Returns
+    -------
+    values : list
+        Those of the first process first.
+
+    Example
+    -------
+    >>> of_processes("alone")
+    ['alone']
+    """
+    if not is_distributed_initialized():
+        return [value]
+    values = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
 def mean_over_processes(value):
     """The mean of a number that each process has.
 
@@ -68,10 +93,7 @@ def mean_over_processes(value):
     >>> mean_over_processes(1.5)
     1.5
     """
-    if not is_distributed_initialized():
-        return value
-    values = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
+    values = of_processes(value)
     return sum(values) / len(values)
 
 

@@ -6,6 +6,7 @@ and where the train log ended. Crops need no state (``dataio.crops``).
 """
 
 import functools
+import io
 import os
 import pathlib
 import random
@@ -22,13 +23,14 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.distributed import get_rank, if_main_process
 
 from speechbrain_hyperbolic.dataio.crops import draw
+from speechbrain_hyperbolic.distributed import of_processes
 
 
 @functools.partial(register_checkpoint_hooks, save_on_main_only=False)
 class RunState:
     """A recoverable, for what a training has besides weights and counts.
 
-    Each process of distributed training has its own, in a file of its own.
+    Each process of distributed training has its own; the main one writes all.
 
     Arguments
     ---------
@@ -58,7 +60,12 @@ class RunState:
             "views": self.brain.views,
             "log_bytes": self._log_bytes(),
         }
-        torch.save(state, self._of_process(path))
+        # In bytes, since tensors would come on the GPUs of others.
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        states = of_processes(buffer.getvalue())
+        if if_main_process():
+            torch.save([*map(_as_tensor, states)], path)
 
     @mark_as_loader
     def load(self, path, end_of_epoch):
@@ -71,9 +78,10 @@ class RunState:
             Not used: what begins with an epoch is begun there.
         """
         del end_of_epoch
-        path = self._of_process(path)
-        if path.is_file():  # else the run had fewer processes
-            self.loaded = torch.load(path, "cpu", weights_only=True)
+        states = torch.load(path, "cpu", weights_only=True)
+        if self.rank < len(states):  # else the run had fewer processes
+            state = io.BytesIO(states[self.rank].numpy().tobytes())
+            self.loaded = torch.load(state, "cpu", weights_only=True)
 
     def restore(self, resumes):
         """Goes on from what was loaded: to be called when nothing more of the
@@ -104,12 +112,6 @@ class RunState:
         self.brain.views = state["views"]
         set_random_state(state["random"])
 
-    def _of_process(self, path):
-        path = pathlib.Path(path)
-        if self.rank == 0:
-            return path
-        return path.with_name(f"{path.stem}.{self.rank}{path.suffix}")
-
     def _log_bytes(self):
         log = self._log()
         return log.stat().st_size if log and log.is_file() else 0
@@ -138,6 +140,10 @@ class RunState:
             for module in augmentation.modules()
             if isinstance(module, AddNoise | AddReverb)
         ]
+
+
+def _as_tensor(content):
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
 def random_state():

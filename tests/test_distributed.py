@@ -48,9 +48,10 @@ if os.environ.get("RANK") == "1":
     if "FORBIDDEN" in os.environ:
         tempfile.gettempdir()  # it tries to write there once
         probe = os.open(os.environ["PID_FILE"], os.O_WRONLY)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        # Room for the count of epochs, which is in shared memory
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         try:
-            os.write(probe, b"0")
+            os.pwrite(probe, b"0", 4096)
         except OSError:
             os.write(2, b"rank 1 cannot write\\n")
         os.close(probe)
