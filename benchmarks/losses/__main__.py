@@ -60,9 +60,17 @@ def main():
     table = commands.add_parser("table", help="what the cells have found")
     table.add_argument("results", nargs="+", help="JSON lines, or a folder")
     table.add_argument("--plot", help="a PNG")
+    table.add_argument(
+        "--against",
+        nargs="+",
+        default=report.BASELINES,
+        metavar="SYSTEM",
+        help=f"default: {' '.join(report.BASELINES)}",
+    )
     options = parser.parse_args()
     if options.command == "table":
-        report.write(cells.read_results(options.results), options.plot)
+        results = cells.read_results(options.results)
+        report.write(results, options.plot, options.against)
         return
     data_folder = pathlib.Path(options.data_folder).resolve()
     work_folder = pathlib.Path(options.work_folder).resolve()

@@ -32,7 +32,7 @@ HEADINGS = {
 }
 
 
-def write(results, plot=None):
+def write(results, plot=None, baselines=BASELINES):
     """Prints a table for each set of trials, and draws the plot.
 
     Arguments
@@ -41,6 +41,8 @@ def write(results, plot=None):
         As ``cells.read_results`` gives them.
     plot : str
         Path of a PNG: of the results on the test speakers. None: no plot.
+    baselines : list of str
+        Systems that the others are compared with, on the test speakers.
     """
     settings = {json.dumps(r["settings"]["features"]) for r in results}
     if len(settings) > 1:
@@ -53,7 +55,7 @@ def write(results, plot=None):
         table("Held-out training speakers, to choose by", on_folds)
     if on_test:
         table("Test speakers", on_test)
-        differences(on_test)
+        differences(on_test, baselines)
         provenance(on_test)
         if plot:
             draw(on_test, plot)
@@ -110,10 +112,10 @@ def _figure(found, digits):
     return f"{text} ({low:.{digits}f}–{high:.{digits}f})"
 
 
-def differences(results):
+def differences(results, baselines):
     """EER relative to the baselines, seed by seed and speaker by speaker."""
     systems = by_system(results)
-    baselines = [name for name in BASELINES if name in systems]
+    baselines = [name for name in baselines if name in systems]
     subsets = [s for s in SUBSETS if s in results[0]["metrics"]]
     for subset in subsets:
         title(
