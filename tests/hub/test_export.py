@@ -664,7 +664,7 @@ def test_a_run_that_lacks_a_file(name, run, clips, tmp_path):
     "name, text, message",
     [
         ("train_log.txt", "", "has no epochs"),
-        ("save/train.csv", "ID,wav\n1,2\n", "with spk_id and duration"),
+        ("save/train.csv", "ID,wav\n1,2\n", "no column spk_id"),
         ("hyperparams.yaml", "[1, 2]", "has no keys"),
         ("hyperparams.yaml", "seed: 1", "has no key output|has no key class"),
         ("model/hyperparams.yaml", "a: [", "is not valid YAML"),
