@@ -48,6 +48,7 @@ class RecentCheckpointer(Checkpointer):
 
     Example
     -------
+    >>> import torch
     >>> checkpointer = RecentCheckpointer(
     ...     getfixture("tmpdir"), recoverables={"m": torch.nn.Linear(1, 1)}
     ... )
@@ -351,6 +352,7 @@ class AveragedPretrainer(Pretrainer):
 
     Example
     -------
+    >>> import torch
     >>> model = torch.nn.Linear(1, 1)
     >>> folder = getfixture("tmpdir")
     >>> checkpointer = Checkpointer(folder, {"embedding_model": model})

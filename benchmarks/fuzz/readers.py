@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from hypothesis.strategies import SearchStrategy
+from speechbrain.utils.epoch_loop import EpochCounter
 
 from benchmarks.fuzz import files
 from benchmarks.fuzz.audio_files import AUDIO
@@ -107,6 +108,8 @@ def read_prepared(folder):
             "sample_rate": 16000,
             "sentence_len": 0.05,
             "random_chunk": True,
+            "seed": 0,
+            "epoch_counter": EpochCounter(1),
             "out_n_neurons": 2,
         }
     )

@@ -93,7 +93,7 @@ def _pack_table(table, folder, shard_size, seed):
             f"{folder} has shards of another table, shard_size or seed: "
             "delete it, or give another folder"
         )
-    for left in folder.glob(f".{table.stem}-*"):
+    for left in folder.glob(".*"):
         left.unlink()  # what a kill has left
     shards = []
     description = f"Packing {table.stem}"

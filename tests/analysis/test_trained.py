@@ -15,6 +15,7 @@ from speechbrain_hyperbolic.analysis.trained import (
     read_log,
     read_trained,
 )
+from speechbrain_hyperbolic.dataio.checksums import SUMS
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.hparams import load_hparams, nest_overrides
 from tests.analysis.runs import HEADS, SPEAKERS, write_run
@@ -169,6 +170,7 @@ def overwrite(name, content):
 def break_checkpoints(folder):
     for path in folder.glob("save/CKPT*/classifier.ckpt"):
         path.write_bytes(b"no tensors")
+        (path.parent / SUMS).unlink()  # else they are left out
 
 
 @pytest.mark.parametrize(
@@ -227,6 +229,7 @@ def test_diverged_training_is_refused(tmp_path):
         state = torch.load(path, weights_only=True)
         state["weight"][0, 0] = torch.nan
         torch.save(state, path)
+        (path.parent / SUMS).unlink()
     with pytest.raises(InputError, match="not finite"):
         read_trained(tmp_path / "ham")
 
