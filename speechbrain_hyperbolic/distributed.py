@@ -145,6 +145,9 @@ def end_together():
     before = signal.signal(signal.SIGTERM, lambda *_: _leave())
     try:
         yield
+        # Threads of gloo that are left at the exit may abort the process.
+        if is_distributed_initialized():
+            torch.distributed.destroy_process_group()
         signal.signal(signal.SIGTERM, before)
     except (InputError, KeyboardInterrupt):
         if _is_first():

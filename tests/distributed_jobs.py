@@ -232,6 +232,7 @@ def main(folder):
         torch.save(record, folder / f"{job}.{rank}.pt")
     norms = [normalise_part(rank, momentum) for momentum in MOMENTA]
     torch.save(norms, folder / f"batch_norm.{rank}.pt")
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
