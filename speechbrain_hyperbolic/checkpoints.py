@@ -311,7 +311,10 @@ def average_epochs(
     InputError
         If there is none.
     """
-    folders = _epochs_of(checkpoints_dir, count)
+    return _average(_epochs_of(checkpoints_dir, count), name, shards)
+
+
+def _average(folders, name, shards):
     newest = read_state(folders[0] / f"{name}.ckpt", shards)
     mean = average_state_dicts(
         read_state(folder / f"{name}.ckpt", shards) for folder in folders
@@ -394,16 +397,19 @@ class AveragedPretrainer(Pretrainer):
 
     def load_collected(self, *args, **kwargs):
         """Loads the modules, averaging where there is a choice of epochs."""
-        self.collect_files()
         if self.path is None:
             logger.warning("No pretrain_path: the encoder is untrained.")
             return
+        if self._is_exported():
+            self.collect_files()
+        else:  # their checksums are computed once for all modules
+            folders = _epochs_of(self.path, self.count)
         for name, module in self.loadables.items():
             shards = shards_of(module)
             if self._is_exported():
                 state = read_state(self._file_of(name), shards)
             else:
-                state = average_epochs(self.path, self.count, name, shards)
+                state = _average(folders, name, shards)
             _fill(name, module, state, self.path)
 
     def _file_of(self, name):

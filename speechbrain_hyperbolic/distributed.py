@@ -117,12 +117,28 @@ def rows_of_processes(rows):
     """
     if not is_distributed_initialized():
         return rows
-    parts = [
-        torch.empty_like(rows, memory_format=torch.contiguous_format)
+    return torch.cat(tensors_of_processes(rows))
+
+
+def tensors_of_processes(tensor):
+    """The tensor of each process.
+
+    Arguments
+    ---------
+    tensor : torch.Tensor
+        Of the same shape in each process of the group, which there is.
+
+    Returns
+    -------
+    tensors : list of torch.Tensor
+        That of the first process first.
+    """
+    tensors = [
+        torch.empty_like(tensor, memory_format=torch.contiguous_format)
         for _ in range(torch.distributed.get_world_size())
     ]
-    torch.distributed.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+    torch.distributed.all_gather(tensors, tensor.contiguous())
+    return tensors
 
 
 @contextlib.contextmanager

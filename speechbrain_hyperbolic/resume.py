@@ -193,6 +193,9 @@ def set_random_state(state):
 def seed(number):
     """Seeds all generators of random numbers.
 
+    Not by SpeechBrain's ``seed_everything``: by the seed that it notes, all
+    processes shuffle alike.
+
     Arguments
     ---------
     number : int

@@ -190,6 +190,8 @@ class SpeakerBrain(sb.Brain):
     may be left out for it.
     """
 
+    train_set = None  # where fit is given a loader
+
     def __init__(self, modules=None, opt_class=None, hparams=None, *args, **kw):
         hparams = {"nonfinite_patience": 0, **(hparams or {})}
         super().__init__(modules, opt_class, hparams, *args, **kw)
@@ -326,8 +328,6 @@ class SpeakerBrain(sb.Brain):
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
-
-    train_set = None  # where fit is given a loader
 
     def make_dataloader(self, dataset, stage, **loader_kwargs):
         """The stock loader, which draws the seeds of its workers elsewhere.

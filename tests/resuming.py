@@ -51,6 +51,7 @@ class Trainings:
 
     def __init__(self, output):
         self.output = output
+        output.touch()  # it is read before a training has begun to print
         self.server = subprocess.Popen(
             [sys.executable, "-c", SERVER, str(output)],
             stdin=subprocess.PIPE,
@@ -61,7 +62,7 @@ class Trainings:
 
     def start(self, *arguments):
         """Starts one; its process id."""
-        self.before = self.output.stat().st_size if self.output.exists() else 0
+        self.before = self.output.stat().st_size
         print(*arguments, sep="\t", file=self.server.stdin, flush=True)
         return int(self.server.stdout.readline())
 

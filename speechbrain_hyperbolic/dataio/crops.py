@@ -92,7 +92,7 @@ class Crop:
         name : str
             Of the utterance.
         wav : str or pathlib.Path
-        start, stop : int or str
+        start, stop : int
             The first sample of the utterance, and that after its last.
         file : file object
             What to read, where it is not in a file ``wav`` of its own.
@@ -102,7 +102,6 @@ class Crop:
         crop : torch.Tensor
             Shape [samples].
         """
-        start, stop = int(start), int(stop)
         slack = stop - start - self.samples
         if slack > 0:
             start += self._offset(slack, name)

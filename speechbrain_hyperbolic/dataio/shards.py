@@ -10,7 +10,6 @@ each is an index, by which a reader passes over what it does not want.
 
 import argparse
 import contextlib
-import csv
 import errno
 import hashlib
 import io
@@ -26,7 +25,9 @@ import tqdm
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_hyperbolic.dataio.corpus import COLUMNS
 from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.errors import InputError, exit_on_input_error
 
 logger = get_logger(__name__)
@@ -130,13 +131,9 @@ def _read_table(path):
             f"{path} is missing: give the save folder of a run, or of the "
             "recipe's preparation"
         )
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    wanted = {"ID", "duration", "wav", "start", "stop", "spk_id"}
-    if not rows or not wanted <= rows[0].keys():
-        raise InputError(
-            f"{path} has no rows of {', '.join(sorted(wanted))}: prepare again"
-        )
+    rows = [row for _, row in read_table(path, COLUMNS)]
+    if not rows:
+        raise InputError(f"{path} has no utterances: prepare again")
     return rows
 
 

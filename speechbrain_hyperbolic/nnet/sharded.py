@@ -8,6 +8,10 @@ the output of the target, the hardest others, the highest logit and the sum.
 import torch
 from torch import distributed
 
+from speechbrain_hyperbolic.distributed import (
+    rows_of_processes,
+    tensors_of_processes,
+)
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.geometry import refuse_second_derivative
 from speechbrain_hyperbolic.nnet.fused import margin_softmax
@@ -91,17 +95,12 @@ class Shard:
         if self.parts == 1:
             return rows, [len(rows)]
         count = torch.tensor([len(rows)], device=rows.device)
-        counts = torch.cat(self._all_gather(count)).tolist()
+        counts = rows_of_processes(count).tolist()
         # The processes exchange blocks of one size.
         padded = rows.new_zeros((max(counts), *rows.shape[1:]))
         padded[: len(rows)] = rows
-        blocks = zip(self._all_gather(padded), counts, strict=True)
+        blocks = zip(tensors_of_processes(padded), counts, strict=True)
         return torch.cat([block[:count] for block, count in blocks]), counts
-
-    def _all_gather(self, value):
-        values = [torch.empty_like(value) for _ in range(self.parts)]
-        distributed.all_gather(values, value)
-        return values
 
     def of_targets(self, outputs, targets):
         """The outputs of the targets, whoever has their classes.
@@ -146,7 +145,8 @@ class Shard:
         )
         if self.parts > 1:
             values, classes = (
-                torch.cat(self._all_gather(of), 1) for of in (values, classes)
+                torch.cat(tensors_of_processes(of), 1)
+                for of in (values, classes)
             )
         values, order = values.topk(top_k)
         # The target is among those that are found, as -infinity.
