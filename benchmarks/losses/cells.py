@@ -139,6 +139,7 @@ def run_cell(system, seed, fold, data_folder, work_folder):
             "fold": fold,
             "corpus": data_folder.name,
             "settings": settings_of(system, work_folder),
+            "features": features.digest(work_folder),
             "commit": made_at,
             "machine": machine(),
             "seconds": None if resumed else round(time.monotonic() - began),

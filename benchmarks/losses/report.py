@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections import Counter
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -154,6 +155,9 @@ def provenance(results):
     )
     for line in sorted({result["machine"] for result in results}):
         print(line)
+    made = Counter(r.get("features", "not recorded") for r in results)
+    counts = (f"{key} ({count} cells)" for key, count in sorted(made.items()))
+    print(f"features: {', '.join(counts)}")
 
 
 def draw(results, path):

@@ -375,8 +375,13 @@ class TestReport:
             for name, level in (("am", 6000), ("aam", 6000), ("ham_c3", 5000))
             for seed in (1, 2, 3)
         ]
+        for cell in results[:4]:
+            cell["features"] = "00112233aabb"
         report.write(results, tmp_path / "plot.png")
         lines = capsys.readouterr().out.splitlines()
+        assert lines[-1] == (
+            "features: 00112233aabb (4 cells), not recorded (5 cells)"
+        )
         (line,) = [s for s in lines if s.startswith("| HAM, c = 3 | -")]
         # 5000 against 6000, whatever the speakers drawn; the least p of 1,000
         assert line.split("|")[2].split()[0] == "-16.7"
