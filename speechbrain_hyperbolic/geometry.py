@@ -741,7 +741,7 @@ def product(
     >>> product(torch.ones(1, 3), torch.ones(2, 3))
     tensor([[3., 3.]])
     """
-    if x.is_cuda and x.dtype is torch.float32:
+    if x.device.type == "cuda" and x.dtype is torch.float32:
         split = _split_product(x, y)
         return split if out is None else out.copy_(split)
     return torch.matmul(x, y.T, out=out)
