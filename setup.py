@@ -56,7 +56,7 @@ setup(
         "torch>=2.4",
         "torchaudio>=2.4",
         "hyperpyyaml>=1.2",
-        "ruamel.yaml>=0.17.28",
+        "ruamel.yaml>=0.17.32",
         "pyyaml>=6",
         "sentencepiece",
         "numpy>=1.26",

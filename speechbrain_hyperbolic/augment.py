@@ -143,12 +143,14 @@ class AddBabble(AddNoise):
         self.noise_funct = lambda speech: self._babble(speech, pool)
         return super().forward(waveforms, lengths)
 
-    def _load_noise(self, lengths, max_length):
+    def _load_noise(
+        self, lengths: torch.Tensor, max_length: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """What the stock class draws from the files, mixed."""
         voices, lengths = super()._load_noise(lengths, max_length)
         return self._babble(voices, voices), lengths
 
-    def _babble(self, speech, pool):
+    def _babble(self, speech: torch.Tensor, pool: torch.Tensor) -> torch.Tensor:
         # An own random shift a draw: in a small pool, where an utterance can
         # only be mixed with itself, the copy is at least not aligned with it.
         babble = torch.zeros_like(speech)
@@ -160,5 +162,5 @@ class AddBabble(AddNoise):
         return babble
 
 
-def _draw(low, high):
+def _draw(low: int, high: int) -> int:
     return int(torch.randint(low, high, (1,)))

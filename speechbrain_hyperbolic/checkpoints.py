@@ -5,7 +5,10 @@ import os
 import pathlib
 import shutil
 import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
+import torch
 import yaml
 from speechbrain.utils.checkpoints import (
     Checkpoint,
@@ -19,7 +22,7 @@ from speechbrain.utils.parameter_transfer import Pretrainer
 from speechbrain_hyperbolic.dataio.checksums import find_damage, write_sums
 from speechbrain_hyperbolic.dataio.files import naming_the_file
 from speechbrain_hyperbolic.errors import InputError, is_finite
-from speechbrain_hyperbolic.sharded_state import read_state, shards_of
+from speechbrain_hyperbolic.sharded_state import Rows, read_state, shards_of
 
 logger = get_logger(__name__)
 
@@ -59,8 +62,12 @@ class RecentCheckpointer(Checkpointer):
     """
 
     def __init__(
-        self, checkpoints_dir, keep_epochs=5, pretrainer=None, **options
-    ):
+        self,
+        checkpoints_dir: str | pathlib.Path,
+        keep_epochs: int = 5,
+        pretrainer: "AveragedPretrainer | None" = None,
+        **options: Any,
+    ) -> None:
         super().__init__(checkpoints_dir, **options)
         if keep_epochs < 1:
             raise InputError(
@@ -69,7 +76,9 @@ class RecentCheckpointer(Checkpointer):
         self.keep_epochs = keep_epochs
         self.pretrainer = pretrainer
 
-    def recover_if_possible(self, *args, **kwargs):
+    def recover_if_possible(
+        self, *args: Any, **kwargs: Any
+    ) -> Checkpoint | None:
         """As the stock method, from one that is whole; without a checkpoint,
         from the pretrainer.
 
@@ -92,8 +101,12 @@ class RecentCheckpointer(Checkpointer):
         return checkpoint
 
     def save_checkpoint(
-        self, meta=None, end_of_epoch=True, name=None, verbosity=logging.INFO
-    ):
+        self,
+        meta: dict[str, Any] | None = None,
+        end_of_epoch: bool = True,
+        name: str | None = None,
+        verbosity: int = logging.INFO,
+    ) -> Checkpoint | None:
         """As the stock method; the checkpoint appears when it's whole.
 
         Raises
@@ -124,14 +137,16 @@ class RecentCheckpointer(Checkpointer):
         ddp_barrier()  # nobody looks for checkpoints before it's there
         return whole
 
-    def _later_than_all(self):
+    def _later_than_all(self) -> float:
         """The time, but after that of every checkpoint: they are ordered by it
         and clocks are put back.
         """
         newest = self.find_checkpoint()
         return max(time.time(), newest.meta["unixtime"] + 1e-3 if newest else 0)
 
-    def _publish(self, saved, name, verbosity):
+    def _publish(
+        self, saved: Checkpoint, name: str | None, verbosity: int
+    ) -> Checkpoint:
         final = self.checkpoints_dir / saved.path.name
         if final.exists() and name is None:
             final = self._new_checkpoint_dirpath()
@@ -145,21 +160,21 @@ class RecentCheckpointer(Checkpointer):
 
     def save_and_keep_only(
         self,
-        meta=None,
-        end_of_epoch=True,
-        name=None,
-        num_to_keep=1,
-        keep_recent=True,
-        importance_keys=(),
-        max_keys=(),
-        min_keys=(),
-        ckpt_predicate=None,
-        verbosity=logging.INFO,
-    ):
+        meta: dict[str, Any] | None = None,
+        end_of_epoch: bool = True,
+        name: str | None = None,
+        num_to_keep: int = 1,
+        keep_recent: bool = True,
+        importance_keys: Collection[Callable[[Checkpoint], float]] = (),
+        max_keys: Collection[str] = (),
+        min_keys: Collection[str] = (),
+        ckpt_predicate: Callable[[Checkpoint], bool] | None = None,
+        verbosity: int = logging.INFO,
+    ) -> None:
         """As the stock method; the last ends of epochs survive."""
         self.save_checkpoint(meta, end_of_epoch, name, verbosity)
         ends = {"ckpt_predicate": lambda c: c.meta["end-of-epoch"]}
-        wanted = [(self.keep_epochs, ends)]
+        wanted: list[tuple[int, dict[str, Any]]] = [(self.keep_epochs, ends)]
         wanted += [(num_to_keep, {"min_key": key}) for key in min_keys]
         wanted += [(num_to_keep, {"max_key": key}) for key in max_keys]
         wanted += [
@@ -182,13 +197,13 @@ class RecentCheckpointer(Checkpointer):
                     logger.log(verbosity, f"Deleted {checkpoint.path}")
         ddp_barrier()
 
-    def list_checkpoints(self):
+    def list_checkpoints(self) -> list[Checkpoint]:
         """As the stock method, without those whose meta file is damaged."""
         return self._construct_checkpoint_objects(
             [path for path in self._list_checkpoint_dirs() if _read_meta(path)]
         )
 
-    def _set_damaged_aside(self, *args, **kwargs):
+    def _set_damaged_aside(self, *args: Any, **kwargs: Any) -> None:
         """Moves the damaged ones that would be recovered before a whole one."""
         whole, damaged = None, {}
         for checkpoint in self.find_checkpoints(*args, **kwargs):
@@ -218,7 +233,7 @@ class RecentCheckpointer(Checkpointer):
                 f"from {whole}"
             )
 
-    def _discard(self, path):
+    def _discard(self, path: pathlib.Path) -> None:
         """Deletes a checkpoint, of which a kill leaves all or nothing."""
         partial = self.checkpoints_dir / "partial"
         partial.mkdir(exist_ok=True)
@@ -226,13 +241,13 @@ class RecentCheckpointer(Checkpointer):
         shutil.rmtree(partial / f"deleted {path.name}")
 
 
-def _folders(checkpoints_dir):
+def _folders(checkpoints_dir: str | pathlib.Path) -> list[pathlib.Path]:
     return [
         p for p in pathlib.Path(checkpoints_dir).glob("CKPT*") if p.is_dir()
     ]
 
 
-def _read_meta(path):
+def _read_meta(path: pathlib.Path) -> dict[str, Any] | None:
     """The meta of a checkpoint, None where it has none that is whole.
 
     Unlike the stock Checkpointer of some releases, it reads what may come
@@ -246,12 +261,14 @@ def _read_meta(path):
     return meta if known and is_finite(meta.get("unixtime")) else None
 
 
-def _newest_file(folder):
+def _newest_file(folder: pathlib.Path) -> pathlib.Path:
     files = [path for path in folder.rglob("*") if path.is_file()]
     return max(files, key=lambda path: path.stat().st_mtime_ns, default=folder)
 
 
-def find_epochs(checkpoints_dir, count):
+def find_epochs(
+    checkpoints_dir: str | pathlib.Path, count: int
+) -> list[pathlib.Path]:
     """The last whole checkpoints that were made at the end of an epoch.
 
     Those that are damaged are named in a warning.
@@ -267,11 +284,12 @@ def find_epochs(checkpoints_dir, count):
     folders : list of pathlib.Path
         At most count, the newest first.
     """
-    metas = {path: _read_meta(path) for path in _folders(checkpoints_dir)}
-    ends = [p for p, meta in metas.items() if meta and meta["end-of-epoch"]]
+    found = {path: _read_meta(path) for path in _folders(checkpoints_dir)}
+    metas = {path: meta for path, meta in found.items() if meta}
+    ends = [path for path, meta in metas.items() if meta["end-of-epoch"]]
     ends.sort(key=lambda path: metas[path]["unixtime"], reverse=True)
-    damages = {p: _META_DAMAGED for p, meta in metas.items() if meta is None}
-    whole = []
+    damages = {path: _META_DAMAGED for path in found if path not in metas}
+    whole: list[pathlib.Path] = []
     for path in ends:
         if len(whole) == count:
             break
@@ -286,8 +304,11 @@ def find_epochs(checkpoints_dir, count):
 
 
 def average_epochs(
-    checkpoints_dir, count=5, name="embedding_model", shards=None
-):
+    checkpoints_dir: str | pathlib.Path,
+    count: int = 5,
+    name: str = "embedding_model",
+    shards: dict[str, Rows] | None = None,
+) -> dict[str, torch.Tensor]:
     """The mean of the parameters at the last ends of epochs.
 
     Arguments
@@ -314,7 +335,9 @@ def average_epochs(
     return _average(_epochs_of(checkpoints_dir, count), name, shards)
 
 
-def _average(folders, name, shards):
+def _average(
+    folders: list[pathlib.Path], name: str, shards: dict[str, Rows] | None
+) -> dict[str, torch.Tensor]:
     newest = read_state(folders[0] / f"{name}.ckpt", shards)
     mean = average_state_dicts(
         read_state(folder / f"{name}.ckpt", shards) for folder in folders
@@ -323,7 +346,9 @@ def _average(folders, name, shards):
     return {key: mean[key].to(newest[key].dtype) for key in newest}
 
 
-def _epochs_of(checkpoints_dir, count):
+def _epochs_of(
+    checkpoints_dir: str | pathlib.Path, count: int
+) -> list[pathlib.Path]:
     folders = find_epochs(checkpoints_dir, count)
     if not folders:
         raise InputError(
@@ -367,7 +392,14 @@ class AveragedPretrainer(Pretrainer):
     >>> pretrainer.load_collected()
     """
 
-    def __init__(self, path, count=5, loadables=None, names=None):
+    def __init__(
+        self,
+        path: str | pathlib.Path | None,
+        count: int = 5,
+        loadables: Mapping[str, torch.nn.Module] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        loadables = loadables or {}
         for name in names or ():
             if name not in loadables:
                 raise InputError(
@@ -380,47 +412,54 @@ class AveragedPretrainer(Pretrainer):
         self.path = path
         self.count = count
 
-    def collect_files(self, *args, **kwargs):
+    def collect_files(self, *args: Any, **kwargs: Any) -> None:
         """Checks that there is something to load: the files are local."""
         if self.path is None:
             return
-        if not self._is_exported():
+        if not _is_exported(self.path):
             _epochs_of(self.path, 1)
             return
         for name in self.loadables:
-            if not self._file_of(name).is_file():
+            if not _file_of(self.path, name).is_file():
                 raise InputError(
                     f"{self.path} has no {name}: pass the save folder of its "
                     "training run as --pretrain_path, or to start from what it "
                     'has --pretrain_modules="[embedding_model]"'
                 )
 
-    def load_collected(self, *args, **kwargs):
+    def load_collected(self, *args: Any, **kwargs: Any) -> None:
         """Loads the modules, averaging where there is a choice of epochs."""
         if self.path is None:
             logger.warning("No pretrain_path: the encoder is untrained.")
             return
-        if self._is_exported():
+        if _is_exported(self.path):
             self.collect_files()
         else:  # their checksums are computed once for all modules
             folders = _epochs_of(self.path, self.count)
         for name, module in self.loadables.items():
             shards = shards_of(module)
-            if self._is_exported():
-                state = read_state(self._file_of(name), shards)
+            if _is_exported(self.path):
+                state = read_state(_file_of(self.path, name), shards)
             else:
                 state = _average(folders, name, shards)
             _fill(name, module, state, self.path)
 
-    def _file_of(self, name):
-        return pathlib.Path(self.path) / f"{name}.ckpt"
 
-    def _is_exported(self):
-        """An exported folder has the files that a checkpoint has."""
-        return any(pathlib.Path(self.path).glob("*.ckpt"))
+def _file_of(path: str | pathlib.Path, name: str) -> pathlib.Path:
+    return pathlib.Path(path) / f"{name}.ckpt"
 
 
-def _fill(name, module, state, path):
+def _is_exported(path: str | pathlib.Path) -> bool:
+    """An exported folder has the files that a checkpoint has."""
+    return any(pathlib.Path(path).glob("*.ckpt"))
+
+
+def _fill(
+    name: str,
+    module: torch.nn.Module,
+    state: dict[str, torch.Tensor],
+    path: str | pathlib.Path,
+) -> None:
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     wanted = {k: tuple(value.shape) for k, value in module.state_dict().items()}
     for key in wanted | shapes:

@@ -14,8 +14,16 @@ import shutil
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from speechbrain_hyperbolic.errors import InputError, exit_on_input_error
+
+if TYPE_CHECKING:  # it takes seconds
+    from speechbrain_hyperbolic.inference.recognition import (
+        HyperbolicSpeakerRecognition,
+    )
+
 
 SAME, DIFFERENT, FAULT = 0, 1, 3
 _MODEL = "SB_HYPERBOLIC_MODEL"
@@ -37,7 +45,7 @@ exit codes: 0 done, or the same speaker; 1 different speakers, or unknown;
 """
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
     Arguments
@@ -61,7 +69,7 @@ def main(arguments=None):
             return FAULT
 
 
-def make_parser():
+def make_parser() -> argparse.ArgumentParser:
     """The options of all commands.
 
     Returns
@@ -77,7 +85,9 @@ def make_parser():
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(run, text):
+    def add(
+        run: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
         command = commands.add_parser(run.__name__, help=text, description=text)
         command.set_defaults(run=run)
         command.add_argument(
@@ -85,7 +95,7 @@ def make_parser():
         )
         return command
 
-    def add_model(command):
+    def add_model(command: argparse.ArgumentParser) -> None:
         command.add_argument(
             "--model",
             default=os.environ.get(_MODEL),
@@ -94,7 +104,7 @@ def make_parser():
         command.add_argument("--revision", help="of a model on the Hub")
         command.add_argument("--device", help="cpu or cuda (default: a GPU)")
 
-    def add_threshold(command):
+    def add_threshold(command: argparse.ArgumentParser) -> None:
         which = command.add_mutually_exclusive_group()
         which.add_argument(
             "--threshold", type=float, help="accept scores above it"
@@ -160,9 +170,10 @@ def make_parser():
     return parser
 
 
-def verify(options):
+def verify(options: argparse.Namespace) -> int:
     """Compares two recordings."""
     model = _load(options)
+    assert model.config is not None  # of from_pretrained
     threshold = _threshold(model, options)
     a, b = (model.embed(path) for path in (options.a, options.b))
     score = model.score(a, b)
@@ -180,7 +191,7 @@ def verify(options):
     return SAME if same else DIFFERENT
 
 
-def enrol(options):
+def enrol(options: argparse.Namespace) -> int:
     """Adds a speaker to a store."""
     if os.path.isfile(options.name):
         raise InputError(
@@ -210,7 +221,7 @@ def enrol(options):
     return 0
 
 
-def identify(options):
+def identify(options: argparse.Namespace) -> int:
     """Looks for speakers in a store."""
     if not os.path.exists(options.store):
         raise InputError(f"{options.store} is missing: enrol a speaker first")
@@ -237,7 +248,7 @@ def identify(options):
     return DIFFERENT if unknown else SAME
 
 
-def export(options):
+def export(options: argparse.Namespace) -> int:
     """Makes a model folder."""
     from speechbrain_hyperbolic.hub.export import export_run
     from speechbrain_hyperbolic.hub.onnx import check_packages, export_onnx
@@ -268,7 +279,7 @@ def export(options):
     return 0
 
 
-def push(options):
+def push(options: argparse.Namespace) -> int:
     """Sends a model folder to the Hub."""
     from speechbrain_hyperbolic.hub.transfer import push_to_hub
 
@@ -283,7 +294,7 @@ def push(options):
     return 0
 
 
-def recipes(options):
+def recipes(options: argparse.Namespace) -> int:
     """Copies the recipes to a folder of the user's."""
     folder = pathlib.Path(options.folder)
     if folder.exists():
@@ -307,7 +318,7 @@ def recipes(options):
     return 0
 
 
-def _load(options):
+def _load(options: argparse.Namespace) -> "HyperbolicSpeakerRecognition":
     if not options.model:
         raise InputError(
             f"there is no model: pass --model, or set {_MODEL}, to a folder "
@@ -325,7 +336,9 @@ def _load(options):
     )
 
 
-def _threshold(model, options):
+def _threshold(
+    model: "HyperbolicSpeakerRecognition", options: argparse.Namespace
+) -> float:
     if options.threshold is not None:
         if not math.isfinite(options.threshold):
             raise InputError(f"--threshold is {options.threshold}: no number")
@@ -333,7 +346,7 @@ def _threshold(model, options):
     return model.threshold_at(options.false_accepts)
 
 
-def _say(options, text, **fields):
+def _say(options: argparse.Namespace, text: str, **fields: object) -> None:
     print(json.dumps(fields) if options.json else text)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -44,7 +45,7 @@ class Layout(NamedTuple):
     share: np.ndarray
 
     @property
-    def disk(self):
+    def disk(self) -> np.ndarray:
         """As complex numbers in the unit disk, shape [N]: angle 0 is up."""
         return np.tanh(self.radius / 2) * 1j * np.exp(1j * self.angle)
 
@@ -112,7 +113,7 @@ def lay_out(points: Points, highlights: Sequence[int] = ()) -> Layout:
     return Layout(radius, np.angle(flat), share)
 
 
-def _turned(flat, highlights):
+def _turned(flat: np.ndarray, highlights: Sequence[int]) -> np.ndarray:
     """Complex numbers, turned so that the highlighted are around angle 0.
 
     Of their mirror images it's the one where the first that is on a side is
@@ -128,7 +129,7 @@ def _turned(flat, highlights):
     return flat.conj() if len(aside) and aside[0] < 0 else flat
 
 
-def _principal(directions):
+def _principal(directions: np.ndarray) -> np.ndarray:
     """At most two orthonormal rows."""
     _, size, rows = np.linalg.svd(directions, full_matrices=False)
     return rows[size > _PARALLEL][:2]
@@ -226,11 +227,12 @@ def draw_disk(
         handles.append(_mark("o", 5.5, "0.2", label))
     _legend(figure, handles, layout, points.vectors.shape[1])
     by_share = others[np.argsort(-layout.share[others], kind="stable")]
+    figure.draw_without_rendering()  # now a text's size is known
     _label(axes, layout, names, highlights, by_share, line)
     return figure
 
 
-def _mark(marker, size, colour, label):
+def _mark(marker: str, size: float, colour: str, label: str) -> Line2D:
     return Line2D(
         [],
         [],
@@ -243,12 +245,12 @@ def _mark(marker, size, colour, label):
     )
 
 
-def _distance(points, pair):
+def _distance(points: Points, pair: Sequence[int]) -> float:
     first, second = (Points(*(f[index] for f in points)) for index in pair)
     return float(paired_distance(first, second))
 
 
-def _geodesic(start, end):
+def _geodesic(start: complex, end: complex) -> np.ndarray:
     """The shortest path on the disk, shape [steps]."""
     # Moved to the centre, where it is straight, and back.
     ahead = (end - start) / (1 - np.conj(start) * end)
@@ -257,7 +259,9 @@ def _geodesic(start, end):
     return (start + steps) / (1 + np.conj(start) * steps)
 
 
-def _legend(figure, handles, layout, dimensions):
+def _legend(
+    figure: Figure, handles: list[Line2D], layout: Layout, dimensions: int
+) -> None:
     lines = [
         f"{dimensions} dimensions seen in 2: distances from the centre",
         "are true, directions are a projection.",
@@ -280,16 +284,23 @@ def _legend(figure, handles, layout, dimensions):
         text.set_parse_math(False)
 
 
-def _label(axes, layout, names, highlights, others, line):
+def _label(
+    axes: Axes,
+    layout: Layout,
+    names: Sequence[str],
+    highlights: Sequence[int],
+    others: np.ndarray,
+    line: np.ndarray,
+) -> None:
     """Writes the names that cover no point, no other name, and not the line.
 
     Those of the highlighted points may cover the others.
     """
-    axes.figure.draw_without_rendering()  # now a text's size is known
     inside = axes.bbox.padded(5)
     above_all = _pixels(axes, np.append(layout.disk[highlights], line))
     all_spots = _pixels(axes, np.append(layout.disk, line))
     taken: list = []
+    look: dict[str, Any]
     for index in (*highlights, *others[:_MOST_LABELS]):
         point, share = layout.disk[index], layout.share[index]
         stressed = index in highlights
@@ -326,7 +337,7 @@ def _label(axes, layout, names, highlights, others, line):
             text.remove()
 
 
-def _sides(towards, beside):
+def _sides(towards: complex, beside: bool) -> list[complex]:
     """Those nearest to a direction first; where asked, before all beside."""
     return sorted(
         _SIDES,
@@ -334,5 +345,5 @@ def _sides(towards, beside):
     )
 
 
-def _pixels(axes, disk):
+def _pixels(axes: Axes, disk: np.ndarray) -> np.ndarray:
     return axes.transData.transform(np.stack([disk.real, disk.imag], 1))

@@ -6,6 +6,8 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from speechbrain.utils.distributed import (
@@ -21,6 +23,8 @@ LOST = re.compile(
     r"connection (closed|reset)|broken pipe|remote process exit", re.I
 )
 
+_Value = TypeVar("_Value")
+
 STOPPED = (
     "the training has stopped, since one of its processes was killed (for want "
     "of memory, for example) or all were told to: the same command goes on "
@@ -28,7 +32,7 @@ STOPPED = (
 )
 
 
-def start_processes(run_opts):
+def start_processes(run_opts: dict[str, Any]) -> None:
     """Joins the processes that torchrun has started, if it has.
 
     Arguments
@@ -52,7 +56,7 @@ def start_processes(run_opts):
         ) from error
 
 
-def of_processes(value):
+def of_processes(value: _Value) -> list[_Value]:
     """What each process has, in all of them.
 
     Arguments
@@ -72,12 +76,12 @@ def of_processes(value):
     """
     if not is_distributed_initialized():
         return [value]
-    values = [None] * torch.distributed.get_world_size()
+    values: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(values, value)
     return values
 
 
-def mean_over_processes(value):
+def mean_over_processes(value: float) -> float:
     """The mean of a number that each process has.
 
     Arguments
@@ -97,7 +101,7 @@ def mean_over_processes(value):
     return sum(values) / len(values)
 
 
-def rows_of_processes(rows):
+def rows_of_processes(rows: torch.Tensor) -> torch.Tensor:
     """The rows that the processes have, those of the first one first.
 
     Arguments
@@ -120,7 +124,7 @@ def rows_of_processes(rows):
     return torch.cat(tensors_of_processes(rows))
 
 
-def tensors_of_processes(tensor):
+def tensors_of_processes(tensor: torch.Tensor) -> list[torch.Tensor]:
     """The tensor of each process.
 
     Arguments
@@ -142,7 +146,7 @@ def tensors_of_processes(tensor):
 
 
 @contextlib.contextmanager
-def end_together():
+def end_together() -> Iterator[None]:
     """Where one of the processes of torchrun fails, one message says why.
 
     The first process that fails tells; one that fails in the same way, or has
@@ -176,12 +180,12 @@ def end_together():
         raise
 
 
-def _leave():
+def _leave() -> NoReturn:
     # On a line of its own: the progress bar may be another process'.
     sys.exit(f"\nerror: {STOPPED}" if _is_first() else 2)
 
 
-def _is_first():
+def _is_first() -> bool:
     """Whether no process has told yet why the training ends."""
     # A message that was begun is not cut off.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

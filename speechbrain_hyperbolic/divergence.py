@@ -3,6 +3,9 @@
 import json
 import math
 import pathlib
+from typing import Any, NoReturn
+
+import torch
 
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.errors import InputError
@@ -10,7 +13,13 @@ from speechbrain_hyperbolic.errors import InputError
 NAME = "diverged.json"
 
 
-def stop_diverged(output_folder, what, value, gradient_norms, **place):
+def stop_diverged(
+    output_folder: str | pathlib.Path,
+    what: str,
+    value: float,
+    gradient_norms: list[torch.Tensor],
+    **place: Any,
+) -> NoReturn:
     """Ends a training whose loss or gradient is not finite.
 
     Arguments

@@ -67,7 +67,7 @@ def exit_on_input_error() -> Iterator[None]:
         sys.exit(130)
 
 
-def _one_line(error):
+def _one_line(error: Exception) -> str | None:
     """What to tell of an error; None: it's a bug, and needs its traceback."""
     if isinstance(error, InputError):
         # From a worker of a data loader it comes with the worker's traceback.
@@ -84,7 +84,7 @@ def _one_line(error):
     return None
 
 
-def shown(text, most=80):
+def shown(text: str, most: int = 80) -> str:
     """What a stranger wrote, as a message may hold it.
 
     Arguments

@@ -1,6 +1,7 @@
 """From a training run to a folder that the stock SpeakerRecognition loads."""
 
 import pathlib
+from typing import Any
 
 import ruamel.yaml
 import torch
@@ -126,7 +127,7 @@ def stock_node(
     return node
 
 
-def _built(resolved):
+def _built(resolved: dict[str, Any]) -> Any:
     """The node of the encoder as an object, which is a !name: among others."""
     node = resolved["encoders"][resolved["encoder"]]
     node.yaml_set_ctag(

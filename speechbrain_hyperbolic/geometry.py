@@ -24,7 +24,7 @@ Information for Speaker Verification", ICASSP 2026, arXiv 2601.19709.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -302,7 +302,9 @@ def smoothly_capped(
     return _at_radius(length, cap * (length / cap).tanh(), 1.0)
 
 
-def _at_radius(length, radius, slope):
+def _at_radius(
+    length: torch.Tensor, radius: torch.Tensor, slope: float | torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Stretch and radius; slope is radius / length at 0."""
     tiny = torch.finfo(length.dtype).tiny
     # Below the square root of tiny, sinh(radius) is radius to the last bit.
@@ -472,7 +474,7 @@ def midpoint(points: Points, weights: torch.Tensor | None = None) -> Points:
     return _from_spatial(total / length.unsqueeze(-1))
 
 
-def _from_spatial(spatial):
+def _from_spatial(spatial: torch.Tensor) -> Points:
     radius = torch.linalg.vector_norm(spatial, dim=-1).asinh()
     return Points(spatial, torch.ones_like(radius), radius)
 
@@ -534,14 +536,14 @@ def paired_distance(x: Points, y: Points) -> torch.Tensor:
     return _ArcLength.apply(_close_haversine(x, y))
 
 
-def _close_haversine(x, y):
+def _close_haversine(x: Points, y: Points) -> torch.Tensor:
     """sinh^2(d / 2) from differences, where nothing cancels."""
     product = x.radius.sinh() * y.radius.sinh()
     chord = (_direction(x) - _direction(y)).square().sum(-1)
     return ((x.radius - y.radius) / 2).sinh().square() + product * chord / 4
 
 
-def _direction(points):
+def _direction(points: Points) -> torch.Tensor:
     length = torch.linalg.vector_norm(points.vectors, dim=-1, keepdim=True)
     return points.vectors / length.masked_fill(length == 0, math.inf)
 
@@ -592,7 +594,7 @@ def complete_haversine(
     return scaled.addr_(lift, b).add_(a.unsqueeze(1)).clamp_(min=0)
 
 
-def _arc_length(haversine):
+def _arc_length(haversine: torch.Tensor) -> torch.Tensor:
     """d = 2 asinh(sqrt(h)) = log1p(u), with u = 2 (h + sqrt(h (1 + h)))."""
     root = haversine.addcmul(haversine, haversine).sqrt_()
     u = root.add_(haversine).mul_(2)
@@ -603,7 +605,7 @@ def _arc_length(haversine):
     return torch.where(rounded == 0, u, above.log_().mul_(u).div_(rounded))
 
 
-def _arc_slope(haversine):
+def _arc_slope(haversine: torch.Tensor) -> torch.Tensor:
     """dd/dh = 1/sqrt(h (1 + h)), taken as 0 at h = 0, where it's infinite.
 
     A rounded h that is not 0 is at least eps times the terms it is a sum of,
@@ -619,7 +621,9 @@ class _WithLength(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, vectors, sole):
+    def forward(
+        ctx: Any, vectors: torch.Tensor, sole: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         length = torch.linalg.vector_norm(vectors, dim=-1)
         ctx.save_for_backward(vectors, length)
         ctx.set_materialize_grads(False)
@@ -627,7 +631,11 @@ class _WithLength(torch.autograd.Function):
         return vectors.view_as(vectors), length
 
     @staticmethod
-    def backward(ctx, of_vectors, of_length):
+    def backward(
+        ctx: Any,
+        of_vectors: torch.Tensor | None,
+        of_length: torch.Tensor | None,
+    ) -> tuple[torch.Tensor | None, None]:
         vectors, length = ctx.saved_tensors
         if of_length is None:
             return of_vectors, None
@@ -644,13 +652,13 @@ class _ArcLength(torch.autograd.Function):
     """The distance of a haversine."""
 
     @staticmethod
-    def forward(ctx, haversine):
+    def forward(ctx: Any, haversine: torch.Tensor) -> torch.Tensor:
         haversine = haversine.clamp(min=0)
         ctx.save_for_backward(haversine)
         return _arc_length(haversine)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         refuse_second_derivative()
         (haversine,) = ctx.saved_tensors
         return gradient * _arc_slope(haversine)
@@ -668,14 +676,22 @@ class _PairwiseDistance(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, y, p, q, a, b):
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        p: torch.Tensor,
+        q: torch.Tensor,
+        a: torch.Tensor,
+        b: torch.Tensor,
+    ) -> torch.Tensor:
         scaled = product(x * (p / -2).unsqueeze(1), y).mul_(q)
         haversine = complete_haversine(scaled, a, 1 + 2 * a, b)
         ctx.save_for_backward(haversine, x, y, p, q, a, b)
         return _arc_length(haversine)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
         refuse_second_derivative()
         haversine, x, y, p, q, a, b = ctx.saved_tensors
         slope = _arc_slope(haversine).mul_(gradient)
@@ -725,13 +741,13 @@ def product(
     >>> product(torch.ones(1, 3), torch.ones(2, 3))
     tensor([[3., 3.]])
     """
-    if x.is_cuda and x.dtype is torch.float32:
+    if x.device.type == "cuda" and x.dtype is torch.float32:
         split = _split_product(x, y)
         return split if out is None else out.copy_(split)
     return torch.matmul(x, y.T, out=out)
 
 
-def _split_product(x, y):
+def _split_product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """x @ y.T of float32 factors, in products whose factors fit TF32."""
     x_high, y_high = _leading_bits(x), _leading_bits(y)
     x_low, y_low = x - x_high, y - y_high
@@ -739,6 +755,6 @@ def _split_product(x, y):
     return small + x_high @ y_high.T
 
 
-def _leading_bits(x):
+def _leading_bits(x: torch.Tensor) -> torch.Tensor:
     """The value without its last 13 of 23 bits, as a constant."""
     return (x.detach().view(torch.int32) & -(1 << 13)).view(torch.float32)

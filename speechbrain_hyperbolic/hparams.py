@@ -16,7 +16,7 @@ into it, and the class stays. References are to this file: <recipe[margin]>.
 import contextlib
 import difflib
 import pathlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import ruamel.yaml
@@ -77,7 +77,9 @@ def load_hparams(path: str | pathlib.Path, overrides: str | dict = "") -> dict:
 
 
 @contextlib.contextmanager
-def _resolvable(path, overrides):
+def _resolvable(
+    path: str | pathlib.Path, overrides: str | dict
+) -> Iterator[None]:
     """Turns errors of HyperPyYAML that are the file's into those for people."""
     try:
         with _valid_yaml(path):
@@ -99,7 +101,7 @@ def _resolvable(path, overrides):
         raise
 
 
-def _what_is_missing(path, overrides):
+def _what_is_missing(path: str | pathlib.Path, overrides: str | dict) -> str:
     missing = [
         key
         for key, node in _read(pathlib.Path(path)).items()
@@ -198,7 +200,7 @@ def read_nodes(path: str | pathlib.Path) -> dict:
 
 
 @contextlib.contextmanager
-def _valid_yaml(name):
+def _valid_yaml(name: str | pathlib.Path) -> Iterator[None]:
     try:
         yield
     except ruamel.yaml.constructor.DuplicateKeyError as error:
@@ -211,7 +213,7 @@ def _valid_yaml(name):
         raise InputError(f"{name} is not valid YAML: {message}") from error
 
 
-def _parse(text, name):
+def _parse(text: str, name: str | pathlib.Path) -> Any:
     with _valid_yaml(name):
         try:
             return ruamel.yaml.YAML().load(text)
@@ -221,7 +223,7 @@ def _parse(text, name):
             ) from error
 
 
-def _parse_overrides(text, path):
+def _parse_overrides(text: str, path: str | pathlib.Path) -> dict[str, Any]:
     name = f"an option given to {path}"
     overrides = {} if not text.strip() else _parse(text, name)
     if not isinstance(overrides, dict) or not all(
@@ -231,7 +233,7 @@ def _parse_overrides(text, path):
     return overrides
 
 
-def _read(path):
+def _read(path: pathlib.Path) -> Any:
     if not path.is_file():
         raise InputError(f"{path} is missing: no such hparams file")
     return _parse(path.read_text(encoding="utf-8"), path)
@@ -253,15 +255,15 @@ def tag_of(node: Any) -> str:
     return tag.value or "" if tag else ""
 
 
-def _is_flattened(tree):
+def _is_flattened(tree: Any) -> bool:
     return tag_of(tree) == f"!apply:{__name__}.flatten"
 
 
-def _flat(tree):
+def _flat(tree: Any) -> Any:
     return flatten(**tree) if _is_flattened(tree) else tree
 
 
-def _keys_below(path, node):
+def _keys_below(path: pathlib.Path, node: Any) -> set[str]:
     """Those of a mapping, and of the file that it includes."""
     keys = set(node) if isinstance(node, dict) else set()
     if tag_of(node).startswith(INCLUDE):
@@ -269,11 +271,11 @@ def _keys_below(path, node):
     return keys
 
 
-def _included(node):
+def _included(node: Any) -> str:
     return tag_of(node).removeprefix(INCLUDE)
 
 
-def _check_keys(path, overrides):
+def _check_keys(path: pathlib.Path, overrides: dict[str, Any]) -> None:
     """HyperPyYAML does not check those of an included file."""
     tree = _read(path)
     known = set(tree)
@@ -288,7 +290,9 @@ def _check_keys(path, overrides):
             _check_included(path, name, tree[name], value)
 
 
-def _check_included(path, name, node, overrides):
+def _check_included(
+    path: pathlib.Path, name: str, node: Any, overrides: Any
+) -> None:
     if not isinstance(overrides or {}, dict):
         raise InputError(
             f"{path}: {name} is {shown(str(overrides))}, expected keys of "
@@ -307,7 +311,7 @@ def _check_included(path, name, node, overrides):
             _check_included(file, key, tree[key], value)
 
 
-def _hint(name, known):
+def _hint(name: object, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name), known)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
@@ -351,7 +355,7 @@ def check_same_run(
             )
 
 
-def _settings(nodes):
+def _settings(nodes: dict[str, Any]) -> dict[str, Any]:
     scalars = (str, int, float, bool, type(None))
     settings = {}
     for key, node in nodes.items():

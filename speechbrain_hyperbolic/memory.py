@@ -7,7 +7,7 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 
 
-def keep_freed_memory():
+def keep_freed_memory() -> bool:
     """Keeps in the process what is freed, for the next training step.
 
     Unless told so, glibc gives large blocks back to the system as soon as they

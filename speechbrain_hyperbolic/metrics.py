@@ -534,14 +534,16 @@ def trial_column(
     return values
 
 
-def _classes(target_scores, nontarget_scores):
+def _classes(
+    target_scores: npt.ArrayLike, nontarget_scores: npt.ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
     return (
         class_scores("target", target_scores),
         class_scores("nontarget", nontarget_scores),
     )
 
 
-def _check_any(name, there_are):
+def _check_any(name: str, there_are: object) -> None:
     if not there_are:
         raise InputError(
             f"there are no {name} trials: error rates need trials of both "
@@ -549,7 +551,7 @@ def _check_any(name, there_are):
         )
 
 
-def _finite(name, scores):
+def _finite(name: str, scores: np.ndarray) -> np.ndarray:
     wrong = np.flatnonzero(~np.isfinite(scores))
     if wrong.size:
         raise InputError(
@@ -559,7 +561,9 @@ def _finite(name, scores):
     return scores
 
 
-def _prior_costs(p_target, c_miss, c_fa):
+def _prior_costs(
+    p_target: float, c_miss: float, c_fa: float
+) -> tuple[float, float]:
     """What missing, and accepting, everything would cost."""
     if not 0 < p_target < 1:
         raise InputError(

@@ -1,10 +1,12 @@
 """Detection error trade-off (DET) curves, and histograms of scores."""
 
 import pathlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -133,12 +135,14 @@ def plot_score_histogram(
     _write(figure, path)
 
 
-def _write(figure, path):
+def _write(figure: Figure, path: str | pathlib.Path) -> None:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
 
 
-def _axes(height, title, xlabel, ylabel):
+def _axes(
+    height: float, title: str | None, xlabel: str, ylabel: str
+) -> tuple[Figure, Axes]:
     """Of a new figure, height in inches."""
     figure = Figure(figsize=(8, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -147,10 +151,16 @@ def _axes(height, title, xlabel, ylabel):
     axes.set_ylabel(ylabel)
     if title:
         axes.set_title(title, parse_math=False)
-    return axes
+    return figure, axes
 
 
-def _draw_histogram(target_scores, nontarget_scores, title, threshold, xlabel):
+def _draw_histogram(
+    target_scores: npt.ArrayLike,
+    nontarget_scores: npt.ArrayLike,
+    title: str | None,
+    threshold: float | None,
+    xlabel: str,
+) -> Figure:
     classes = {
         name: class_scores(name, scores)
         for name, scores in (
@@ -167,7 +177,7 @@ def _draw_histogram(target_scores, nontarget_scores, title, threshold, xlabel):
     edges = np.histogram_bin_edges(
         np.concatenate([*classes.values()]), int(np.clip(n_bins, 10, 100))
     )
-    axes = _axes(5, title, xlabel, "Density")
+    figure, axes = _axes(5, title, xlabel, "Density")
     axes.grid(color="0.9")
     axes.set_axisbelow(True)
     for (name, scores), colour in zip(classes.items(), COLOURS, strict=False):
@@ -179,15 +189,16 @@ def _draw_histogram(target_scores, nontarget_scores, title, threshold, xlabel):
         label = f"threshold {threshold:.4g}"
         axes.axvline(threshold, color="0.4", linestyle="--", label=label)
     axes.set_ylim(bottom=0)
-    figure = axes.figure
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
-def _draw(systems, title):
+def _draw(
+    systems: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]],
+    title: str | None,
+) -> Figure:
     height = 22 / 3 + 0.2 * max(0, len(systems) - 4)
-    axes = _axes(height, title, "False alarms (%)", "Misses (%)")
-    figure = axes.figure
+    figure, axes = _axes(height, title, "False alarms (%)", "Misses (%)")
     curves = {}
     for name, scores in systems.items():
         try:
@@ -227,7 +238,9 @@ def _draw(systems, title):
     return figure
 
 
-def _curve(target_scores, nontarget_scores):
+def _curve(
+    target_scores: npt.ArrayLike, nontarget_scores: npt.ArrayLike
+) -> dict[str, Any]:
     """What is drawn of one system; each point is (p_fa, p_miss)."""
     thresholds, p_miss, p_fa = error_rates(target_scores, nontarget_scores)
     rates = np.stack([p_fa, p_miss])
@@ -243,12 +256,12 @@ def _curve(target_scores, nontarget_scores):
     return {
         "line": _thin(ndtri(np.clip(rates, 1e-9, 1 - 1e-9))),
         "marks": marks,
-        "sizes": (len(nontarget_scores), len(target_scores)),
+        "sizes": (np.size(nontarget_scores), np.size(target_scores)),
         "summary": f"EER {100 * equal:.2f} %, minDCF {cost:.3f}",
     }
 
 
-def _limits(curves):
+def _limits(curves: Iterable[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """The lowest and the highest (p_fa, p_miss) to show."""
     sizes = np.max([curve["sizes"] for curve in curves], axis=0)
     marks = np.array([p for c in curves for p in c["marks"].values()])
@@ -265,7 +278,7 @@ def _limits(curves):
     return TICKS[np.clip(below, 0, last)], TICKS[np.clip(above, 0, last)]
 
 
-def _thin(line):
+def _thin(line: np.ndarray) -> np.ndarray:
     """One point per cell of a grid finer than the pixels."""
     cells = np.round(1000 * line)
     moved = np.any(np.diff(cells, axis=1) != 0, axis=0)

@@ -10,6 +10,7 @@ import io
 import os
 import pathlib
 import random
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ from speechbrain.utils.distributed import get_rank, if_main_process
 
 from speechbrain_hyperbolic.dataio.crops import draw
 from speechbrain_hyperbolic.distributed import of_processes
+
+if TYPE_CHECKING:  # it imports this module
+    from speechbrain_hyperbolic.training import SpeakerBrain
 
 
 @functools.partial(register_checkpoint_hooks, save_on_main_only=False)
@@ -40,13 +44,13 @@ class RunState:
         ``wav_augment``.
     """
 
-    def __init__(self, brain):
+    def __init__(self, brain: "SpeakerBrain") -> None:
         self.brain = brain
         self.rank = get_rank() or 0
         self.loaded = None
 
     @mark_as_saver
-    def save(self, path):
+    def save(self, path: pathlib.Path) -> None:
         """Saves where the run is.
 
         Arguments
@@ -68,7 +72,7 @@ class RunState:
             torch.save([*map(_as_tensor, states)], path)
 
     @mark_as_loader
-    def load(self, path, end_of_epoch):
+    def load(self, path: pathlib.Path, end_of_epoch: bool) -> None:
         """Reads it; it takes effect with ``restore``.
 
         Arguments
@@ -83,7 +87,7 @@ class RunState:
             state = io.BytesIO(states[self.rank].numpy().tobytes())
             self.loaded = torch.load(state, "cpu", weights_only=True)
 
-    def restore(self, resumes):
+    def restore(self, resumes: bool) -> None:
         """Goes on from what was loaded: to be called when nothing more of the
         start draws random numbers.
 
@@ -112,25 +116,25 @@ class RunState:
         self.brain.views = state["views"]
         set_random_state(state["random"])
 
-    def _log_bytes(self):
+    def _log_bytes(self) -> int:
         log = self._log()
         return log.stat().st_size if log and log.is_file() else 0
 
-    def _log(self):
+    def _log(self) -> pathlib.Path | None:
         train_logger = getattr(self.brain.hparams, "train_logger", None)
         path = getattr(train_logger, "save_file", None)
-        return path and pathlib.Path(path)
+        return pathlib.Path(path) if path else None
 
-    def _cut_log(self, size):
+    def _cut_log(self, size: int) -> None:
         """Takes back what was logged after the checkpoint."""
-        if self._log_bytes() > size:
-            log = self._log()
+        log = self._log()
+        if log and self._log_bytes() > size:
             if size == 0:  # of a run whose checkpoints are not here
                 os.replace(log, f"{log}.before")
             else:
                 os.truncate(log, size)
 
-    def _adders(self):
+    def _adders(self) -> list[AddNoise | AddReverb]:
         augmenter = getattr(self.brain.hparams, "wav_augment", None)
         if not isinstance(augmenter, Augmenter):
             return []
@@ -142,11 +146,11 @@ class RunState:
         ]
 
 
-def _as_tensor(content):
+def _as_tensor(content: bytes) -> torch.Tensor:
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
-def random_state():
+def random_state() -> dict[str, Any]:
     """Where the generators of random numbers are.
 
     Returns
@@ -162,7 +166,8 @@ def random_state():
     >>> first == (torch.rand(1), random.random(), np.random.rand())
     True
     """
-    name, keys, *rest = np.random.get_state()
+    of_numpy: Any = np.random.get_state()
+    name, keys, *rest = of_numpy
     cuda = torch.cuda.is_available()
     return {
         "torch": torch.get_rng_state(),
@@ -172,7 +177,7 @@ def random_state():
     }
 
 
-def set_random_state(state):
+def set_random_state(state: dict[str, Any]) -> None:
     """Puts the generators there again.
 
     Arguments
@@ -190,7 +195,7 @@ def set_random_state(state):
     np.random.set_state((name, np.array(keys, np.uint32), *rest))
 
 
-def seed(number):
+def seed(number: int) -> None:
     """Seeds all generators of random numbers.
 
     Not by SpeechBrain's ``seed_everything``: by the seed that it notes, all
@@ -206,7 +211,7 @@ def seed(number):
     np.random.seed(number)
 
 
-def position(adder):
+def position(adder: AddNoise | AddReverb) -> dict[str, int] | None:
     """Where a stock augmentation is in the files that it adds.
 
     Arguments
@@ -228,7 +233,7 @@ def position(adder):
     }
 
 
-def go_to(adder, place):
+def go_to(adder: AddNoise | AddReverb, place: dict[str, int] | None) -> None:
     """Takes it there: the batches before are passed over, not read.
 
     Arguments
@@ -248,5 +253,5 @@ def go_to(adder, place):
     setattr(adder, _iterator_of(adder), iter(adder.data_loader))
 
 
-def _iterator_of(adder):
+def _iterator_of(adder: AddNoise | AddReverb) -> str:
     return "noise_data" if isinstance(adder, AddNoise) else "rir_data"

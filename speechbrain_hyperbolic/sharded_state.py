@@ -13,12 +13,17 @@ import itertools
 import pathlib
 import pickle
 import secrets
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from speechbrain.utils.distributed import ddp_broadcast, if_main_process
 
 from speechbrain_hyperbolic.errors import InputError
+
+# The keys on the way to what is in a tree of dicts
+_Place = tuple[Any, ...]
+
 
 # The key of the layout in a file that has shards beside it
 SHARDS = "shards"
@@ -45,27 +50,27 @@ class Rows(NamedTuple):
     bounds: list[int]
 
     @property
-    def first(self):
+    def first(self) -> int:
         """The first row."""
         return self.bounds[self.part]
 
     @property
-    def last(self):
+    def last(self) -> int:
         """The row after the last one."""
         return self.bounds[self.part + 1]
 
     @property
-    def total(self):
+    def total(self) -> int:
         """The number of rows of all processes."""
         return self.bounds[-1]
 
     @property
-    def parts(self):
+    def parts(self) -> int:
         """The number of processes."""
         return len(self.bounds) - 1
 
 
-def _heads_of(module):
+def _heads_of(module: torch.nn.Module) -> dict[str, Any]:
     """The sharded heads in a module: prefix of their parameters -> head."""
     return {
         f"{name}." if name else "": part
@@ -74,7 +79,7 @@ def _heads_of(module):
     }
 
 
-def shards_of(module):
+def shards_of(module: torch.nn.Module) -> dict[str, Rows]:
     """The parameters of which this process has some rows.
 
     Arguments
@@ -94,7 +99,7 @@ def shards_of(module):
     return {f"{p}weight": head.rows for p, head in _heads_of(module).items()}
 
 
-def save_module(module, path):
+def save_module(module: torch.nn.Module, path: str | pathlib.Path) -> None:
     """Saves a classifier: a hook of SpeechBrain's checkpointer.
 
     All processes call it.
@@ -114,7 +119,9 @@ def save_module(module, path):
     _write(module.state_dict(), path, shards, {"draws": draws} if draws else {})
 
 
-def load_module(module, path, end_of_epoch=True):
+def load_module(
+    module: torch.nn.Module, path: str | pathlib.Path, end_of_epoch: bool = True
+) -> None:
     """Loads a classifier: a hook of SpeechBrain's checkpointer.
 
     Arguments
@@ -132,7 +139,11 @@ def load_module(module, path, end_of_epoch=True):
         head.draws.update(layout.get("draws", {}).get(prefix, {}))
 
 
-def save_optimizer(optimizer, path, modules):
+def save_optimizer(
+    optimizer: torch.optim.Optimizer,
+    path: str | pathlib.Path,
+    modules: torch.nn.Module,
+) -> None:
     """Saves an optimizer: a hook of SpeechBrain's checkpointer.
 
     All processes call it.
@@ -155,7 +166,13 @@ def save_optimizer(optimizer, path, modules):
     _write(state, path, shards)
 
 
-def load_optimizer(optimizer, path, end_of_epoch=True, *, modules):
+def load_optimizer(
+    optimizer: torch.optim.Optimizer,
+    path: str | pathlib.Path,
+    end_of_epoch: bool = True,
+    *,
+    modules: torch.nn.Module,
+) -> None:
     """Loads an optimizer: a hook of SpeechBrain's checkpointer.
 
     Arguments
@@ -175,14 +192,16 @@ def load_optimizer(optimizer, path, end_of_epoch=True, *, modules):
     optimizer.load_state_dict(copy.deepcopy(_read(path, shards)[0]))
 
 
-def _parameters(optimizer):
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
     """In the order in which its state counts them."""
     return list(
         itertools.chain(*(group["params"] for group in optimizer.param_groups))
     )
 
 
-def _sharded(parameters, modules):
+def _sharded(
+    parameters: list[torch.nn.Parameter], modules: torch.nn.Module
+) -> dict[int, Rows]:
     """Index of a parameter -> its rows."""
     by_id = {id(head.weight): head.rows for head in _heads_of(modules).values()}
     return {
@@ -192,7 +211,9 @@ def _sharded(parameters, modules):
     }
 
 
-def read_state(path, shards=None):
+def read_state(
+    path: str | pathlib.Path, shards: dict[str, Rows] | None = None
+) -> dict[str, torch.Tensor]:
     """The state of a module, wherever its rows are.
 
     Arguments
@@ -223,12 +244,17 @@ def read_state(path, shards=None):
     return _read(path, wanted)[0]
 
 
-def _file_of(path, part, parts):
+def _file_of(path: str | pathlib.Path, part: int, parts: int) -> pathlib.Path:
     path = pathlib.Path(path)
     return path.with_name(f"{path.name}.{part + 1}-of-{parts}")
 
 
-def _write(tree, path, shards, layout=None):
+def _write(
+    tree: dict[str, Any],
+    path: str | pathlib.Path,
+    shards: Mapping[_Place, Rows],
+    layout: dict[str, Any] | None = None,
+) -> None:
     """A tree of dicts; shards: path of a tensor in it -> Rows."""
     layout = dict(layout or {})
     shards = {at: rows for at, rows in shards.items() if rows.parts > 1}
@@ -251,7 +277,7 @@ def _write(tree, path, shards, layout=None):
         torch.save(tree | {SHARDS: layout} if layout else tree, path)
 
 
-def _take(tree, at):
+def _take(tree: dict, at: _Place) -> torch.Tensor:
     """Takes a tensor out of a tree, which is the caller's own but for it."""
     for key in at[:-1]:
         tree[key] = dict(tree[key])
@@ -259,7 +285,9 @@ def _take(tree, at):
     return tree.pop(at[-1])
 
 
-def _read(path, wanted):
+def _read(
+    path: str | pathlib.Path, wanted: Mapping[_Place, Rows]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The tree, and its layout; wanted: path, or its beginning -> Rows."""
     # Mapped, so that rows which aren't asked for are not read.
     tree = _load(path, mmap=bool(wanted))
@@ -307,14 +335,14 @@ def _read(path, wanted):
     return tree, layout
 
 
-def _of(wanted, at):
+def _of(wanted: Mapping[_Place, Rows], at: _Place) -> Rows | None:
     for beginning, rows in wanted.items():
         if at[: len(beginning)] == beginning:
             return rows
     return None
 
 
-def _cut(tree, at, rows, path):
+def _cut(tree: dict, at: _Place, rows: Rows, path: str | pathlib.Path) -> None:
     """Keeps, of what is whole at or below a path of the tree, some rows."""
     for key in at[:-1]:
         tree = tree.get(key, {})
@@ -328,7 +356,9 @@ def _cut(tree, at, rows, path):
         tree[at[-1]] = values[rows.first : rows.last].clone()
 
 
-def _check_total(path, at, there, rows):
+def _check_total(
+    path: str | pathlib.Path, at: _Place, there: int, rows: Rows
+) -> None:
     if there != rows.total:
         raise InputError(
             f"{path} has {there} rows in {'.'.join(map(str, at))}, expected "
@@ -336,7 +366,7 @@ def _check_total(path, at, there, rows):
         )
 
 
-def _open(file, token):
+def _open(file: pathlib.Path, token: int) -> list[torch.Tensor]:
     """The tensors of a shard."""
     try:
         shard = _load(file, mmap=True)
@@ -353,7 +383,7 @@ def _open(file, token):
     return tensors
 
 
-def _load(path, mmap):
+def _load(path: str | pathlib.Path, mmap: bool) -> dict[str, Any]:
     try:
         return torch.load(path, "cpu", weights_only=True, mmap=mmap)
     except FileNotFoundError as error:

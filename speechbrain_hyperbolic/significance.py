@@ -18,7 +18,7 @@ import numpy.typing as npt
 import tqdm
 
 from speechbrain_hyperbolic.dataio.corpus import speaker_of
-from speechbrain_hyperbolic.dataio.scores import read_score_table
+from speechbrain_hyperbolic.dataio.scores import ScoreTable, read_score_table
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.metrics import (
     P_TARGETS,
@@ -235,7 +235,12 @@ class _Resampled:
     rates needs the points between.
     """
 
-    def __init__(self, scores, is_target, sides):
+    def __init__(
+        self,
+        scores: np.ndarray,
+        is_target: np.ndarray,
+        sides: tuple[np.ndarray, np.ndarray],
+    ) -> None:
         sorted_trials = [
             mask.nonzero()[0][np.argsort(scores[mask])]
             for mask in (is_target, ~is_target)
@@ -251,7 +256,7 @@ class _Resampled:
             for trials, count in zip(sorted_trials, counts, strict=True)
         ]
 
-    def rates(self, draw):
+    def rates(self, draw: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """p_miss and p_fa, or None if a class has no trials in this draw."""
         rejected = []
         for enrol, test, count in self.classes:
@@ -263,7 +268,13 @@ class _Resampled:
         return missed / n_targets, (n_nontargets - rightly) / n_nontargets
 
 
-def _bootstrap(systems, n_speakers, p_targets, replicates, seed):
+def _bootstrap(
+    systems: Sequence["_Resampled"],
+    n_speakers: int,
+    p_targets: Sequence[float],
+    replicates: int,
+    seed: int,
+) -> np.ndarray:
     """Values of shape (systems, metrics, replicates that could be used)."""
     rng = np.random.default_rng(seed)
     chances = np.full(n_speakers, 1 / n_speakers)
@@ -273,7 +284,8 @@ def _bootstrap(systems, n_speakers, p_targets, replicates, seed):
     ):
         draw = np.append(rng.multinomial(n_speakers, chances), 1.0)
         rates = [system.rates(draw) for system in systems]
-        if None not in rates:
+        usable = [rate for rate in rates if rate is not None]
+        if len(usable) == len(rates):
             drawn.append(
                 [
                     [
@@ -283,7 +295,7 @@ def _bootstrap(systems, n_speakers, p_targets, replicates, seed):
                             for p in p_targets
                         ),
                     ]
-                    for p_miss, p_fa in rates
+                    for p_miss, p_fa in usable
                 ]
             )
     if not drawn:
@@ -294,16 +306,18 @@ def _bootstrap(systems, n_speakers, p_targets, replicates, seed):
     return np.moveaxis(np.array(drawn), 0, -1)
 
 
-def _names(p_targets):
+def _names(p_targets: Sequence[float]) -> list[str]:
     return ["eer", *(f"min_dcf_{p:g}" for p in p_targets)]
 
 
-def _values(target, nontarget, p_targets):
+def _values(
+    target: np.ndarray, nontarget: np.ndarray, p_targets: Sequence[float]
+) -> list[float]:
     costs = (min_dcf(target, nontarget, p)[0] for p in p_targets)
     return [eer(target, nontarget)[0], *costs]
 
 
-def _interval(drawn, level):
+def _interval(drawn: np.ndarray, level: float) -> tuple[float, float]:
     tails = [(1 - level) / 2, (1 + level) / 2]
     return tuple(np.quantile(drawn, tails).tolist())
 
@@ -333,7 +347,7 @@ def p_value(differences: np.ndarray) -> float:
     return min(1.0, float(2 * (1 + least) / (1 + differences.size)))
 
 
-def _check_draws(replicates, level):
+def _check_draws(replicates: int, level: float) -> None:
     if replicates < 1:
         raise InputError(f"replicates is {replicates}: give 1 or more.")
     if not 0 < level < 1:
@@ -342,7 +356,9 @@ def _check_draws(replicates, level):
         )
 
 
-def _speaker_sides(enrol_speakers, test_speakers, n_trials):
+def _speaker_sides(
+    enrol_speakers: npt.ArrayLike, test_speakers: npt.ArrayLike, n_trials: int
+) -> tuple[int, tuple[np.ndarray, np.ndarray]]:
     """How many speakers there are, and for each side what to take of a draw.
 
     A trial within one speaker takes its second factor from the constant 1
@@ -411,7 +427,9 @@ def compare_score_files(
     )
 
 
-def _scores_as_in(path_a, table_a, path_b):
+def _scores_as_in(
+    path_a: str | pathlib.Path, table_a: ScoreTable, path_b: str | pathlib.Path
+) -> np.ndarray:
     """The scores of one file in the order of another's trials."""
     table_b = read_score_table(path_b)
     trials_a, trials_b = (
@@ -439,9 +457,9 @@ def _scores_as_in(path_a, table_a, path_b):
     return table_b.scores[[rows_b[trial] for trial in trials_a]]
 
 
-def _rows(trials, path):
+def _rows(trials: list[str], path: str | pathlib.Path) -> dict[str, int]:
     """The row of each trial."""
-    rows: dict[tuple, int] = {}
+    rows: dict[str, int] = {}
     for row, trial in enumerate(trials):
         if rows.setdefault(trial, row) != row:
             raise InputError(

@@ -1,6 +1,8 @@
 """What tells during training whether the geometry works, and TensorBoard."""
 
 import collections
+import pathlib
+from typing import Any
 
 import torch
 from speechbrain.utils.distributed import if_main_process, main_process_only
@@ -38,11 +40,11 @@ class EpochStatistics:
     {'gradient_norm': 1.5}
     """
 
-    def __init__(self):
-        self.batches = collections.deque()
-        self.norms = []
+    def __init__(self) -> None:
+        self.batches: collections.deque[torch.Tensor] = collections.deque()
+        self.norms: list[torch.Tensor] = []
 
-    def add_embeddings(self, embeddings):
+    def add_embeddings(self, embeddings: torch.Tensor) -> None:
         """Keeps the embeddings of a batch, and drops what is too old.
 
         Arguments
@@ -55,7 +57,7 @@ class EpochStatistics:
         while kept - len(self.batches[0]) >= SAMPLE:
             kept -= len(self.batches.popleft())
 
-    def add_gradient(self, norm):
+    def add_gradient(self, norm: torch.Tensor) -> None:
         """Notes the norm of a step's gradient.
 
         Arguments
@@ -65,12 +67,14 @@ class EpochStatistics:
         """
         self.norms.append(norm.detach())
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """What was gathered, for a checkpoint."""
         norms = torch.stack(self.norms) if self.norms else None
         return {"batches": list(self.batches), "norms": norms}
 
-    def load_state_dict(self, state, device):
+    def load_state_dict(
+        self, state: dict[str, Any], device: str | torch.device
+    ) -> None:
         """Goes on from there.
 
         Arguments
@@ -84,7 +88,9 @@ class EpochStatistics:
         norms = state["norms"]
         self.norms = [] if norms is None else list(norms.to(device))
 
-    def summarize(self, classifier, cost):
+    def summarize(
+        self, classifier: torch.nn.Module, cost: torch.nn.Module
+    ) -> dict[str, float]:
         """The statistics by name; what was not seen is left out.
 
         ``gradient_norm`` is the mean over the steps, but for those where it
@@ -113,7 +119,11 @@ class EpochStatistics:
         return statistics | geometry_statistics(classifier, cost, embeddings)
 
 
-def geometry_statistics(classifier, cost, embeddings=None):
+def geometry_statistics(
+    classifier: torch.nn.Module,
+    cost: torch.nn.Module | None,
+    embeddings: torch.Tensor | None = None,
+) -> dict[str, float]:
     """Where embeddings and centres are, and what puts them there.
 
     Radii are in units of curvature -1, with the embedding scale applied:
@@ -154,8 +164,9 @@ def geometry_statistics(classifier, cost, embeddings=None):
     >>> geometry_statistics(head, None, embeddings)["cap_embeddings"]
     0.5
     """
-    joint = isinstance(classifier, JointClassifier)
-    heads = classifier.heads if joint else [classifier]
+    heads: list[torch.nn.Module] = [classifier]
+    if joint := isinstance(classifier, JointClassifier):
+        heads = list(classifier.heads)
     losses = getattr(cost, "losses", [cost] * len(heads))
     statistics = {}
     pairs = zip(heads, losses, strict=False)
@@ -167,11 +178,15 @@ def geometry_statistics(classifier, cost, embeddings=None):
 
 
 @torch.no_grad()
-def _head_statistics(head, loss, embeddings):
+def _head_statistics(
+    head: Any,
+    loss: torch.nn.Module | None,
+    embeddings: torch.Tensor | None,
+) -> dict[str, float]:
     similarity = getattr(head, "similarity", None)
     if not isinstance(similarity, HyperbolicSimilarity):
         return {}
-    statistics = {}
+    statistics: dict[str, float] = {}
     if embeddings is not None:
         vectors = _before_centres(head, embeddings)
         points = similarity.points(vectors, embeddings=True)
@@ -186,7 +201,7 @@ def _head_statistics(head, loss, embeddings):
     return statistics
 
 
-def _before_centres(head, embeddings):
+def _before_centres(head: Any, embeddings: torch.Tensor) -> torch.Tensor:
     """What the head compares with its centres, shape [N, D]."""
     # As in the head: not in bfloat16, which autocast makes of an embedding.
     dtype = torch.promote_types(embeddings.dtype, torch.float32)
@@ -199,7 +214,7 @@ def _before_centres(head, embeddings):
     return x.squeeze(1)
 
 
-def _radii(name, radius, cap):
+def _radii(name: str, radius: torch.Tensor, cap: float) -> dict[str, float]:
     on_cap = radius >= cap * (1 - CAP_TOLERANCE)
     some = radius[:: -(-len(radius) // MOST)]
     quantiles = some.quantile(radius.new_tensor(QUANTILES)).tolist()
@@ -233,7 +248,9 @@ class TensorBoardLogger(TrainLogger):
     >>> logger.log_stats({"epoch": 1, "lr": 1e-3}, {"loss": 4.0})
     """
 
-    def __init__(self, folder, first_epoch=1):
+    def __init__(
+        self, folder: str | pathlib.Path, first_epoch: int = 1
+    ) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -248,12 +265,12 @@ class TensorBoardLogger(TrainLogger):
     @main_process_only
     def log_stats(
         self,
-        stats_meta,
-        train_stats=None,
-        valid_stats=None,
-        test_stats=None,
-        verbose=False,
-    ):
+        stats_meta: dict[str, float],
+        train_stats: dict[str, float] | None = None,
+        valid_stats: dict[str, float] | None = None,
+        test_stats: dict[str, float] | None = None,
+        verbose: bool = False,
+    ) -> None:
         """Writes an epoch: ``lr``, ``loss/train``, ``loss/valid``, ...
 
         Arguments

@@ -6,9 +6,14 @@ so that one file serves both.
 
 import functools
 import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 import speechbrain as sb
 import torch
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio.corpus import prepare_corpus, read_csv
@@ -44,6 +49,8 @@ from speechbrain_hyperbolic.statistics import (
 
 logger = get_logger(__name__)
 
+_Dataset: TypeAlias = DynamicItemDataset | ShardDataset
+
 # Which output is which speaker
 LABELS = "label_encoder.txt"
 # What does not change what is learnt may differ when a run goes on; so may
@@ -78,7 +85,11 @@ MAY_CHANGE = {
 }
 
 
-def check_resumable(hparams_file, overrides, hparams):
+def check_resumable(
+    hparams_file: str | pathlib.Path,
+    overrides: str | dict,
+    hparams: dict[str, Any],
+) -> bool:
     """Refuses to go on with the checkpoints of other settings.
 
     Arguments
@@ -110,7 +121,7 @@ def check_resumable(hparams_file, overrides, hparams):
     return True
 
 
-def prepare(hparams):
+def prepare(hparams: dict[str, Any]) -> None:
     """Writes the CSV files; the speakers of the trial list do not train.
 
     Arguments
@@ -138,7 +149,9 @@ def prepare(hparams):
     )
 
 
-def save_labels(label_encoder, hparams):
+def save_labels(
+    label_encoder: CategoricalEncoder, hparams: dict[str, Any]
+) -> None:
     """Writes which output is which speaker, in the order of the centres.
 
     Arguments
@@ -175,7 +188,7 @@ def save_labels(label_encoder, hparams):
                 )
 
 
-def _differ(path, labels):
+def _differ(path: pathlib.Path, labels: str) -> bool:
     return not path.is_file() or path.read_text(encoding="utf-8") != labels
 
 
@@ -190,15 +203,24 @@ class SpeakerBrain(sb.Brain):
     may be left out for it.
     """
 
-    train_set = None  # where fit is given a loader
+    train_set: _Dataset | None = None  # where fit is given a loader
 
-    def __init__(self, modules=None, opt_class=None, hparams=None, *args, **kw):
+    def __init__(
+        self,
+        modules: dict[str, torch.nn.Module] | None = None,
+        opt_class: Callable[..., torch.optim.Optimizer] | None = None,
+        hparams: dict[str, Any] | None = None,
+        *args: Any,
+        **kw: Any,
+    ) -> None:
         hparams = {"nonfinite_patience": 0, **(hparams or {})}
         super().__init__(modules, opt_class, hparams, *args, **kw)
         # Else the batch that is passed over would still make a step.
         self.skip_nonfinite_grads |= self.nonfinite_patience > 0
 
-    def compute_forward(self, batch, stage):
+    def compute_forward(
+        self, batch: PaddedBatch, stage: sb.Stage
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """From waveforms to the scores of the speakers, or to the loss where
         the head and the loss take this step in one.
 
@@ -230,7 +252,12 @@ class SpeakerBrain(sb.Brain):
             return self.modules.classifier(embeddings, labels, cost), lengths
         return self.modules.classifier(embeddings), lengths
 
-    def compute_objectives(self, predictions, batch, stage):
+    def compute_objectives(
+        self,
+        predictions: tuple[torch.Tensor, torch.Tensor],
+        batch: PaddedBatch,
+        stage: sb.Stage,
+    ) -> torch.Tensor:
         """The loss, with the labels of every view.
 
         Arguments
@@ -263,17 +290,17 @@ class SpeakerBrain(sb.Brain):
             self.error_metrics.append(batch.id, outputs, labels, lengths)
         return loss
 
-    def _augments(self, stage):
+    def _augments(self, stage: sb.Stage) -> bool:
         return stage == sb.Stage.TRAIN and hasattr(self.hparams, "wav_augment")
 
-    def _labels(self, batch, stage):
+    def _labels(self, batch: PaddedBatch, stage: sb.Stage) -> torch.Tensor:
         """One for each view, shape [views * batch, 1]."""
         labels = batch.spk_id_encoded.data
         if self._augments(stage):
             labels = self.hparams.wav_augment.replicate_labels(labels)
         return labels
 
-    def _fuses(self, stage):
+    def _fuses(self, stage: sb.Stage) -> bool:
         """Whether the head computes the loss: not where there are errors to
         count, nor in DataParallel, which would give one for each GPU.
         """
@@ -283,14 +310,14 @@ class SpeakerBrain(sb.Brain):
             and fuses(self.hparams.classifier, self.hparams.compute_cost)
         )
 
-    def _wrap_distributed(self):
+    def _wrap_distributed(self) -> None:
         """As the stock method, on CPUs too; a sharded head has no copies."""
         if self.distributed_launch and torch.device(self.device).type == "cpu":
             use_process_batch_norm(self.modules)
         with kept_from_ddp(self.modules):
             super()._wrap_distributed()
 
-    def init_optimizers(self):
+    def init_optimizers(self) -> None:
         """As the stock method; of a sharded head the state is sharded too."""
         super().init_optimizers()
         sharded = any(r.parts > 1 for r in shards_of(self.modules).values())
@@ -312,7 +339,7 @@ class SpeakerBrain(sb.Brain):
                 ),
             )
 
-    def optimizers_step(self):
+    def optimizers_step(self) -> None:
         """The stock step, which drops the norm that clipping returns."""
         self.scaler.unscale_(self.optimizer)
         norm = clip_gradients(
@@ -329,7 +356,9 @@ class SpeakerBrain(sb.Brain):
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
 
-    def make_dataloader(self, dataset, stage, **loader_kwargs):
+    def make_dataloader(
+        self, dataset: _Dataset, stage: sb.Stage, **loader_kwargs: Any
+    ) -> torch.utils.data.DataLoader:
         """The stock loader, which draws the seeds of its workers elsewhere.
 
         They would be drawn of the generator of augmentation and dropout: once
@@ -343,29 +372,37 @@ class SpeakerBrain(sb.Brain):
             self.train_set = dataset
         return super().make_dataloader(dataset, stage, **loader_kwargs)
 
-    def _should_save_intra_epoch_ckpt(self, *since):
+    def _should_save_intra_epoch_ckpt(self, *since: float) -> bool:
         due = super()._should_save_intra_epoch_ckpt(*since)
         # Gradients that wait for a step are in no checkpoint.
         return due and self.step % self.grad_accumulation_factor == 0
 
-    def on_fit_batch_start(self, batch, should_step):
+    def on_fit_batch_start(self, batch: PaddedBatch, should_step: bool) -> None:
         """Notes what to name if the batch has a loss that is not finite."""
         self.batch_ids = batch.id
 
-    def check_loss_isfinite(self, loss):
+    def check_loss_isfinite(self, loss: torch.Tensor) -> None:
         """As the stock method, and notes the batch if that ends the run."""
         if self.nonfinite_count == self.nonfinite_patience:
             self._stop_unless_finite("loss", loss, self.statistics.norms)
         super().check_loss_isfinite(loss)
 
-    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+    def on_fit_batch_end(
+        self,
+        batch: PaddedBatch,
+        outputs: tuple[torch.Tensor, torch.Tensor],
+        loss: torch.Tensor,
+        should_step: bool,
+    ) -> None:
         """Ends the run after a gradient that no step can mend."""
         skips = self.skip_nonfinite_grads or self.scaler.is_enabled()
         norms = self.statistics.norms
         if should_step and norms and not skips:
             self._stop_unless_finite("gradient_norm", norms[-1], norms[:-1])
 
-    def _stop_unless_finite(self, what, value, norms):
+    def _stop_unless_finite(
+        self, what: str, value: torch.Tensor, norms: list[torch.Tensor]
+    ) -> None:
         if not value.isfinite():
             stop_diverged(
                 self.hparams.output_folder,
@@ -378,7 +415,7 @@ class SpeakerBrain(sb.Brain):
                 lr=self.optimizer.param_groups[0]["lr"],
             )
 
-    def on_fit_start(self):
+    def on_fit_start(self) -> None:
         """Resumes from the newest checkpoint, and says so."""
         self._start_epoch()
         state = RunState(self)
@@ -400,20 +437,22 @@ class SpeakerBrain(sb.Brain):
             )
         state.restore(resumes=bool(newest))
 
-    def on_stage_start(self, stage, epoch=None):
+    def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Starts the statistics of an epoch, but for one that goes on."""
         if stage != sb.Stage.TRAIN:
             self.error_metrics = self.hparams.error_stats()
         elif self.step == 0:
             self._start_epoch()
-        elif isinstance(self.train_set, ShardDataset):
+        elif isinstance(self.train_set, ShardDataset) and epoch is not None:
             self.train_set.go_to(epoch, self.step)
 
-    def _start_epoch(self):
+    def _start_epoch(self) -> None:
         self.statistics = EpochStatistics()
         self.views = 1
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
+    def on_stage_end(
+        self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
+    ) -> None:
         """Anneals the learning rate, logs, and saves a checkpoint."""
         if stage == sb.Stage.TRAIN:
             self.train_stats = {
@@ -442,7 +481,7 @@ class SpeakerBrain(sb.Brain):
         if epoch == self.hparams.epoch_counter.limit:
             self._check_warm_up()
 
-    def _check_warm_up(self):
+    def _check_warm_up(self) -> None:
         schedule = self.hparams.lr_annealing
         steps = getattr(schedule, "steps", 0)
         if steps and schedule.step < steps:
@@ -452,7 +491,9 @@ class SpeakerBrain(sb.Brain):
             )
 
 
-def make_datasets(hparams):
+def make_datasets(
+    hparams: dict[str, Any],
+) -> tuple[_Dataset, _Dataset, CategoricalEncoder]:
     """Data sets that give a crop and a label for each utterance: for each row
     of the CSV files, or in batches from shards.
 
@@ -490,7 +531,9 @@ def make_datasets(hparams):
     return _from_files(hparams, crops)
 
 
-def _from_files(hparams, crops):
+def _from_files(
+    hparams: dict[str, Any], crops: tuple[Crop, Crop]
+) -> tuple[_Dataset, _Dataset, CategoricalEncoder]:
     datasets = [
         sb.dataio.dataset.DynamicItemDataset(
             read_csv(hparams[key], hparams["data_folder"])
@@ -519,7 +562,9 @@ def _from_files(hparams, crops):
     return *datasets, encoder
 
 
-def _from_shards(hparams, crops):
+def _from_shards(
+    hparams: dict[str, Any], crops: tuple[Crop, Crop]
+) -> tuple[_Dataset, _Dataset, CategoricalEncoder]:
     folder = pathlib.Path(hparams["shards_folder"])
     train, valid = (Shards(folder / split) for split in ("train", "dev"))
     for shards in (train, valid):
@@ -554,7 +599,9 @@ def _from_shards(hparams, crops):
     )
 
 
-def _encoder(speakers, place, hparams):
+def _encoder(
+    speakers: Iterable[str], place: str | pathlib.Path, hparams: dict[str, Any]
+) -> CategoricalEncoder:
     encoder = sb.dataio.encoder.CategoricalEncoder()
     # Sorted: the centres are in the same order whatever split was drawn.
     encoder.update_from_iterable(sorted(speakers))

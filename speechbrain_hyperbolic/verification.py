@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -212,7 +213,9 @@ def interval_note(results: dict) -> str:
     return "too few speakers for intervals"
 
 
-def _with_interval(value, interval, factor, digits):
+def _with_interval(
+    value: float, interval: Sequence[float] | None, factor: float, digits: int
+) -> str:
     text = f"{factor * value:.{digits}f}"
     if interval:
         low, high = (f"{factor * bound:.{digits}f}" for bound in interval)

@@ -12,14 +12,23 @@ import argparse
 import os
 import pathlib
 import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from speechbrain_hyperbolic.analysis.columns import columns_of, read_table
+import numpy as np
+
+from speechbrain_hyperbolic.analysis.columns import (
+    Column,
+    columns_of,
+    read_table,
+)
 from speechbrain_hyperbolic.analysis.curves import draw_curves, group_by_seed
 from speechbrain_hyperbolic.analysis.disk_figure import draw_speakers
 from speechbrain_hyperbolic.analysis.disk_page import write_page
 from speechbrain_hyperbolic.analysis.figures import save
 from speechbrain_hyperbolic.analysis.radii import draw_radii
 from speechbrain_hyperbolic.analysis.trained import (
+    Trained,
     embed_training,
     read_trained,
 )
@@ -29,7 +38,7 @@ from speechbrain_hyperbolic.errors import InputError, exit_on_input_error
 _DEFAULT_COLOURS = ("sex", "age")
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command.
 
     Arguments
@@ -82,7 +91,7 @@ def main(arguments=None):
     print(save(draw_curves(group_by_seed(runs)), output / "curves.png"))
 
 
-def _names(folders):
+def _names(folders: list[pathlib.Path]) -> list[str]:
     """The shortest ends of the paths that differ."""
     if len(set(folders)) < len(folders):
         raise InputError("an OUTPUT_FOLDER is given twice: give each once")
@@ -94,7 +103,7 @@ def _names(folders):
         depth += 1
 
 
-def _output(folders, given):
+def _output(folders: list[pathlib.Path], given: str | None) -> pathlib.Path:
     if given:
         return pathlib.Path(given)
     if len(folders) == 1:
@@ -102,15 +111,18 @@ def _output(folders, given):
     return pathlib.Path(os.path.commonpath(folders)) / "analysis"
 
 
-def _draw_run(run, folder, options):
+def _draw_run(
+    run: Trained, folder: pathlib.Path, options: argparse.Namespace
+) -> Iterator[str | pathlib.Path]:
     """Yields the files of one run."""
     table = _table(run, options.speakers)
     columns = columns_of(table, run.speakers)
     colours = _colours(columns, options)
     labels = _labels(run.speakers)
-    drawn = {"cap": run.cap, "has_radius": run.has_radius}
+    drawn: dict[str, Any] = {"cap": run.cap, "has_radius": run.has_radius}
     points = run.points
-    for name in colours or [None]:
+    several: list[str | None] = [*colours]
+    for name in several or [None]:
         figure = draw_speakers(
             points, labels, run.name, columns.get(name), **drawn
         )
@@ -139,7 +151,7 @@ def _draw_run(run, folder, options):
     yield save(draw_radii(panels, run.cap, run.name), folder / "radii.png")
 
 
-def _table(run, given):
+def _table(run: Trained, given: str | None) -> dict[str, dict[str, str]]:
     if given:
         return read_table(given)
     table: dict = {}
@@ -150,7 +162,9 @@ def _table(run, given):
     return table
 
 
-def _colours(columns, options):
+def _colours(
+    columns: dict[str, Column], options: argparse.Namespace
+) -> list[str]:
     if options.colour is None:
         return [name for name in _DEFAULT_COLOURS if name in columns]
     for name in options.colour:
@@ -163,11 +177,13 @@ def _colours(columns, options):
     return options.colour
 
 
-def _groups(columns, name):
+def _groups(
+    columns: dict[str, Column], name: str | None
+) -> dict[str, np.ndarray]:
     return columns[name].groups() if name in columns else {}
 
 
-def _labels(speakers):
+def _labels(speakers: list[str]) -> list[str]:
     """Names; of several centres of a speaker with their number."""
     seen: dict[str, int] = {}
     labels = []

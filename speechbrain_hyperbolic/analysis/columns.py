@@ -150,7 +150,7 @@ def columns_of(table: dict, speakers: list[str]) -> dict:
     return columns
 
 
-def _column(name, values):
+def _column(name: str, values: list[str]) -> Column:
     known = [value for value in values if value]
     counts = {value: known.count(value) for value in sorted(set(known))}
     if len(counts) > MOST_CATEGORIES:
@@ -167,7 +167,7 @@ def _column(name, values):
     return Column(name, values, None, list(counts))
 
 
-def _number(text):
+def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:

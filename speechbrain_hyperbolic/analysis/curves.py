@@ -2,10 +2,12 @@
 
 import os
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from speechbrain_hyperbolic.analysis.figures import new_figure, plain_text
@@ -60,7 +62,7 @@ class Curves(NamedTuple):
     logs: list[dict]
 
     @property
-    def epochs(self):
+    def epochs(self) -> np.ndarray:
         """Those of all runs, shape [E]."""
         return np.unique(np.concatenate([log["epoch"] for log in self.logs]))
 
@@ -84,7 +86,7 @@ class Curves(NamedTuple):
                 row[np.searchsorted(epochs, log["epoch"])] = log[name]
         return values
 
-    def mean(self, name):
+    def mean(self, name: str) -> np.ndarray:
         """The mean over the runs that have the statistic, shape [E]."""
         values = self.values(name)
         count = (~np.isnan(values)).sum(0)
@@ -120,7 +122,7 @@ def group_by_seed(runs: list[Trained]) -> list[Curves]:
     ]
 
 
-def _common_name(names):
+def _common_name(names: list[str]) -> str:
     if len(names) == 1:
         return names[0]
     start = re.sub(
@@ -129,7 +131,9 @@ def _common_name(names):
     return f"{start or names[0]} ({len(names)} seeds)"
 
 
-def _without_prefix(log, prefix):
+def _without_prefix(
+    log: dict[str, np.ndarray], prefix: str
+) -> dict[str, np.ndarray]:
     if not prefix:
         return log
     return {n.replace(f"train {prefix}", "train "): v for n, v in log.items()}
@@ -206,7 +210,9 @@ def draw_curves(curves: list[Curves], title: str | None = None) -> Figure:
     return figure
 
 
-def _draw_curve(axes, panel, curve, look):
+def _draw_curve(
+    axes: Axes, panel: _Panel, curve: Curves, look: dict[str, Any]
+) -> Line2D:
     epochs = curve.epochs
     if len(curve.logs) > 1:
         for values in curve.values(panel.solid):

@@ -2,8 +2,10 @@
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -21,6 +23,7 @@ from speechbrain_hyperbolic.analysis.figures import (
 )
 from speechbrain_hyperbolic.analysis.layout import (
     BRANCH,
+    TreeLayout,
     centred,
     choose_branch,
     distances,
@@ -101,7 +104,7 @@ def draw_speakers(
     _disk(left, max(reach, shown_cap(points, cap) or 0))
     if has_radius:  # else there is no scale
         _rings(left, layout, reach)
-    if shown_cap(points, cap) is not None:
+    if cap is not None and shown_cap(points, cap) is not None:
         _circle(left, cap, color="0.2", linestyle=":", linewidth=1.3)
         _ring_label(left, cap, f"cap {cap:.2f}", "0.2", np.exp(0.25j * np.pi))
     inside = np.isin(np.arange(2 * count - 1), [branch, *chosen])
@@ -141,7 +144,9 @@ def draw_speakers(
     return figure
 
 
-def _explanation(dimensions, nearest, kept, has_radius):
+def _explanation(
+    dimensions: int, nearest: int, kept: float, has_radius: bool
+) -> str:
     place = (
         "Left: the distance from the origin is the speaker's hyperbolic "
         "radius, which is true; the angle is its place in the tree of the "
@@ -167,7 +172,7 @@ def _explanation(dimensions, nearest, kept, has_radius):
 class _Shades:
     """Colours, markers and the legend of a column."""
 
-    def __init__(self, column, many):
+    def __init__(self, column: Column | None, many: bool) -> None:
         self.column = column
         self.many = many  # too small for markers to be told apart
         if column is not None and column.numbers is None:
@@ -177,7 +182,13 @@ class _Shades:
                 for name, (colour, marker) in looks(self.groups).items()
             }
 
-    def draw(self, axes, disk, which, size):
+    def draw(
+        self,
+        axes: Axes,
+        disk: np.ndarray,
+        which: np.ndarray | slice,
+        size: float,
+    ) -> None:
         """Points, which are those speakers."""
         column = self.column
         edge = 0 if self.many and size < _SMALL else 0.5
@@ -208,7 +219,7 @@ class _Shades:
                 **common,
             )
 
-    def legend(self, figure, axes):
+    def legend(self, figure: Figure, axes: Axes) -> None:
         column = self.column
         if column is None:
             return
@@ -270,14 +281,14 @@ def shown_cap(points: Points, cap: float | None) -> float | None:
     return cap
 
 
-def _disk(axes, reach):
+def _disk(axes: Axes, reach: float) -> None:
     edge = 1.08 * np.tanh(reach / 2)
     axes.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal")
     axes.set_axis_off()
     axes.plot(0, 0, "+", color="0.6", markersize=6, zorder=0)
 
 
-def _rings(axes, layout, reach):
+def _rings(axes: Axes, layout: TreeLayout, reach: float) -> None:
     """Circles at round distances from the origin: a scale."""
     for radius in MaxNLocator(3, steps=[1, 2, 5, 10]).tick_values(0, reach):
         if 0 < radius < reach:
@@ -288,12 +299,14 @@ def _rings(axes, layout, reach):
             _ring_label(axes, radius, f"{radius:g}", "0.5", ray)
 
 
-def _circle(axes, radius, **look):
+def _circle(axes: Axes, radius: float, **look: Any) -> None:
     z = np.tanh(radius / 2) * _TURN
     axes.plot(z.real, z.imag, **look)
 
 
-def _ring_label(axes, radius, text, colour, ray):
+def _ring_label(
+    axes: Axes, radius: float, text: str, colour: str, ray: complex
+) -> None:
     """Just outside the circle."""
     spot = (np.tanh(radius / 2) + 0.035 * axes.get_xlim()[1]) * ray
     turned = np.degrees(np.angle(spot)) - 90
@@ -313,7 +326,7 @@ def _ring_label(axes, radius, text, colour, ray):
     )
 
 
-def _tree(axes, layout, stressed):
+def _tree(axes: Axes, layout: TreeLayout, stressed: np.ndarray) -> None:
     """Edges as geodesics, black below a branch."""
     children = np.flatnonzero(layout.parent >= 0)
     lines = geodesics(
@@ -332,16 +345,16 @@ def _tree(axes, layout, stressed):
         )
 
 
-def _scatter(axes, disk, **look):
+def _scatter(axes: Axes, disk: np.ndarray, **look: Any) -> None:
     axes.scatter(disk.real, disk.imag, zorder=3, **look)
 
 
-def _size(count):
+def _size(count: int) -> float:
     """Of a marker, in square points, so that many still fit."""
     return float(np.clip(4500 / count, 3, 42))
 
 
-def _names(axes, layout, names):
+def _names(axes: Axes, layout: TreeLayout, names: Sequence[str]) -> None:
     """Outwards of each point, along its ray."""
     for index, name in enumerate(names):
         z = layout.disk[index]

@@ -8,12 +8,14 @@ import hashlib
 import importlib.resources
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.colors import to_hex
 
+from speechbrain_hyperbolic.analysis.columns import Column
 from speechbrain_hyperbolic.analysis.disk_figure import shown_cap
 from speechbrain_hyperbolic.analysis.figures import COLOUR_MAP, GREY
 from speechbrain_hyperbolic.analysis.layout import (
@@ -90,17 +92,17 @@ def write_page(
         temporary.write_text(text, encoding="utf-8")
 
 
-def _part(name):
+def _part(name: str) -> str:
     folder = importlib.resources.files(__package__)
     return (folder / name).read_text(encoding="utf-8")
 
 
-def _hash(text):
+def _hash(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
     return "sha256-" + base64.b64encode(digest).decode()
 
 
-def _escaped(data):
+def _escaped(data: object) -> str:
     """JSON that can't end the element that it is in."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     for sign in "<>&":
@@ -108,7 +110,14 @@ def _escaped(data):
     return text
 
 
-def _data(points, names, title, columns, cap, has_radius):
+def _data(
+    points: Points,
+    names: Sequence[str],
+    title: str,
+    columns: dict[str, Column],
+    cap: float | None,
+    has_radius: bool,
+) -> dict[str, Any]:
     square = distances(points)
     layout = lay_out_tree(points, square)
     count, dimensions = points.vectors.shape
@@ -159,5 +168,5 @@ def _data(points, names, title, columns, cap, has_radius):
     }
 
 
-def _rounded(values):
+def _rounded(values: Iterable[float]) -> list[float]:
     return [round(float(value), _DIGITS) for value in values]

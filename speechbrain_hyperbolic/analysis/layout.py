@@ -43,7 +43,7 @@ class TreeLayout(NamedTuple):
     order: np.ndarray
 
     @property
-    def count(self):
+    def count(self) -> int:  # type: ignore[override]
         """N."""
         return len(self.order)
 
@@ -147,7 +147,7 @@ def lay_out_tree(points: Points, square: np.ndarray) -> TreeLayout:
     return TreeLayout(disk, parent, height, order)
 
 
-def _order(children, square):
+def _order(children: np.ndarray, square: np.ndarray) -> np.ndarray:
     """Leaves in an order of the tree: each two branches are turned so that
     the ends that meet are the closest of the four choices.
     """

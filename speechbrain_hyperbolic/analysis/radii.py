@@ -1,6 +1,7 @@
 """Histograms of hyperbolic radii."""
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from speechbrain_hyperbolic.analysis.figures import (
@@ -74,7 +75,13 @@ def draw_radii(
     return figure
 
 
-def _draw_panel(axes, name, radii, groups, cap):
+def _draw_panel(
+    axes: Axes,
+    name: str,
+    radii: np.ndarray,
+    groups: dict[str, np.ndarray],
+    cap: float | None,
+) -> None:
     low, high = radii.min(), radii.max()
     if high - low < 0.01 * high:  # all on the cap
         low = 0.9 * high

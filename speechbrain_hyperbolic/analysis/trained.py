@@ -4,6 +4,7 @@ import csv
 import io
 import pathlib
 import pickle
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -170,7 +171,9 @@ def read_trained(
     )
 
 
-def _load(folder, nodes, names):
+def _load(
+    folder: pathlib.Path, nodes: dict[str, Any], names: Sequence[str]
+) -> dict[str, Any]:
     """Modules of the hparams, with the mean of the last epochs."""
     path = folder / HPARAMS
     for name in names:
@@ -214,14 +217,14 @@ def _load(folder, nodes, names):
     return modules
 
 
-def _text(nodes, names):
+def _text(nodes: dict[str, Any], names: Sequence[str]) -> str:
     """Some entries as a file of their own."""
     text = io.StringIO()
     ruamel.yaml.YAML().dump({name: nodes.get(name) for name in names}, text)
     return text.getvalue()
 
 
-def _read_labels(path):
+def _read_labels(path: pathlib.Path) -> list[str]:
     """The speakers in the order of the outputs."""
     if not path.is_file():
         raise InputError(f"{path} is missing: it says whose the centres are")

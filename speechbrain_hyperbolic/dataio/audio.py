@@ -9,7 +9,8 @@ import math
 import os
 import pathlib
 import struct
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
 
 import av
 import numpy as np
@@ -59,7 +60,7 @@ class AudioInfo(NamedTuple):
     channels: int
 
 
-def info(path):
+def info(path: str | pathlib.Path) -> AudioInfo:
     """Reads the header of an audio file.
 
     Arguments
@@ -100,7 +101,7 @@ def info(path):
     return found
 
 
-def _info_of_pcm(path):
+def _info_of_pcm(path: str | pathlib.Path) -> AudioInfo | None:
     """The header of a whole 16-bit wav file of the usual layout, else None.
 
     It takes a quarter of the time of soundfile, to which the rest is left.
@@ -136,7 +137,14 @@ def _info_of_pcm(path):
     return None
 
 
-def load(path, sample_rate=16000, start=0, stop=None, channel=None, file=None):
+def load(
+    path: str | pathlib.Path,
+    sample_rate: int = 16000,
+    start: int = 0,
+    stop: int | None = None,
+    channel: int | None = None,
+    file: BinaryIO | None = None,
+) -> torch.Tensor:
     """Reads audio, as one channel and resampled.
 
     Arguments
@@ -217,7 +225,7 @@ def load(path, sample_rate=16000, start=0, stop=None, channel=None, file=None):
     return waveform if stop is None else waveform[: stop - start]
 
 
-def _read_frames(file, frames):
+def _read_frames(file: soundfile.SoundFile, frames: int) -> np.ndarray:
     """So many, or what there is: a header may claim more than memory holds."""
     most = max(1, _BLOCK // file.channels)
     blocks = [file.read(min(frames, most), "float32", always_2d=True)]
@@ -227,7 +235,9 @@ def _read_frames(file, frames):
     return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
 
-def resample(waveform, rate_from, rate_to):
+def resample(
+    waveform: torch.Tensor, rate_from: int, rate_to: int
+) -> torch.Tensor:
     """Resamples a waveform, with bounded memory at any rate.
 
     Arguments
@@ -262,7 +272,7 @@ def resample(waveform, rate_from, rate_to):
     )
 
 
-def repeat_to(waveform, samples):
+def repeat_to(waveform: torch.Tensor, samples: int) -> torch.Tensor:
     """Repeats a waveform until it is long enough, and cuts it there.
 
     Arguments
@@ -285,7 +295,7 @@ def repeat_to(waveform, samples):
     return (waveform.repeat(times) if times > 1 else waveform)[:samples]
 
 
-def check_whole(path, samples):
+def check_whole(path: pathlib.Path, samples: int) -> None:
     """Notices a cut file, over whose missing end decoders pass.
 
     Arguments
@@ -321,7 +331,7 @@ def check_whole(path, samples):
         )
 
 
-def _check_rate(path, rate):
+def _check_rate(path: str | pathlib.Path, rate: int) -> None:
     low, high = SAMPLE_RATES
     if not low <= rate <= high:
         raise InputError(
@@ -329,19 +339,21 @@ def _check_rate(path, rate):
         )
 
 
-def _to_rate(samples, rate_from, rate_to):
+def _to_rate(samples: int, rate_from: int, rate_to: int) -> int:
     return round(samples * rate_to / rate_from)
 
 
-def _decode_by_av(path):
+def _decode_by_av(path: pathlib.Path | BinaryIO) -> tuple[np.ndarray, int]:
     decoded = list(blocks_by_av(path))
     if not decoded:
-        return np.zeros((0, 1), np.float32), info(path).sample_rate
+        return np.zeros((0, 1), np.float32), info(path).sample_rate  # type: ignore[arg-type]
     rates, blocks = zip(*decoded, strict=True)
     return np.concatenate(blocks), rates[0]
 
 
-def blocks_by_av(path):
+def blocks_by_av(
+    path: str | pathlib.Path | BinaryIO,
+) -> Iterator[tuple[int, np.ndarray]]:
     """Decodes what libsndfile can't, a block at a time.
 
     Arguments
@@ -385,20 +397,25 @@ def blocks_by_av(path):
                 yield stream.rate, samples
 
 
-def _open_by_av(path):
+def _open_by_av(
+    path: str | pathlib.Path | BinaryIO,
+) -> av.container.InputContainer:
     return av.open(
         path if hasattr(path, "read") else str(path),
+        "r",
         options={"format_whitelist": _FORMATS},
         metadata_errors="replace",  # of tags, which no one reads
     )
 
 
-def _frames_of(stream):
-    return round(stream.duration * stream.time_base * stream.rate)
+def _frames_of(stream: av.audio.stream.AudioStream) -> int:
+    # Without a duration it's a TypeError, as which ``naming`` knows it.
+    length = stream.duration * stream.time_base  # type: ignore[operator]
+    return round(length * stream.rate)
 
 
 @contextlib.contextmanager
-def naming(path, there=False):
+def naming(path: pathlib.Path, there: bool = False) -> Iterator[None]:
     """Turns a decoder's error into one line that names the file.
 
     Arguments

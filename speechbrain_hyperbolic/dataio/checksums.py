@@ -12,7 +12,7 @@ SUMS = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
-def write_sums(folder):
+def write_sums(folder: str | pathlib.Path) -> None:
     """Writes the checksums of all that a folder holds, and waits for the disk.
 
     Arguments
@@ -28,7 +28,7 @@ def write_sums(folder):
     _synchronize(folder / SUMS)
 
 
-def find_damage(folder):
+def find_damage(folder: str | pathlib.Path) -> str:
     """What is wrong with a folder whose checksums were written.
 
     Arguments
@@ -61,7 +61,7 @@ def find_damage(folder):
         return f"{SUMS} is not what was saved"
     # Only what is in the folder is opened, whatever the lines say.
     files = _files(folder)
-    for digest, name in (line.groups() for line in lines):
+    for digest, name in (line.groups() for line in lines if line):
         if name not in files:
             return f"{name} is missing"
         if _digest(files[name]) != digest:
@@ -69,7 +69,7 @@ def find_damage(folder):
     return ""
 
 
-def _files(folder):
+def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     return {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
@@ -77,7 +77,7 @@ def _files(folder):
     }
 
 
-def _digest(path):
+def _digest(path: pathlib.Path) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):
@@ -85,6 +85,6 @@ def _digest(path):
     return digest.hexdigest()
 
 
-def _synchronize(path):
+def _synchronize(path: pathlib.Path) -> None:
     with open(path, "rb+") as file:
         os.fsync(file.fileno())

@@ -19,8 +19,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import tqdm
@@ -42,6 +43,10 @@ _CHUNK = 256
 # start, are called in; and how many at most, of some 300 MB each.
 _PATIENCE = 15.0
 _PROCESSES = 16
+# Sample rate and frames of a file, or the line of a problem
+_Measured = tuple[int, int] | str
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 # Mean absolute amplitude below which the stock preparation drops a chunk.
 SILENCE = 5e-4
 
@@ -72,7 +77,7 @@ class Utterance(NamedTuple):
     spk_id: str
 
 
-def speaker_of(utterance):
+def speaker_of(utterance: str) -> str:
     """The speaker of an utterance id: its first folder.
 
     In CN-Celeb's trials it is the name up to a hyphen: of ``test/NAME``,
@@ -103,7 +108,7 @@ def speaker_of(utterance):
     return folder
 
 
-def data_folders(data_folder):
+def data_folders(data_folder: str | pathlib.Path) -> list[pathlib.Path]:
     """The folders that a ``data_folder`` names, comma-separated as in the
     stock recipe.
 
@@ -130,7 +135,7 @@ def data_folders(data_folder):
     return folders
 
 
-def audio_roots(data_folder):
+def audio_roots(data_folder: str | pathlib.Path) -> list[pathlib.Path]:
     """The folders whose subfolders are the speakers.
 
     Arguments
@@ -148,7 +153,9 @@ def audio_roots(data_folder):
     ]
 
 
-def find_audio(data_folder, utterances):
+def find_audio(
+    data_folder: str | pathlib.Path, utterances: Iterable[str]
+) -> dict[str, str | None]:
     """Finds given utterances without a walk through the corpus.
 
     Arguments
@@ -181,7 +188,7 @@ def find_audio(data_folder, utterances):
     return paths
 
 
-def _names_in(root, folder):
+def _names_in(root: pathlib.Path, folder: str) -> tuple[str, set[str]]:
     """A folder below a root, and the names of the files in it."""
     path = str(root / folder)
     try:
@@ -191,7 +198,9 @@ def _names_in(root, folder):
         return path, set()
 
 
-def list_audio(data_folder, outputs=None):
+def list_audio(
+    data_folder: str | pathlib.Path, outputs: str | pathlib.Path | None = None
+) -> dict[str, str]:
     """Finds the utterances of a corpus.
 
     Arguments
@@ -214,7 +223,7 @@ def list_audio(data_folder, outputs=None):
         which a trial list can't hold.
     """
     outputs = pathlib.Path(outputs).resolve() if outputs else None
-    paths = {}
+    paths: dict[str, str] = {}
     for root in audio_roots(data_folder):
         for parent, folders, names in os.walk(root, followlinks=True):
             if pathlib.Path(parent) == root:
@@ -253,7 +262,7 @@ def list_audio(data_folder, outputs=None):
     return dict(sorted(paths.items()))
 
 
-def read_speakers(data_folder):
+def read_speakers(data_folder: str | pathlib.Path) -> dict[str, dict[str, str]]:
     """What ``speakers.csv`` says of the speakers.
 
     Arguments
@@ -277,7 +286,7 @@ def read_speakers(data_folder):
         path = folder / "speakers.csv"
         if not path.is_file():
             continue
-        own = {}
+        own: dict[str, dict[str, str]] = {}
         for line, row in read_table(path, ["spk_id"]):
             speaker = row["spk_id"]
             _check_name(path, line, "spk_id", speaker)
@@ -290,7 +299,9 @@ def read_speakers(data_folder):
     return speakers
 
 
-def _check_name(path, line, column, text):
+def _check_name(
+    path: str | pathlib.Path, line: int, column: str, text: str
+) -> None:
     """Refuses what can't name anything, or would rewrite a terminal."""
     if not text or not text.isprintable():
         raise InputError(
@@ -299,7 +310,7 @@ def _check_name(path, line, column, text):
         )
 
 
-def read_splits(data_folder):
+def read_splits(data_folder: str | pathlib.Path) -> dict[str, str]:
     """The column ``split`` of ``speakers.csv``.
 
     Arguments
@@ -330,7 +341,11 @@ def read_splits(data_folder):
     return splits
 
 
-def training_audio(data_folder, test_speakers, outputs=None):
+def training_audio(
+    data_folder: str | pathlib.Path,
+    test_speakers: Iterable[str],
+    outputs: str | pathlib.Path | None = None,
+) -> dict[str, str]:
     """The utterances that may train.
 
     Arguments
@@ -354,8 +369,11 @@ def training_audio(data_folder, test_speakers, outputs=None):
 
 
 def read_utterances(
-    paths, sample_rate=16000, check_audio="header", journal=None
-):
+    paths: dict[str, str],
+    sample_rate: int = 16000,
+    check_audio: str = "header",
+    journal: str | pathlib.Path | None = None,
+) -> tuple[list[Utterance], dict[str, str]]:
     """Measures audio files; in several processes where it takes long.
 
     Arguments
@@ -404,7 +422,9 @@ def read_utterances(
     return utterances, problems
 
 
-def _measure_all(paths, check_audio, journal):
+def _measure_all(
+    paths: list[str], check_audio: str, journal: str | pathlib.Path | None
+) -> dict[str, _Measured]:
     """A dict: path -> (sample rate, frames), or the line of a problem."""
     found = _read_journal(journal, check_audio) if journal else {}
     rest = [path for path in paths if path not in found]
@@ -435,9 +455,11 @@ def _measure_all(paths, check_audio, journal):
     return found
 
 
-def _read_journal(path, check_audio):
+def _read_journal(
+    path: str | pathlib.Path, check_audio: str
+) -> dict[str, _Measured]:
     """What a journal says of files that are as they were."""
-    found = {}
+    found: dict[str, _Measured] = {}
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
@@ -454,7 +476,7 @@ def _read_journal(path, check_audio):
     return found
 
 
-def _key(path, check_audio):
+def _key(path: str, check_audio: str) -> str | None:
     """What a measurement holds for; None where there is no file."""
     try:
         status = os.stat(path)
@@ -463,7 +485,9 @@ def _key(path, check_audio):
     return f"{check_audio} {status.st_size} {status.st_mtime_ns}"
 
 
-def _map(function, items):
+def _map(
+    function: Callable[[_Item], _Result], items: list[_Item]
+) -> Iterator[_Result]:
     """Results in order, as of map; the slow by several processes."""
     began = time.monotonic()
     processes = min(os.cpu_count() or 1, _PROCESSES)
@@ -480,22 +504,25 @@ def _map(function, items):
         yield from pool.map(function, items[done:])
 
 
-def _start_process():
+def _start_process() -> None:
     """For a process that measures: it ends with its parent, however that does,
     leaves Ctrl-C to it, and takes one core."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 
-    def watch():
-        multiprocessing.parent_process().join()
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        parent.join()  # type: ignore[union-attr]
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _measure(paths, check_audio):
+def _measure(
+    paths: list[str], check_audio: str
+) -> list[tuple[str | None, _Measured]]:
     """For each path its key and (sample rate, frames), or a problem's line."""
-    results = []
+    results: list[tuple[str | None, _Measured]] = []
     for path in paths:
         key = _key(path, check_audio)  # first: what changes later is noticed
         try:
@@ -508,22 +535,22 @@ def _measure(paths, check_audio):
     return results
 
 
-def _check_samples(path, header):
+def _check_samples(path: str, header: audio.AudioInfo) -> None:
     samples = audio.load(path, header.sample_rate)
     if samples.abs().mean() < SILENCE:
         raise InputError(f"{path} is silent: replace or remove the file")
 
 
 def prepare_corpus(
-    data_folder,
-    save_folder,
-    test_speakers,
-    split_ratio=(90, 10),
-    sample_rate=16000,
-    check_audio="header",
-    seed=0,
-    skip_prep=False,
-):
+    data_folder: str | pathlib.Path,
+    save_folder: str | pathlib.Path,
+    test_speakers: Collection[str],
+    split_ratio: Sequence[int] = (90, 10),
+    sample_rate: int = 16000,
+    check_audio: str = "header",
+    seed: int = 0,
+    skip_prep: bool = False,
+) -> None:
     """Writes train.csv and dev.csv, in the columns of the stock recipe.
 
     Files that can't be used are left out, warned of by name, and listed with
@@ -610,7 +637,9 @@ def prepare_corpus(
     )
 
 
-def report_problems(problems, path, shown=10):
+def report_problems(
+    problems: dict[str, str], path: str | pathlib.Path, shown: int = 10
+) -> None:
     """Warns of files that can't be used, and lists them in a file.
 
     Arguments
@@ -633,7 +662,11 @@ def report_problems(problems, path, shown=10):
         temporary.write_text("".join(f"{p}\n" for p in problems.values()))
 
 
-def split_utterances(utterances, split_ratio=(90, 10), seed=0):
+def split_utterances(
+    utterances: list[Utterance],
+    split_ratio: Sequence[int] = (90, 10),
+    seed: int = 0,
+) -> tuple[list[Utterance], list[Utterance]]:
     """Splits utterances at random into train and dev.
 
     Arguments
@@ -652,7 +685,7 @@ def split_utterances(utterances, split_ratio=(90, 10), seed=0):
     InputError
         If no speaker has two utterances.
     """
-    counts = {}
+    counts: dict[str, int] = {}
     for utterance in utterances:
         counts[utterance.spk_id] = counts.get(utterance.spk_id, 0) + 1
     lonely = [speaker for speaker, count in counts.items() if count == 1]
@@ -664,7 +697,8 @@ def split_utterances(utterances, split_ratio=(90, 10), seed=0):
     shuffled = list(utterances)
     random.Random(seed).shuffle(shuffled)
     wanted = max(1, len(shuffled) * split_ratio[1] // sum(split_ratio))
-    train, dev = [], []
+    train: list[Utterance] = []
+    dev: list[Utterance] = []
     for utterance in shuffled:
         if len(dev) < wanted and counts[utterance.spk_id] > 1:
             counts[utterance.spk_id] -= 1
@@ -679,7 +713,9 @@ def split_utterances(utterances, split_ratio=(90, 10), seed=0):
     return train, dev
 
 
-def write_csv(utterances, path):
+def write_csv(
+    utterances: Iterable[Utterance], path: str | pathlib.Path
+) -> None:
     """Writes a CSV file in the columns of the stock recipe.
 
     Arguments
@@ -694,7 +730,9 @@ def write_csv(utterances, path):
             writer.writerows(utterances)
 
 
-def read_csv(path, data_folder):
+def read_csv(
+    path: str | pathlib.Path, data_folder: str | pathlib.Path
+) -> dict[str, dict[str, Any]]:
     """Reads what ``write_csv`` or the stock preparation wrote.
 
     Arguments
@@ -722,8 +760,9 @@ def read_csv(path, data_folder):
     >>> read_csv(path, "/data")["a/1"]["wav"]
     '/data/1.wav'
     """
-    rows = {}
-    for line, row in read_table(path, COLUMNS):
+    rows: dict[str, dict[str, Any]] = {}
+    for line, texts in read_table(path, COLUMNS):
+        row: dict[str, Any] = {**texts}
         for column in ("ID", "wav", "spk_id"):
             _check_name(path, line, column, row[column])
         key = row.pop("ID")
@@ -741,7 +780,14 @@ def read_csv(path, data_folder):
     return rows
 
 
-def _number(path, line, row, column, kind, least=0):
+def _number(
+    path: str | pathlib.Path,
+    line: int,
+    row: dict[str, str],
+    column: str,
+    kind: type[int] | type[float],
+    least: float = 0,
+) -> float:
     try:
         value = kind(row[column])
     except ValueError:

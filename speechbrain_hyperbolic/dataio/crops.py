@@ -1,6 +1,8 @@
 """Crops of utterances that the order of their reading does not change."""
 
 import hashlib
+import pathlib
+from typing import BinaryIO
 
 import torch
 from speechbrain.utils.epoch_loop import EpochCounter
@@ -24,21 +26,21 @@ class SharedEpochCounter(EpochCounter):
     [1, 2, 3]
     """
 
-    def __init__(self, limit):
+    def __init__(self, limit: int) -> None:
         self._current = torch.zeros((), dtype=torch.int64).share_memory_()
         super().__init__(limit)
 
     @property
-    def current(self):
+    def current(self) -> int:
         """The epoch, from 1; 0: before the first."""
         return int(self._current)
 
     @current.setter
-    def current(self, epoch):
+    def current(self, epoch: int) -> None:
         self._current.fill_(epoch)
 
 
-def draw(below, *key):
+def draw(below: int, *key: str | int) -> int:
     """A number that looks random and is a function of its key.
 
     Arguments
@@ -78,13 +80,26 @@ class Crop:
         Says which epoch it is, in ``current``; None: the middle is read.
     """
 
-    def __init__(self, samples, sample_rate, seed=0, counter=None):
+    def __init__(
+        self,
+        samples: int,
+        sample_rate: int,
+        seed: int = 0,
+        counter: EpochCounter | None = None,
+    ) -> None:
         self.samples = samples
         self.sample_rate = sample_rate
         self.seed = seed
         self.counter = counter
 
-    def __call__(self, name, wav, start, stop, file=None):
+    def __call__(
+        self,
+        name: str,
+        wav: str | pathlib.Path,
+        start: int,
+        stop: int,
+        file: BinaryIO | None = None,
+    ) -> torch.Tensor:
         """Reads it.
 
         Arguments
@@ -109,7 +124,7 @@ class Crop:
         waveform = audio.load(wav, self.sample_rate, start, stop, file=file)
         return audio.repeat_to(waveform, self.samples)
 
-    def _offset(self, slack, name):
+    def _offset(self, slack: int, name: str) -> int:
         if self.counter is None:
             return slack // 2
         return draw(slack + 1, self.seed, self.counter.current, name)

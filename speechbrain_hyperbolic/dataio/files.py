@@ -5,13 +5,15 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from speechbrain_hyperbolic.errors import WHAT_TO_DO
 
 
 @contextlib.contextmanager
-def naming_the_file(path):
+def naming_the_file(
+    path: pathlib.Path | Callable[[], pathlib.Path],
+) -> Iterator[None]:
     """Names the file in the error of a write, which the system does not.
 
     Arguments
@@ -28,16 +30,22 @@ def naming_the_file(path):
         yield
     except (OSError, RuntimeError) as error:
         name = path() if callable(path) else path
-        reason = error
+        reason: OSError | None
         if isinstance(error, RuntimeError):
             reason = _why_it_grows_no_more(name)  # torch does not say why
+        else:
+            reason = error
         errno = getattr(reason, "errno", None)
-        if errno not in WHAT_TO_DO or reason.filename is not None:
+        if (
+            errno not in WHAT_TO_DO
+            or reason is None
+            or reason.filename is not None
+        ):
             raise
         raise OSError(errno, os.strerror(errno), str(name)) from error
 
 
-def _why_it_grows_no_more(path):
+def _why_it_grows_no_more(path: pathlib.Path) -> OSError | None:
     try:
         with open(path, "ab") as file:
             file.write(bytes(2**20))

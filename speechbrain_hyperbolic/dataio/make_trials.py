@@ -71,7 +71,9 @@ def make_trials(
     return targets + [Trial(0, *pair) for pair in impostors]
 
 
-def _impostor_pairs(by_speaker, count, generator):
+def _impostor_pairs(
+    by_speaker: dict[str, list[str]], count: int, generator: random.Random
+) -> list[tuple[str, ...]]:
     """Distinct pairs, each speaker drawn alike often."""
     speakers = list(by_speaker)
     sizes = [len(own) for own in by_speaker.values()]
@@ -95,7 +97,7 @@ def choose_test_speakers(
     speakers: Iterable[str],
     test_share: float = 0.2,
     seed: int = 0,
-):
+) -> set[str]:
     """Speakers to keep for the trials.
 
     Arguments

@@ -11,7 +11,7 @@ import hashlib
 import os
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import soundfile
@@ -22,6 +22,10 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.dataio.files import Stamp, atomic_path
 from speechbrain_hyperbolic.errors import InputError
+
+# Makes samples
+_Generate = Callable[[np.random.Generator], np.ndarray]
+
 
 logger = get_logger(__name__)
 
@@ -111,7 +115,13 @@ def prepare_rirs(
     _prepare(source, url, work_folder, {rir_csv: (("simulated_rirs",), _rir)})
 
 
-def _prepare(source, url, work_folder, wanted, shortest=0):
+def _prepare(
+    source: str | pathlib.Path,
+    url: str,
+    work_folder: str | pathlib.Path,
+    wanted: dict[str | pathlib.Path, tuple[Sequence[str], _Generate | None]],
+    shortest: float = 0,
+) -> None:
     missing = []
     for path, (subfolders, generate) in wanted.items():
         path = pathlib.Path(path)
@@ -123,7 +133,7 @@ def _prepare(source, url, work_folder, wanted, shortest=0):
     for path, stamp, subfolders, generate in missing:
         stamp.remove()
         folder = source
-        if source == "generate":
+        if source == "generate" and generate:
             logger.info(
                 f"Generating {GENERATED} files of synthetic {path.stem}."
             )
@@ -133,7 +143,7 @@ def _prepare(source, url, work_folder, wanted, shortest=0):
         stamp.write()
 
 
-def _download(url, folder):
+def _download(url: str, folder: pathlib.Path) -> str | pathlib.Path:
     """The folder, or "generate" where the archive can't be had."""
     if folder.is_dir():
         return folder
@@ -202,7 +212,9 @@ def write_noise_csv(
                     writer.writerow([name, seconds, piece, "wav", ""])
 
 
-def _pieces(file, copies, shortest):
+def _pieces(
+    file: pathlib.Path, copies: pathlib.Path, shortest: float
+) -> list[pathlib.Path]:
     """The file itself, or its copies: mono, at 16 kHz, of PIECE seconds; or
     one that is repeated.
     """
@@ -228,7 +240,7 @@ def _pieces(file, copies, shortest):
     return pieces
 
 
-def _generate(generate, folder):
+def _generate(generate: _Generate, folder: pathlib.Path) -> None:
     for number in range(GENERATED):
         samples = generate(np.random.default_rng(number))
         samples = 0.5 * samples / np.abs(samples).max()
@@ -236,7 +248,7 @@ def _generate(generate, folder):
             soundfile.write(temporary, samples, RATE)
 
 
-def _noise(generator, seconds=PIECE):
+def _noise(generator: np.random.Generator, seconds: int = PIECE) -> np.ndarray:
     """Noise with a spectral slope of 0 to -9 dB per octave."""
     spectrum = np.fft.rfft(generator.standard_normal(seconds * RATE))
     frequency = np.fft.rfftfreq(seconds * RATE, 1 / RATE)
@@ -244,7 +256,7 @@ def _noise(generator, seconds=PIECE):
     return np.fft.irfft(spectrum / np.maximum(frequency, 30) ** slope)
 
 
-def _music(generator, seconds=PIECE):
+def _music(generator: np.random.Generator, seconds: int = PIECE) -> np.ndarray:
     """Decaying chords of harmonic tones."""
     time = np.arange(RATE) / RATE
     decay = np.exp(-4 * time)
@@ -259,7 +271,7 @@ def _music(generator, seconds=PIECE):
     return samples[: seconds * RATE]
 
 
-def _rir(generator):
+def _rir(generator: np.random.Generator) -> np.ndarray:
     """A direct path and a tail that decays by 60 dB in 0.2 to 0.8 s."""
     decay = generator.uniform(0.2, 0.8)
     time = np.arange(round(decay * RATE)) / RATE

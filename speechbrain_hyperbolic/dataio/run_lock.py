@@ -7,6 +7,8 @@ import pathlib
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
+from typing import TextIO
 
 from speechbrain.utils.distributed import ddp_broadcast, if_main_process
 from speechbrain.utils.logger import get_logger
@@ -24,7 +26,7 @@ _ROOM = 2**16  # bytes, for logs and settings
 
 
 @contextlib.contextmanager
-def lock_run(output_folder):
+def lock_run(output_folder: str | pathlib.Path) -> Iterator[None]:
     """Holds an output folder for this run, which no other run then enters.
 
     The lock is the operating system's and ends with the process, however it
@@ -63,7 +65,7 @@ def lock_run(output_folder):
         yield
 
 
-def _lock(path):
+def _lock(path: pathlib.Path) -> TextIO:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = open(path, "a+", encoding="utf-8")
     try:

@@ -6,9 +6,11 @@ compute error rates, or to compare two systems.
 
 import math
 import pathlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.errors import InputError
@@ -31,13 +33,13 @@ class ScoreTable(NamedTuple):
         float64, shape [N], finite.
     """
 
-    enrol: list
-    test: list
+    enrol: list[str]
+    test: list[str]
     labels: np.ndarray
     scores: np.ndarray
 
 
-def read_score_table(path):
+def read_score_table(path: str | pathlib.Path) -> ScoreTable:
     """Reads a score file.
 
     Arguments
@@ -72,8 +74,8 @@ def read_score_table(path):
     enrol, test, labels, scores = [], [], [], []
     for number, line in enumerate(lines, start=1):
         try:
-            one, other, label, score = line.split()
-            label, value = _LABELS[label], float(score)
+            one, other, kind, score = line.split()
+            label, value = _LABELS[kind], float(score)
         except (ValueError, KeyError):
             if not line.strip():
                 continue
@@ -97,7 +99,13 @@ def read_score_table(path):
     return ScoreTable(enrol, test, np.array(labels), np.array(scores))
 
 
-def write_scores(path, enrol, test, labels, scores):
+def write_scores(
+    path: str | pathlib.Path,
+    enrol: Iterable[str],
+    test: Iterable[str],
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+) -> None:
     """Writes a score file, whole or not at all.
 
     Scores are written with all their digits: what is read is what was
@@ -122,15 +130,17 @@ def write_scores(path, enrol, test, labels, scores):
     >>> path.read_text()
     'id1/1 id1/2 1 0.1\\n'
     """
-    labels = np.asarray(labels, int).tolist()
-    scores = np.asarray(scores, float).tolist()
+    rows = zip(
+        enrol,
+        test,
+        np.asarray(labels, int).tolist(),
+        np.asarray(scores, float).tolist(),
+        strict=True,
+    )
     with atomic_path(path) as temporary:
         temporary.write_text(
             "".join(
-                f"{e} {t} {label} {score!r}\n"
-                for e, t, label, score in zip(
-                    enrol, test, labels, scores, strict=True
-                )
+                f"{e} {t} {label} {score!r}\n" for e, t, label, score in rows
             ),
             encoding="utf-8",
         )

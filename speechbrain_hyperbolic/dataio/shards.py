@@ -18,14 +18,18 @@ import os
 import pathlib
 import random
 import tarfile
+from collections.abc import Callable, Iterator
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 import torch
 import tqdm
 from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.utils.epoch_loop import EpochCounter
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio.corpus import COLUMNS
+from speechbrain_hyperbolic.dataio.crops import Crop
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.errors import InputError, exit_on_input_error
@@ -37,9 +41,42 @@ BLOCK = tarfile.BLOCKSIZE
 # Utterances among which the order is random; some hundred bytes each
 SHUFFLE_BUFFER = 10_000
 OPEN_FILES = 64
+_Value = TypeVar("_Value")
 
 
-def pack(save_folder, out, shard_size=1000, seed=1986):
+class Entry(TypedDict):
+    """What an index says of an utterance.
+
+    Arguments
+    ---------
+    id : str
+    spk_id : str
+    start : int
+    stop : int
+        As in the CSV file.
+    name : str
+        Of the audio in the shard.
+    at : int
+        Where its header is, in bytes.
+    size : int
+        Of the audio, in bytes.
+    """
+
+    id: str
+    spk_id: str
+    start: int
+    stop: int
+    name: str
+    at: int
+    size: int
+
+
+def pack(
+    save_folder: str | pathlib.Path,
+    out: str | pathlib.Path,
+    shard_size: int = 1000,
+    seed: int = 1986,
+) -> None:
     """Packs the utterances of a save folder.
 
     A packing that was interrupted goes on after its last whole shard.
@@ -79,7 +116,9 @@ def pack(save_folder, out, shard_size=1000, seed=1986):
             ) from error
 
 
-def _pack_table(table, folder, shard_size, seed):
+def _pack_table(
+    table: pathlib.Path, folder: pathlib.Path, shard_size: int, seed: int
+) -> None:
     rows = _read_table(table)
     random.Random(seed).shuffle(rows)
     text = json.dumps([rows, shard_size, seed])
@@ -96,7 +135,7 @@ def _pack_table(table, folder, shard_size, seed):
         )
     for left in folder.glob(".*"):
         left.unlink()  # what a kill has left
-    shards = []
+    shards: list[dict[str, Any]] = []
     description = f"Packing {table.stem}"
     with tqdm.tqdm(
         total=len(rows), desc=description, unit="file", dynamic_ncols=True
@@ -125,7 +164,7 @@ def _pack_table(table, folder, shard_size, seed):
     logger.info(f"{len(rows)} utterances are in {len(shards)} shards, {folder}")
 
 
-def _read_table(path):
+def _read_table(path: pathlib.Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise InputError(
             f"{path} is missing: give the save folder of a run, or of the "
@@ -137,12 +176,12 @@ def _read_table(path):
     return rows
 
 
-def _rate_of(row):
+def _rate_of(row: dict[str, str]) -> int:
     samples = int(row["stop"]) - int(row["start"])
     return round(samples / float(row["duration"]))
 
 
-def index_of(shard):
+def index_of(shard: pathlib.Path) -> pathlib.Path:
     """Where the index of a shard is.
 
     Arguments
@@ -156,7 +195,9 @@ def index_of(shard):
     return shard.with_suffix(".index.json")
 
 
-def _write_shard(path, rows, first, bar):
+def _write_shard(
+    path: pathlib.Path, rows: list[dict[str, str]], first: int, bar: tqdm.tqdm
+) -> None:
     index = []
     with atomic_path(path) as temporary:
         with tarfile.open(
@@ -189,7 +230,7 @@ def _write_shard(path, rows, first, bar):
         temporary.write_text(json.dumps(index))
 
 
-def _add(archive, name, content):
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(content)
     archive.addfile(member, io.BytesIO(content))
@@ -209,7 +250,7 @@ class Shards:
         If there is none, or a shard is missing or cut.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | pathlib.Path) -> None:
         self.folder = pathlib.Path(folder)
         path = self.folder / MANIFEST
         manifest = _read_json(path, "pack first, or to its end")
@@ -226,16 +267,17 @@ class Shards:
         self.room = OPEN_FILES  # shards whose index is held
         for name, size in zip(self.names, sizes, strict=True):
             self._check_file(name, size)
-        self.indices, self.files = {}, {}
+        self.indices: dict[int, list[Entry]] = {}
+        self.files: dict[int, io.FileIO] = {}
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         # Open files do not go to other processes.
         return self.__dict__ | {"indices": {}, "files": {}}
 
-    def __len__(self):
+    def __len__(self) -> int:
         return int(self.counts.sum())
 
-    def _check_file(self, name, size):
+    def _check_file(self, name: str, size: int) -> None:
         path = self.folder / name
         if pathlib.PurePath(name).name != name:
             raise InputError(
@@ -250,7 +292,7 @@ class Shards:
                 "is truncated or another one; restore it, or pack again"
             )
 
-    def entry(self, shard, number):
+    def entry(self, shard: int, number: int) -> Entry:
         """What the index says of an utterance.
 
         Arguments
@@ -261,9 +303,7 @@ class Shards:
 
         Returns
         -------
-        entry : dict
-            ``id``, ``spk_id``, ``start``, ``stop``; ``name``, ``at`` and
-            ``size`` of the audio.
+        entry : Entry
         """
         if shard not in self.indices:
             _make_room(self.indices, self.room)
@@ -284,13 +324,13 @@ class Shards:
             )
         return entry
 
-    def read(self, shard, entry):
+    def read(self, shard: int, entry: Entry) -> bytes:
         """The audio of an utterance, as it is in its file.
 
         Arguments
         ---------
         shard : int
-        entry : dict
+        entry : Entry
             Of ``entry``.
 
         Returns
@@ -299,8 +339,8 @@ class Shards:
         """
         path = self.folder / self.names[shard]
         if shard not in self.files:
-            for file in _make_room(self.files, OPEN_FILES):
-                file.close()
+            for oldest in _make_room(self.files, OPEN_FILES):
+                oldest.close()
             self.files[shard] = _open(path)
         # Not by a position in the file, which forked workers share.
         file, at = self.files[shard].fileno(), entry["at"]
@@ -325,21 +365,21 @@ class Shards:
         return content
 
 
-def _name_in(header):
+def _name_in(header: bytes) -> str | None:
     """Of a tar file's header, without what tarfile makes of all of it."""
     if header[257:262] != b"ustar":
         return None
     return header[:100].rstrip(b"\0").decode("utf-8", "replace")
 
 
-def _make_room(cache, room):
+def _make_room(cache: dict[int, _Value], room: int) -> list[_Value]:
     """Takes the oldest of a full cache."""
     full = len(cache) >= room
     return [cache.pop(next(iter(cache)))] if full else []
 
 
 @contextlib.contextmanager
-def _naming(path):
+def _naming(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -348,7 +388,7 @@ def _naming(path):
         ) from error
 
 
-def _open(path):
+def _open(path: pathlib.Path) -> io.FileIO:
     with _naming(path):
         file = open(path, "rb", buffering=0)
         if hasattr(os, "posix_fadvise"):  # a run of it is read ahead
@@ -356,7 +396,7 @@ def _open(path):
     return file
 
 
-def _read_json(path, cure):
+def _read_json(path: pathlib.Path, cure: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -392,14 +432,14 @@ class ShardDataset(torch.utils.data.IterableDataset):
 
     def __init__(
         self,
-        shards,
-        crop,
-        encode,
-        batch_size,
-        shuffle_buffer=0,
-        seed=0,
-        counter=None,
-    ):
+        shards: Shards,
+        crop: Crop,
+        encode: Callable[[str], torch.Tensor],
+        batch_size: int,
+        shuffle_buffer: int = 0,
+        seed: int = 0,
+        counter: EpochCounter | None = None,
+    ) -> None:
         super().__init__()
         self.shards = shards
         self.crop = crop
@@ -415,7 +455,7 @@ class ShardDataset(torch.utils.data.IterableDataset):
         self.begun = (0, 0)
         shards.room = 2 + shuffle_buffer // int(shards.counts.max())
 
-    def go_to(self, epoch, batches):
+    def go_to(self, epoch: int, batches: int) -> None:
         """Passes over the first batches of an epoch, without reading them.
 
         Arguments
@@ -425,13 +465,13 @@ class ShardDataset(torch.utils.data.IterableDataset):
         """
         self.begun = (epoch, batches)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return -(-self._utterances() // self.batch_size)
 
-    def _utterances(self):
+    def _utterances(self) -> int:
         return -(-len(self.shards) // self.processes)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[PaddedBatch]:
         epoch = self.counter.current if self.counter else 0
         first = self.begun[1] if epoch == self.begun[0] else 0
         worker = torch.utils.data.get_worker_info()
@@ -441,7 +481,7 @@ class ShardDataset(torch.utils.data.IterableDataset):
                 [self._read(*place) for place in self.places(epoch, batch)]
             )
 
-    def places(self, epoch, batch):
+    def places(self, epoch: int, batch: int) -> list[tuple[int, int]]:
         """Where the utterances of a batch are.
 
         Arguments
@@ -468,13 +508,13 @@ class ShardDataset(torch.utils.data.IterableDataset):
             places.append((shard, int(position - begin)))
         return places
 
-    def _shard_order(self, epoch):
+    def _shard_order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         order = np.arange(len(self.shards.counts))
         if self.shuffle_buffer:
             order = self._generator(epoch, 0).permutation(order)
         return order, self.shards.counts[order].cumsum()
 
-    def _shuffled(self, epoch, position):
+    def _shuffled(self, epoch: int, position: int) -> int:
         if not self.shuffle_buffer:
             return position
         block, within = divmod(position, self.shuffle_buffer)
@@ -485,10 +525,10 @@ class ShardDataset(torch.utils.data.IterableDataset):
             self._block = epoch, block, order
         return first + int(self._block[2][within])
 
-    def _generator(self, *key):
+    def _generator(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *key])
 
-    def _read(self, shard, number):
+    def _read(self, shard: int, number: int) -> dict[str, Any]:
         entry = self.shards.entry(shard, number)
         content = io.BytesIO(self.shards.read(shard, entry))
         path = self.shards.folder / self.shards.names[shard] / entry["name"]
@@ -501,7 +541,7 @@ class ShardDataset(torch.utils.data.IterableDataset):
         }
 
 
-def main():
+def main() -> None:
     """Packs, from the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m speechbrain_hyperbolic.dataio.shards",

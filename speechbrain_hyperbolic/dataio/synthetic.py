@@ -22,6 +22,11 @@ import sys
 import wave
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the process that speaks has no packages
+    import numpy as np
+
 
 SAMPLE_RATE = 16000
 ESPEAK_RATE = 22050
@@ -120,7 +125,7 @@ def make_synthetic_corpus(
     n_train: int = 50,
     n_test: int = 30,
     utterances: tuple[int, ...] = (16, 12),
-):
+) -> Path:
     """Make a corpus of synthetic speakers, or find it already made.
 
     It holds ``<spk_id>/<utt>.wav`` (16 kHz, mono, 16 bits, about 2 to 4 s),
@@ -220,7 +225,7 @@ def make_synthetic_corpus(
     return folder
 
 
-def _check_same(folder, made_from):
+def _check_same(folder: Path, made_from: dict[str, Any]) -> None:
     from speechbrain_hyperbolic.errors import InputError
 
     try:
@@ -237,7 +242,7 @@ def _check_same(folder, made_from):
         )
 
 
-def _find_espeak():
+def _find_espeak() -> tuple[str, str]:
     from speechbrain_hyperbolic.errors import InputError
 
     try:
@@ -250,7 +255,9 @@ def _find_espeak():
     return espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
 
 
-def _draw_speakers(seed, n_train, n_test, utterances):
+def _draw_speakers(
+    seed: int, n_train: int, n_test: int, utterances: tuple[int, ...]
+) -> list[Speaker]:
     """List the speakers, training speakers first.
 
     A group of speakers shares accent and variant. Groups go round the accents
@@ -318,7 +325,14 @@ def _draw_speakers(seed, n_train, n_test, utterances):
     return speakers
 
 
-def _render(root, engine, speaker, seed, index, count):
+def _render(
+    root: Path,
+    engine: tuple[str, str],
+    speaker: Speaker,
+    seed: int,
+    index: int,
+    count: int,
+) -> float:
     """Write the utterances of one speaker; return their seconds."""
     import numpy as np
 
@@ -354,7 +368,7 @@ def _render(root, engine, speaker, seed, index, count):
     return seconds
 
 
-def _sentence(rng):
+def _sentence(rng: "np.random.Generator") -> str:
     when, who, did, what, where = (
         rng.choice(part.split(", ")) for part in (WHEN, WHO, DID, WHAT, WHERE)
     )
@@ -366,7 +380,7 @@ def _sentence(rng):
     return " ".join(order).capitalize() + "."
 
 
-def _record(pcm, rng):
+def _record(pcm: bytes, rng: "np.random.Generator") -> "np.ndarray":
     """Play dry speech through a random room and microphone, so to say.
 
     Arguments
@@ -397,7 +411,7 @@ def _record(pcm, rng):
     )
     size = len(dry) * new // old
 
-    def tilted(spectrum, db_per_octave):
+    def tilted(spectrum: "np.ndarray", db_per_octave: float) -> "np.ndarray":
         gain = 10 ** (db_per_octave * octaves / 20)
         return np.fft.irfft(spectrum * gain, new * unit)[:size]
 
@@ -412,7 +426,12 @@ def _record(pcm, rng):
     return np.round(mixed * gain * 32767).astype("<i2")
 
 
-def _speak(engine, speaker, noise_seed, lines):
+def _speak(
+    engine: tuple[str, str],
+    speaker: Speaker,
+    noise_seed: int,
+    lines: list[dict[str, Any]],
+) -> list[bytes]:
     """Have a fresh process speak, and return 22050 Hz PCM for each line.
 
     eSpeak keeps state between utterances (phase of its flutter, gain control,
@@ -449,7 +468,7 @@ def _speak(engine, speaker, noise_seed, lines):
     return [base64.b64decode(line) for line in done.stdout.splitlines()]
 
 
-def _speak_here():
+def _speak_here() -> None:
     """Read a job from standard input, print a line of base64 per utterance."""
     synchronous, dont_exit, by_character, utf8 = 2, 0x8000, 1, 1
     parameters = {"rate": 1, "pitch": 3, "range": 4}
@@ -470,7 +489,7 @@ def _speak_here():
         ctypes.c_int,
         ctypes.c_void_p,
     )
-    def keep(samples, count, _):
+    def keep(samples: Any, count: int, _: object) -> int:
         if samples and count:
             chunks.append(ctypes.string_at(samples, 2 * count))
         return 0

@@ -2,11 +2,14 @@
 
 import csv
 import pathlib
+from collections.abc import Collection, Iterator, Sequence
 
 from speechbrain_hyperbolic.errors import InputError, shown
 
 
-def read_table(path, columns):
+def read_table(
+    path: str | pathlib.Path, columns: Collection[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Reads a CSV file with a header, a row at a time.
 
     Arguments
@@ -42,13 +45,14 @@ def read_table(path, columns):
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
         try:
-            _check_header(path, reader.fieldnames or [], columns)
+            names = reader.fieldnames or []
+            _check_header(path, names, columns)
             for row in reader:
                 # DictReader's: key of what is too much, value of what isn't.
                 if None in row or None in row.values():
                     raise InputError(
                         f"{path}, line {reader.line_num}: the row has not the "
-                        f"{len(reader.fieldnames)} fields of the header: mend "
+                        f"{len(names)} fields of the header: mend "
                         "it, or remove it"
                     )
                 if any(row.values()):
@@ -64,7 +68,9 @@ def read_table(path, columns):
             ) from error
 
 
-def _check_header(path, names, columns):
+def _check_header(
+    path: pathlib.Path, names: Sequence[str], columns: Collection[str]
+) -> None:
     for name in columns:
         if name not in names:
             raise InputError(f"{path} has no column {name} in its header")

@@ -11,6 +11,7 @@ lists: ``model utterance utterance ...`` a line.
 import dataclasses
 import pathlib
 import urllib.request
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -77,12 +78,16 @@ class TrialList:
     labels: np.ndarray
     enrol: np.ndarray
     test: np.ndarray
-    models: list
-    members: list
-    utterances: list
+    models: list[str]
+    members: list[np.ndarray]
+    utterances: list[str]
 
     @classmethod
-    def of(cls, trials, enrolment=None):
+    def of(
+        cls,
+        trials: Iterable[Trial | tuple[int, str, str]],
+        enrolment: dict[str, list[str]] | None = None,
+    ) -> "TrialList":
         """From single trials.
 
         Arguments
@@ -95,7 +100,8 @@ class TrialList:
         -------
         trials : TrialList
         """
-        models, utterances = {}, {}
+        models: dict[str, int] = {}
+        utterances: dict[str, int] = {}
         labels, enrol, test = [], [], []
         for label, model, utterance in trials:
             labels.append(label)
@@ -121,16 +127,16 @@ class TrialList:
             list(utterances),
         )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Trial]:
         for label, enrol, test in zip(
             self.labels.tolist(), self.enrol, self.test, strict=True
         ):
             yield Trial(label, self.models[enrol], self.utterances[test])
 
-    def speakers(self):
+    def speakers(self) -> tuple[np.ndarray, np.ndarray]:
         """The speakers of both sides of each trial.
 
         Returns
@@ -143,7 +149,9 @@ class TrialList:
         return by_model[self.enrol], by_utterance[self.test]
 
 
-def read_trials(path, enrolment_file=None):
+def read_trials(
+    path: str | pathlib.Path, enrolment_file: str | pathlib.Path | None = None
+) -> TrialList:
     """Reads a trial list.
 
     Arguments
@@ -172,7 +180,7 @@ def read_trials(path, enrolment_file=None):
     """
     enrolment = read_enrolment(enrolment_file) if enrolment_file else None
     path = pathlib.Path(path)
-    lines = []
+    lines: list[int] = []
     trials = TrialList.of(_read(path, enrolment, lines), enrolment)
     if not lines:
         raise InputError(f"{path} has no trials: expected {_FORMS[0]!r}")
@@ -180,7 +188,9 @@ def read_trials(path, enrolment_file=None):
     return trials
 
 
-def _read(path, enrolment, lines):
+def _read(
+    path: pathlib.Path, enrolment: dict[str, list[str]] | None, lines: list[int]
+) -> Iterator[tuple[int, str, str]]:
     """Gives trials, and notes their line numbers."""
     models, tests = {}, {}  # as written -> id: each is checked once
     form = None
@@ -201,7 +211,9 @@ def _read(path, enrolment, lines):
         yield label, models[model], tests[test]
 
 
-def _check_repeats(trials, path, lines):
+def _check_repeats(
+    trials: TrialList, path: pathlib.Path, lines: list[int]
+) -> None:
     pairs = trials.enrol.astype(np.int64) * len(trials.utterances) + trials.test
     _, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
     first = first[inverse]
@@ -224,23 +236,28 @@ def _check_repeats(trials, path, lines):
 _FORMS = ("label enrol test", "enrol test label")
 
 
-def _form(fields):
+def _form(fields: list[str]) -> str | None:
     """Where a list has its labels, as its first line has."""
     if fields[0] in LABELS:
         return _FORMS[0]
     return _FORMS[1] if fields[-1] in LABELS else None
 
 
-def _trial(fields, form):
+def _trial(fields: list[str], form: str) -> tuple[int, str, str] | None:
     if len(fields) != 3:
         return None
     if form == _FORMS[1]:
         fields = [fields[2], fields[0], fields[1]]
     label, model, test = fields
-    return label in LABELS and (LABELS[label], model, test)
+    return (LABELS[label], model, test) if label in LABELS else None
 
 
-def _model(name, enrolment, path, number):
+def _model(
+    name: str,
+    enrolment: dict[str, list[str]] | None,
+    path: pathlib.Path,
+    number: int,
+) -> str:
     if enrolment is None:
         return _utterance_id(name, path, number)
     for model in (name, name.removesuffix(MODEL_SUFFIX)):
@@ -252,7 +269,7 @@ def _model(name, enrolment, path, number):
     )
 
 
-def _utterance_id(name, path, number):
+def _utterance_id(name: str, path: pathlib.Path, number: int) -> str:
     if name.startswith("/") or ".." in name.split("/"):
         raise InputError(
             f"{path}, line {number}: {shown(name)} leaves the corpus, expected "
@@ -264,7 +281,7 @@ def _utterance_id(name, path, number):
     return stem if known else name
 
 
-def _lines(path, what):
+def _lines(path: pathlib.Path, what: str) -> Iterator[tuple[int, list[str]]]:
     """(number, fields) of the lines that are not empty."""
     if not path.is_file():
         raise InputError(f"{path} is missing: no such {what}")
@@ -276,7 +293,7 @@ def _lines(path, what):
                 yield number, fields
 
 
-def read_enrolment(path):
+def read_enrolment(path: str | pathlib.Path) -> dict[str, list[str]]:
     """Reads an enrolment map, such as CN-Celeb's ``enroll.map``.
 
     Arguments
@@ -321,7 +338,7 @@ def read_enrolment(path):
     return enrolment
 
 
-def trial_speakers(trials):
+def trial_speakers(trials: TrialList) -> set[str]:
     """The speakers of a trial list.
 
     Arguments
@@ -335,7 +352,7 @@ def trial_speakers(trials):
     return {speaker_of(utterance) for utterance in trials.utterances}
 
 
-def write_trials(trials, path):
+def write_trials(trials: Iterable[Trial], path: str | pathlib.Path) -> None:
     """Writes a trial list, whole or not at all.
 
     Arguments
@@ -350,7 +367,7 @@ def write_trials(trials, path):
         )
 
 
-def fetch_trials(source, folder):
+def fetch_trials(source: str, folder: str | pathlib.Path) -> pathlib.Path:
     """The path of a trial list that is given as a path or a URL.
 
     Arguments

@@ -1,7 +1,7 @@
 """Long audio in windows, so that hours of it fit in memory."""
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import soundfile
@@ -108,7 +108,9 @@ def read_windows(
     )
 
 
-def _merged(blocks, size):
+def _merged(
+    blocks: Iterable[torch.Tensor], size: int
+) -> Iterator[torch.Tensor]:
     """Blocks of one size, of which the last takes what is left over."""
     held = None
     for block in blocks:
@@ -119,10 +121,11 @@ def _merged(blocks, size):
         else:
             yield held
             held = block
-    yield held
+    if held is not None:
+        yield held
 
 
-def _read_blocks(path, size):
+def _read_blocks(path: pathlib.Path, size: int) -> Iterator[torch.Tensor]:
     """Yields mono blocks at the rate of the file; the last may be shorter."""
     total = 0
     with audio.naming(path):
@@ -139,13 +142,13 @@ def _read_blocks(path, size):
         audio.check_whole(path, total)
 
 
-def _by_soundfile(path, size):
+def _by_soundfile(path: pathlib.Path, size: int) -> Iterator[np.ndarray]:
     with soundfile.SoundFile(str(path)) as file:
         while len(samples := file.read(size, "float32", always_2d=True)):
             yield samples
 
 
-def _by_av(path, size):
+def _by_av(path: pathlib.Path, size: int) -> Iterator[np.ndarray]:
     held, n_held = [], 0
     for _, block in audio.blocks_by_av(path):
         held.append(block)

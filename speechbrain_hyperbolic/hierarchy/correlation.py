@@ -154,11 +154,16 @@ def unit(values: np.ndarray) -> np.ndarray:
     return values / np.linalg.norm(values)
 
 
-def _spearman(x, y):
+def _spearman(x: np.ndarray, y: np.ndarray) -> float:
     return pearson(rankdata(x), rankdata(y))
 
 
-def _column(name, values, n=None, dtype=np.float64):
+def _column(
+    name: str,
+    values: npt.ArrayLike,
+    n: int | None = None,
+    dtype: npt.DTypeLike | None = np.float64,
+) -> np.ndarray:
     values = np.asarray(values, dtype=dtype)
     if values.ndim != 1 or n not in (None, values.size):
         raise InputError(

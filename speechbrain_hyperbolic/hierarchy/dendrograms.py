@@ -231,7 +231,9 @@ def dendrogram_purity(linkage: np.ndarray, labels: npt.ArrayLike) -> float:
     return float((pairs * shares).sum() / pairs.sum())
 
 
-def _cut(linkage, labels, clusters):
+def _cut(
+    linkage: npt.ArrayLike, labels: npt.ArrayLike, clusters: int | None
+) -> np.ndarray:
     """Points by cluster and class, shape [clusters, classes]."""
     linkage, counts = _class_counts(linkage, labels)
     n, classes = len(linkage) + 1, counts.shape[1]
@@ -242,7 +244,9 @@ def _cut(linkage, labels, clusters):
     return counts[np.setdiff1d(np.arange(2 * n - clusters), merged)]
 
 
-def _class_counts(linkage, labels):
+def _class_counts(
+    linkage: npt.ArrayLike, labels: npt.ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
     """The linkage, and of each of its nodes how many points of each class.
 
     Nodes are numbered as in the linkage: shape [2 N - 1, classes].

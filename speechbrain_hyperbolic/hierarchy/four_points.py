@@ -99,7 +99,9 @@ def gromov_delta(
     )
 
 
-def _delta_at(distances, base, others):
+def _delta_at(
+    distances: np.ndarray, base: int, others: np.ndarray
+) -> tuple[float, float]:
     """Largest delta, and the sum, over quadruples of a point and 3 others.
 
     By Gromov products at the base, which are the sums of distances but for a

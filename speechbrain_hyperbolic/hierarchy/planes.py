@@ -1,5 +1,6 @@
 """What distances lose on the hyperbolic and the Euclidean plane."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -167,7 +168,7 @@ def embed_in_disk(
     """
     distances = checked_distances(distances)
 
-    def distance_of(vectors):
+    def distance_of(vectors: torch.Tensor) -> torch.Tensor:
         points = exponential_map(vectors, max_radius=MAX_RADIUS)
         return pairwise_distance(points, points)
 
@@ -217,25 +218,30 @@ def embed_in_plane(
     return Embedding(x + 1j * y, 1.0, _plane_distances(vectors).numpy())
 
 
-def _plane_distances(vectors):
+def _plane_distances(vectors: torch.Tensor) -> torch.Tensor:
     return torch.cdist(
         vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist"
     )
 
 
-def _fit(distances, distance_of, steps, seed):
+def _fit(
+    distances: np.ndarray,
+    distance_of: Callable[[torch.Tensor], torch.Tensor],
+    steps: int,
+    seed: int,
+) -> tuple[torch.Tensor, float]:
     """Vectors [N, 2] and the scale of the least stress that was found."""
     check_number("steps", steps, 1)
     n, diameter = len(distances), distances.max()
     target = torch.from_numpy(distances / diameter)
     apart = 1 - torch.eye(n, dtype=torch.float64)
 
-    def stress(flat):
-        flat = torch.tensor(flat, requires_grad=True)
-        planar = distance_of(flat[:-1].view(n, 2)) * apart
-        errors = planar * (-flat[-1]).exp() - target
+    def stress(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        leaf = torch.tensor(flat, requires_grad=True)
+        planar = distance_of(leaf[:-1].view(n, 2)) * apart
+        errors = planar * (-leaf[-1]).exp() - target
         value = errors.square().sum() / target.square().sum()
-        (gradient,) = torch.autograd.grad(value, flat)
+        (gradient,) = torch.autograd.grad(value, leaf)
         return value.item(), gradient.numpy()
 
     rng = np.random.default_rng(seed)
@@ -266,7 +272,7 @@ def _fit(distances, distance_of, steps, seed):
     )
 
 
-def _classical_scaling(distances):
+def _classical_scaling(distances: np.ndarray) -> np.ndarray:
     """Torgerson's, in two dimensions."""
     square = distances**2
     mean = square.mean(0)

@@ -150,7 +150,7 @@ def hyperbolic_sample(
     return checked_distances(pairwise_distance(points, points).numpy())
 
 
-def _directions(n, dimension, rng):
+def _directions(n: int, dimension: int, rng: np.random.Generator) -> np.ndarray:
     check_number("n", n, 2)
     check_number("dimension", dimension, 2)
     vectors = rng.standard_normal((n, dimension))

@@ -239,11 +239,11 @@ def write_card(
     )
 
 
-def _listed(value):
+def _listed(value: str | Sequence[str] | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value or [])
 
 
-def _eval_results(measurement):
+def _eval_results(measurement: Measurement) -> list[EvalResult]:
     """EER in per cent, as the Hub's other cards have it."""
     entries = []
     metrics: list[tuple] = [("eer", "eer", "EER %", 100, 2, {})]
@@ -283,7 +283,7 @@ def _eval_results(measurement):
     return entries
 
 
-def _summary(config, training, encoder):
+def _summary(config: ModelConfig, training: Training, encoder: str) -> str:
     return (
         f"A speaker encoder: {encoder} of {training.parameters:,} parameters, "
         f"trained with {training.loss} by speechbrain-hyperbolic. It makes of "
@@ -293,7 +293,7 @@ def _summary(config, training, encoder):
     )
 
 
-def _usage(config, clips):
+def _usage(config: ModelConfig, clips: str | None) -> str:
     if clips:
         one, other = "examples/clip1.wav", "examples/clip2.wav"
         note = clips
@@ -352,7 +352,7 @@ your machine. This package reads `{CONFIG}` and `{WEIGHTS}` alone, which
 can't. Both ways give the same embeddings."""
 
 
-def _thresholds(config, measurement):
+def _thresholds(config: ModelConfig, measurement: Measurement | None) -> str:
     if not measurement:
         return (
             "Not measured: choose a threshold on trials of your own, in your "
@@ -415,7 +415,7 @@ def _thresholds(config, measurement):
     )
 
 
-def _results(measurement):
+def _results(measurement: Measurement | None) -> str:
     if not measurement:
         return "Not measured: no trials were scored with this model."
     if measurement.shared:
@@ -440,7 +440,9 @@ On `{measurement.trial_list}`, scored by {measurement.protocol};
 ![Misses against false alarms (DET)]({DET})"""
 
 
-def _data(training, text, language):
+def _data(
+    training: Training, text: str, language: str | Sequence[str] | None
+) -> str:
     described = text.strip() or (
         "What the data are was not stated when this model was exported."
     )
@@ -453,7 +455,7 @@ def _data(training, text, language):
     )
 
 
-def _loss(training):
+def _loss(training: Training) -> str:
     text = (
         f"{training.loss}:\n\n- classifier: `{training.classifier}`\n"
         f"- cost: `{training.cost}`"
@@ -474,7 +476,7 @@ def _loss(training):
     return text
 
 
-def _protocol(training, measurement):
+def _protocol(training: Training, measurement: Measurement | None) -> str:
     start = (
         "Fine-tuned from another model"
         if training.fine_tuned
@@ -494,7 +496,11 @@ def _protocol(training, measurement):
 - Verification: {scored}."""
 
 
-def _limits(training, measurement, language):
+def _limits(
+    training: Training,
+    measurement: Measurement | None,
+    language: str | Sequence[str] | None,
+) -> str:
     measured = (
         f"`{measurement.trial_list}` alone" if measurement else "no trials"
     )
@@ -514,7 +520,7 @@ def _limits(training, measurement, language):
 - A voice is personal data. Ask people before you enrol them."""
 
 
-def _citation(training, license):
+def _citation(training: Training, license: str) -> str:
     text = f"Licence: {license}.\n\n"
     if training.hyperbolic:
         return f"{text}{_METHOD}Please cite it, and {_SPEECHBRAIN}."

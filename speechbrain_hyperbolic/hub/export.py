@@ -14,7 +14,8 @@ import pickle
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import soundfile
@@ -51,6 +52,9 @@ from speechbrain_hyperbolic.plots import plot_det
 from speechbrain_hyperbolic.scoring.extraction import weights_fingerprint
 from speechbrain_hyperbolic.training import LABELS
 from speechbrain_hyperbolic.verification import read_results
+
+_Value = TypeVar("_Value")
+
 
 logger = get_logger(__name__)
 
@@ -206,7 +210,7 @@ def export_run(
     return folder
 
 
-def _check_run(run_folder):
+def _check_run(run_folder: pathlib.Path) -> None:
     wanted = [
         HPARAMS,
         "train_log.txt",
@@ -223,7 +227,7 @@ def _check_run(run_folder):
             )
 
 
-def _check_replaceable(folder):
+def _check_replaceable(folder: pathlib.Path) -> None:
     if not (folder.exists() or folder.is_symlink()):
         return
     if not folder.is_dir():
@@ -249,7 +253,7 @@ def _check_replaceable(folder):
         )
 
 
-def _parent(folder):
+def _parent(folder: pathlib.Path) -> pathlib.Path:
     """Its folder, which is made where it is missing."""
     if pathlib.Path.cwd().is_relative_to(folder):
         raise InputError(
@@ -266,7 +270,7 @@ def _parent(folder):
 
 
 @contextlib.contextmanager
-def _whole_folder(folder):
+def _whole_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary folder that takes the place of ``folder`` on success."""
     folder = folder.resolve()
     with tempfile.TemporaryDirectory(
@@ -285,7 +289,9 @@ def _whole_folder(folder):
             raise
 
 
-def _naming(path, function, *args, **kwargs):
+def _naming(
+    path: object, function: Callable[..., _Value], *args: Any, **kwargs: Any
+) -> _Value:
     """Calls, and names the file in the message of an error."""
     try:
         return function(*args, **kwargs)
@@ -293,7 +299,9 @@ def _naming(path, function, *args, **kwargs):
         raise InputError(f"{path}: {error}") from error
 
 
-def _read_model(path):
+def _read_model(
+    path: pathlib.Path,
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """The encoder's name and arguments, and the fields of its features."""
     nodes = read_nodes(path)
     expected = {
@@ -335,13 +343,13 @@ def _read_model(path):
     return encoder, arguments["embedding_model"], features
 
 
-def _class(node):
+def _class(node: Any) -> str:
     """Of a node such as ``!new:torch.nn.Linear``; "" where it has none."""
     kind, _, name = tag_of(node).partition(":")
     return name if kind in ("!new", "!name") else ""
 
 
-def _plain(node, name):
+def _plain(node: Any, name: str) -> Any:
     """A node as what JSON can hold."""
     if tag_of(node) or not isinstance(
         node, (dict, list, str, bool, int, float, type(None))
@@ -360,7 +368,7 @@ def _plain(node, name):
     return None
 
 
-def _describe(node):
+def _describe(node: Any) -> str:
     """A node as Python would write it, with the classes' short names."""
     if isinstance(node, dict):
         inner = ", ".join(f"{k}={_describe(v)}" for k, v in node.items())
@@ -373,7 +381,7 @@ def _describe(node):
     return f"[{inner}]" if isinstance(node, list) else inner
 
 
-def _loss_name(classifier, cost):
+def _loss_name(classifier: str, cost: str) -> tuple[str, bool]:
     """The usual name of a loss, or its class, and whether it is hyperbolic."""
     classes = set(re.findall(r"(\w+)\(", f"{classifier} {cost}"))
     hyperbolic = bool(classes & _HYPERBOLIC)
@@ -391,7 +399,12 @@ def _loss_name(classifier, cost):
     return _LOSSES.get(key, cost.partition("(")[0]), hyperbolic
 
 
-def _read_training(run_folder, run, encoder, config):
+def _read_training(
+    run_folder: pathlib.Path,
+    run: dict[str, Any],
+    encoder: torch.nn.Module,
+    config: ModelConfig,
+) -> Training:
     """What the run says of itself: a ``Training``."""
     setting = functools.partial(_value, run_folder / HPARAMS, run)
     classifier, cost = map(
@@ -427,13 +440,13 @@ def _read_training(run_folder, run, encoder, config):
     )
 
 
-def _value(path, nodes, key):
+def _value(path: pathlib.Path, nodes: dict[str, Any], key: str) -> Any:
     if key not in nodes:
         raise InputError(f"{path} has no key {key}: expected one of our runs")
     return nodes[key]
 
 
-def _read_rows(run_folder):
+def _read_rows(run_folder: pathlib.Path) -> list[dict[str, str]]:
     """Of the table of training utterances."""
     path = run_folder / "save" / "train.csv"
     rows = [row for _, row in read_table(path, ("spk_id", "duration"))]
@@ -444,12 +457,12 @@ def _read_rows(run_folder):
     return rows
 
 
-def _dimension(encoder, config):
+def _dimension(encoder: torch.nn.Module, config: ModelConfig) -> int:
     with torch.inference_mode():
         return encoder(torch.zeros(1, 100, config.n_mels)).shape[-1]
 
 
-def _sounds(source, run_folder, kind):
+def _sounds(source: str, run_folder: pathlib.Path, kind: str) -> str:
     """Where augmentation was from, without the path."""
     if source == "generate" or (
         source == "download"
@@ -461,7 +474,9 @@ def _sounds(source, run_folder, kind):
     return "a folder of recordings"
 
 
-def _read_verification(folder, run_folder, run):
+def _read_verification(
+    folder: pathlib.Path, run_folder: pathlib.Path, run: dict[str, Any]
+) -> tuple[Measurement, dict[str, Any]]:
     """The ``Measurement``, and what of it goes into the config."""
     for name in (HPARAMS, RESULTS, "scores.txt"):
         if not (folder / name).is_file():
@@ -504,7 +519,12 @@ def _read_verification(folder, run_folder, run):
     }
 
 
-def _check_same_model(folder, measured, run_folder, run):
+def _check_same_model(
+    folder: pathlib.Path,
+    measured: str | None,
+    run_folder: pathlib.Path,
+    run: dict[str, Any],
+) -> None:
     if measured is None:
         raise InputError(f"{folder} is of an untrained encoder: verify the run")
     # A folder may have moved since, and a path may be relative.
@@ -524,7 +544,9 @@ def _check_same_model(folder, measured, run_folder, run):
         )
 
 
-def _check_results(path, target, nontarget):
+def _check_results(
+    path: pathlib.Path, target: np.ndarray, nontarget: np.ndarray
+) -> dict:
     try:
         results = read_results(path)
         rate = results["all trials"]["eer"]
@@ -540,7 +562,7 @@ def _check_results(path, target, nontarget):
     )
 
 
-def _scoring(option):
+def _scoring(option: Callable[[str], Any]) -> tuple[str, bool]:
     """How trials were scored, and whether it's the score of two recordings."""
     score = option("score")
     parts = [f"{_SCORES.get(score, score)} of whole utterances"]
@@ -556,11 +578,11 @@ def _scoring(option):
     return ", ".join(parts), len(parts) == 1 and score in SCORES
 
 
-def _trials(measurement):
+def _trials(measurement: Measurement) -> dict[str, Any]:
     """As ``ModelConfig`` has them."""
     result = measurement.results["all trials"]
     intervals = result["intervals"] or {}
-    trials = {"list": measurement.trial_list}
+    trials: dict[str, Any] = {"list": measurement.trial_list}
     for key in ("n_target", "n_nontarget"):
         trials[key] = result[key]
     for key in ("eer", *(f"min_dcf_{p:g}" for p in P_TARGETS)):
@@ -573,7 +595,7 @@ def _trials(measurement):
     return trials
 
 
-def _read_weights(path):
+def _read_weights(path: pathlib.Path) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
@@ -589,7 +611,7 @@ def _read_weights(path):
     return state
 
 
-def _write_stock(folder, config):
+def _write_stock(folder: pathlib.Path, config: ModelConfig) -> None:
     """The YAML anew: what else the run's had is not passed on."""
     classes = {name: path for path, name in _ENCODERS.items()}
     write_hyperparams(
@@ -614,7 +636,9 @@ def _write_stock(folder, config):
     )
 
 
-def _write_clips(clips, folder):
+def _write_clips(
+    clips: Sequence[str | pathlib.Path] | None, folder: pathlib.Path
+) -> str | None:
     """Writes clip1.wav and clip2.wav; what they are, or None without any."""
     if clips is not None:
         _copy_clips(clips, folder)
@@ -640,7 +664,9 @@ def _write_clips(clips, folder):
     )
 
 
-def _copy_clips(clips, folder):
+def _copy_clips(
+    clips: Iterable[str | pathlib.Path], folder: pathlib.Path
+) -> None:
     folder.mkdir()
     for number, path in enumerate(clips, start=1):
         waveform = audio.load(path)

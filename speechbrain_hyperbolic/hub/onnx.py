@@ -28,6 +28,8 @@ import logging
 import math
 import pathlib
 import types
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -251,7 +253,7 @@ def check_packages() -> tuple[types.ModuleType, types.ModuleType]:
     return onnx, onnxruntime
 
 
-def _check_size(folder, encoder):
+def _check_size(folder: pathlib.Path, encoder: torch.nn.Module) -> None:
     size = sum(value.nbytes for value in encoder.state_dict().values())
     if size > _MAX_BYTES:
         raise InputError(
@@ -260,7 +262,7 @@ def _check_size(folder, encoder):
         )
 
 
-def _still_noise(encoder):
+def _still_noise(encoder: torch.nn.Module) -> None:
     """Puts its expectation in the place of the noise in pooled means.
 
     The stock noise is (9 - 8 g) eps, and g, normal numbers scaled to [0, 1] by
@@ -273,7 +275,7 @@ def _still_noise(encoder):
             module._get_gauss_noise = lambda *_, mean=mean, **__: mean
 
 
-def _convert(encoder, sample_rate):
+def _convert(encoder: torch.nn.Module, sample_rate: int) -> Any:
     """The ONNX protobuf of a WaveformEncoder.
 
     By torch.export, whose axes are symbols: the older tracing of TorchScript
@@ -304,7 +306,7 @@ def _convert(encoder, sample_rate):
 
 
 @contextlib.contextmanager
-def _without_warnings(name):
+def _without_warnings(name: str) -> Iterator[None]:
     """Of operators of torchvision, which are of no use here."""
     of_exporter = logging.getLogger(name)
     level = of_exporter.level
@@ -315,7 +317,9 @@ def _without_warnings(name):
         of_exporter.setLevel(level)
 
 
-def _check_embeddings(session, encoder, sample_rate, path):
+def _check_embeddings(
+    session: Any, encoder: Encoder, sample_rate: int, path: pathlib.Path
+) -> None:
     """Refuses a file that gives other embeddings than PyTorch."""
     generator = torch.Generator().manual_seed(0)
     for n_waveforms, seconds in _CHECKED:

@@ -7,6 +7,7 @@ own settings: HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE.
 import contextlib
 import pathlib
 import re
+from collections.abc import Iterator
 
 from huggingface_hub import (
     CommitOperationAdd,
@@ -197,7 +198,7 @@ def push_to_hub(
     return url if revision is None else f"{url}/tree/{revision}"
 
 
-def _check_repo_id(repo_id):
+def _check_repo_id(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
         valid = repo_id.count("/") == 1
@@ -210,7 +211,7 @@ def _check_repo_id(repo_id):
         )
 
 
-def _check_token(token):
+def _check_token(token: str | None) -> str | None:
     """The token that will be sent, None where there is none.
 
     One that no header can hold is refused: the HTTP client would show it.
@@ -224,7 +225,7 @@ def _check_token(token):
     return token
 
 
-def _paths_to_push(folder):
+def _paths_to_push(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """Name in the repository -> path, of what is to be sent."""
     if not folder.is_dir():
         raise InputError(
@@ -260,7 +261,7 @@ def _paths_to_push(folder):
 
 
 @contextlib.contextmanager
-def _errors_for_people(repo_id, revision):
+def _errors_for_people(repo_id: str, revision: str | None) -> Iterator[None]:
     try:
         yield
     except InputError:
@@ -269,7 +270,7 @@ def _errors_for_people(repo_id, revision):
         raise InputError(_explain(error, repo_id, revision)) from error
 
 
-def _explain(error, repo_id, revision):
+def _explain(error: BaseException, repo_id: str, revision: str | None) -> str:
     """One line on what the client raised.
 
     Never the client's own text of a failed request: it has the address, which
@@ -332,5 +333,5 @@ def _explain(error, repo_id, revision):
     return f"{place}: {' '.join(str(error).split())}"
 
 
-def _place(repo_id, revision):
+def _place(repo_id: str, revision: str | None) -> str:
     return repo_id if revision is None else f"{repo_id} at {revision}"

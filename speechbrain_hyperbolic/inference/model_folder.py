@@ -12,8 +12,11 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple, TypedDict
 
+import numpy as np
+import numpy.typing as npt
 import safetensors
 import safetensors.torch
 import torch
@@ -49,7 +52,7 @@ _WIDTH = (1, 2**13)
 _FEW = (1, 64)
 # Encoder -> its class, its argument for the number of mel bands, and what else
 # it takes: a range is of an integer, a list of one is of a list of those.
-_ENCODERS = {
+_ENCODERS: dict[str, tuple[type[torch.nn.Module], str, dict[str, Any]]] = {
     "ecapa": (
         ECAPA_TDNN,
         "input_size",
@@ -96,6 +99,8 @@ _MOMENTS = tuple(
     for kind in ("target", "nontarget")
     for moment in ("mean", "std")
 )
+# (dtype, shape) of tensors by their names
+_Outline = dict[str, tuple[str, tuple[int, ...]]]
 _DTYPES = {torch.float32: "F32", torch.int64: "I64"}
 
 
@@ -112,10 +117,27 @@ class Thresholds(NamedTuple):
     """
 
     eer: float
-    false_accepts: dict
+    false_accepts: dict[str, float]
 
 
-def measure_thresholds(target_scores, nontarget_scores):
+class Modules(TypedDict):
+    """The modules of a model.
+
+    Arguments
+    ---------
+    compute_features : torch.nn.Module
+    mean_var_norm : torch.nn.Module
+    embedding_model : torch.nn.Module
+    """
+
+    compute_features: torch.nn.Module
+    mean_var_norm: torch.nn.Module
+    embedding_model: torch.nn.Module
+
+
+def measure_thresholds(
+    target_scores: npt.ArrayLike, nontarget_scores: npt.ArrayLike
+) -> Thresholds:
     """Thresholds at the equal error rate and at some false-accept rates.
 
     Arguments
@@ -143,7 +165,7 @@ def measure_thresholds(target_scores, nontarget_scores):
     """
     _, at_eer = eer(target_scores, nontarget_scores)
     thresholds, _, p_fa = error_rates(target_scores, nontarget_scores)
-    n_nontarget = len(nontarget_scores)
+    n_nontarget = np.size(nontarget_scores)
     return Thresholds(
         at_eer,
         {
@@ -198,13 +220,13 @@ class ModelConfig:
     sample_rate: int
     n_mels: int
     encoder: str
-    encoder_arguments: dict
+    encoder_arguments: dict[str, Any]
     score: str = "cosine"
     clip_c: float = 3.0
     thresholds: Thresholds | None = None
-    trials: dict | None = None
+    trials: dict[str, Any] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_integer("sample_rate", self.sample_rate, (1000, 192000))
         _check_integer("n_mels", self.n_mels, (1, 512))
         _check_choice("encoder", self.encoder, _ENCODERS)
@@ -217,7 +239,7 @@ class ModelConfig:
         if self.trials is not None:
             _check_trials(self.trials)
 
-    def to_json(self):
+    def to_json(self) -> str:
         """The text of ``config.json``.
 
         Returns
@@ -230,7 +252,7 @@ class ModelConfig:
         return json.dumps(fields, indent=2, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text, name):
+    def from_json(cls, text: str, name: str | pathlib.Path) -> "ModelConfig":
         """Reads what ``to_json`` gave.
 
         Arguments
@@ -273,7 +295,7 @@ class ModelConfig:
             raise InputError(f"{name}: {error}") from error
 
 
-def build_modules(config):
+def build_modules(config: ModelConfig) -> Modules:
     """The stock modules of a model, with random weights.
 
     Arguments
@@ -282,9 +304,8 @@ def build_modules(config):
 
     Returns
     -------
-    modules : dict
-        "compute_features", "mean_var_norm" and "embedding_model", in
-        evaluation mode.
+    modules : Modules
+        In evaluation mode.
 
     Raises
     ------
@@ -301,7 +322,11 @@ def build_modules(config):
     return _modules(config, _build(config))
 
 
-def save_model(folder, config, state):
+def save_model(
+    folder: str | pathlib.Path,
+    config: ModelConfig,
+    state: dict[str, torch.Tensor],
+) -> None:
     """Writes ``config.json`` and ``model.safetensors``.
 
     Arguments
@@ -354,7 +379,7 @@ def save_model(folder, config, state):
         ) from error
 
 
-def fingerprint(config, state):
+def fingerprint(config: ModelConfig, state: dict[str, torch.Tensor]) -> str:
     """Tells a model from all others, by what its two files say.
 
     Arguments
@@ -373,7 +398,9 @@ def fingerprint(config, state):
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
-def load_model(folder):
+def load_model(
+    folder: str | pathlib.Path,
+) -> tuple[ModelConfig, Modules]:
     """Reads a model from JSON and safetensors, whatever else the folder has.
 
     Arguments
@@ -383,7 +410,7 @@ def load_model(folder):
     Returns
     -------
     config : ModelConfig
-    modules : dict
+    modules : Modules
         As ``build_modules`` gives, on the CPU, with the weights of the file.
 
     Raises
@@ -414,7 +441,7 @@ def load_model(folder):
     return config, modules
 
 
-def read_config(folder):
+def read_config(folder: str | pathlib.Path) -> ModelConfig:
     """Reads ``config.json`` alone.
 
     Arguments
@@ -450,7 +477,7 @@ def read_config(folder):
 
 
 @contextlib.contextmanager
-def open_tensors(path):
+def open_tensors(path: str | pathlib.Path) -> Iterator[safetensors.safe_open]:
     """Opens a safetensors file.
 
     Arguments
@@ -479,14 +506,14 @@ def open_tensors(path):
         ) from error
 
 
-def _build(config, device="cpu"):
+def _build(config: ModelConfig, device: str = "cpu") -> torch.nn.Module:
     """The encoder; on "meta" it takes no memory."""
     encoder_class, _, _ = _ENCODERS[config.encoder]
     with torch.device(device):
         return encoder_class(**config.encoder_arguments)
 
 
-def _outline(config):
+def _outline(config: ModelConfig) -> _Outline:
     """The (dtype, shape) of each of the encoder's tensors, by its name."""
     try:
         state = _build(config, "meta").state_dict()
@@ -510,20 +537,19 @@ def _outline(config):
     }
 
 
-def _modules(config, encoder):
-    modules = {
+def _modules(config: ModelConfig, encoder: torch.nn.Module) -> Modules:
+    return {
         "compute_features": Fbank(
             n_mels=config.n_mels, sample_rate=config.sample_rate
-        ),
+        ).eval(),
         "mean_var_norm": InputNormalization(
             norm_type="sentence", std_norm=False
-        ),
-        "embedding_model": encoder,
+        ).eval(),
+        "embedding_model": encoder.eval(),
     }
-    return {name: module.eval() for name, module in modules.items()}
 
 
-def _try_out(config, modules):
+def _try_out(config: ModelConfig, modules: Modules) -> None:
     """Embeds the shortest audio: what fits in shape may still not run."""
     samples = int(SHORTEST * config.sample_rate)
     try:
@@ -541,7 +567,9 @@ def _try_out(config, modules):
         )
 
 
-def _compare(name, found, expected):
+def _compare(
+    name: str | pathlib.Path, found: _Outline, expected: _Outline
+) -> None:
     """Refuses tensors of other names, dtypes or shapes."""
     for key in sorted(found.keys() | expected.keys()):
         if found.get(key) != expected.get(key):
@@ -555,7 +583,9 @@ def _compare(name, found, expected):
             )
 
 
-def _check_finite(name, state):
+def _check_finite(
+    name: str | pathlib.Path, state: dict[str, torch.Tensor]
+) -> None:
     for key, value in state.items():
         if not value.isfinite().all():
             raise InputError(
@@ -564,12 +594,14 @@ def _check_finite(name, state):
             )
 
 
-def _check_encoder(encoder, arguments, n_mels):
+def _check_encoder(
+    encoder: str, arguments: dict[str, Any], n_mels: int
+) -> None:
     _, bands, kinds = _ENCODERS[encoder]
     _check_fields("encoder_arguments", arguments, [bands, *kinds], (bands,))
     for key, value in arguments.items():
         name = f"encoder_arguments: {key}"
-        kind = kinds.get(key)
+        kind: Any = kinds.get(key)
         if key == bands:
             if type(value) is not int or value != n_mels:
                 raise _wrong(name, value, f"n_mels, which is {n_mels}")
@@ -588,7 +620,7 @@ def _check_encoder(encoder, arguments, n_mels):
             _check_integer(name, value, kind)
 
 
-def _check_thresholds(thresholds):
+def _check_thresholds(thresholds: object) -> None:
     if not isinstance(thresholds, Thresholds):
         raise _wrong("thresholds", thresholds, "Thresholds")
     _check_numbers("thresholds", {"eer": thresholds.eer})
@@ -605,7 +637,7 @@ def _check_thresholds(thresholds):
             raise _wrong("a rate of false_accepts", rate, 'one such as "0.01"')
 
 
-def _check_trials(trials):
+def _check_trials(trials: dict[str, Any]) -> None:
     numbers = (*_RATES, *_MOMENTS)
     _check_fields("trials", trials, ("list", *_COUNTS, *numbers, *_INTERVALS))
     name = trials.get("list", "")
@@ -622,7 +654,12 @@ def _check_trials(trials):
             _check_numbers(f"trials: {key}", dict(enumerate(value)))
 
 
-def _check_fields(name, fields, known, required=()):
+def _check_fields(
+    name: str,
+    fields: object,
+    known: Collection[str],
+    required: Collection[str] = (),
+) -> None:
     if type(fields) is not dict:
         raise _wrong(name, fields, "an object with named fields")
     for key in fields:
@@ -636,24 +673,24 @@ def _check_fields(name, fields, known, required=()):
             raise InputError(f"{name} has no field {key!r}, expected one")
 
 
-def _check_integer(name, value, bounds):
+def _check_integer(name: str, value: object, bounds: tuple[int, int]) -> None:
     low, high = bounds
     if type(value) is not int or not low <= value <= high:
         raise _wrong(name, value, f"an integer from {low} to {high}")
 
 
-def _check_choice(name, value, choices):
+def _check_choice(name: str, value: object, choices: Collection[str]) -> None:
     if type(value) is not str or value not in choices:
         raise _wrong(name, value, f"one of {', '.join(choices)}")
 
 
-def _check_numbers(name, values):
+def _check_numbers(name: str, values: Mapping[Any, object]) -> None:
     for key, value in values.items():
         if not _is_number(value):
             raise _wrong(f"{name}: {_shown(key)}", value, "a finite number")
 
 
-def _is_number(value):
+def _is_number(value: object) -> bool:
     # Below infinity, and an integer may be too large for a float; a bool is an
     # integer, too. No comparison is true of NaN.
     return (
@@ -663,11 +700,11 @@ def _is_number(value):
     )
 
 
-def _wrong(name, value, expected):
+def _wrong(name: str, value: object, expected: str) -> InputError:
     return InputError(f"{name} is {_shown(value)}, expected {expected}")
 
 
-def _shown(value):
+def _shown(value: object) -> str:
     """What a stranger wrote, on one line and not at length."""
     try:
         text = ascii(value)
@@ -676,12 +713,12 @@ def _shown(value):
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def _one_line(error):
+def _one_line(error: Exception) -> str:
     return shown(" ".join(str(error).split()), most=200)
 
 
 @contextlib.contextmanager
-def _naming(path):
+def _naming(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:

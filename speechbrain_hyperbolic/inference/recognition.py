@@ -4,6 +4,7 @@ import functools
 import numbers
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -334,8 +335,8 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
         if not norms:
             raise InputError(f"{name} is silent: replace or leave it out")
         if len(norms) > 1:
-            vector = directions / len(norms) * np.mean(norms)
-            vector = vector.astype(np.float32)
+            mean = directions / len(norms) * np.mean(norms)
+            vector = np.asarray(mean, np.float32)
         if not np.isfinite(vector).all():
             raise InputError(
                 f"the embedding of {name} is not finite: the model's training "
@@ -370,17 +371,17 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
         """
         if isinstance(paths, (str, os.PathLike)):
             raise InputError(f"paths is {paths}, expected a list of paths")
-        paths = [os.fspath(path) for path in paths]
-        short: list[str | pathlib.Path] = []
-        long: list[str | pathlib.Path] = []
-        for path in dict.fromkeys(paths):
+        names = [os.fspath(path) for path in paths]
+        short: list[str] = []
+        long: list[str] = []
+        for path in dict.fromkeys(names):
             header = audio_files.info(path)
             some = long if is_long(header.frames, header.sample_rate) else short
             some.append(path)
         found = self._embed_long(long, cache_folder) if long else {}
         if short:
             found |= self._embed_short(short, cache_folder)
-        return [found[path] for path in paths]
+        return [found[path] for path in names]
 
     def verify_batch(
         self,
@@ -569,7 +570,7 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
         if threshold is None:
             threshold = self.threshold_at()
         vector = self.embed(audio, sample_rate).vector
-        scores = self._scores(store.vectors, [vector])[:, 0]
+        scores = self._scores(list(store.vectors), [vector])[:, 0]
         best = torch.argsort(-scores, stable=True)[: max(1, top)]
         names = store.names
         ranking = [(names[i], float(scores[i])) for i in best]
@@ -578,21 +579,25 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
             name = None
         return Identification(name, score, threshold, ranking)
 
-    def _scores(self, enrol, test):
+    def _scores(
+        self, enrol: Sequence[np.ndarray], test: Sequence[np.ndarray]
+    ) -> torch.Tensor:
         """Shape [enrol, test], of vectors; float64."""
-        enrol, test = (
+        enrolled, tested = (
             torch.from_numpy(np.stack(vectors)).double().unsqueeze(1)
             for vectors in (enrol, test)
         )
-        if enrol.shape[2] != test.shape[2]:
+        if enrolled.shape[2] != tested.shape[2]:
             raise InputError(
-                f"the vectors have {enrol.shape[2]} and {test.shape[2]} "
+                f"the vectors have {enrolled.shape[2]} and {tested.shape[2]} "
                 "entries: are they of one model?"
             )
         prepare = self._score.prepare
-        return self._score.matrix(prepare(enrol), prepare(test))
+        return self._score.matrix(prepare(enrolled), prepare(tested))
 
-    def _encode_checked(self, name, wavs, lengths):
+    def _encode_checked(
+        self, name: str, wavs: torch.Tensor, lengths: torch.Tensor | None
+    ) -> torch.Tensor:
         """Embeddings of a batch, shape [batch, 1, D]."""
         wavs = (wavs[None] if wavs.ndim == 1 else wavs).float()
         if wavs.ndim != 2 or wavs.numel() == 0:
@@ -616,7 +621,9 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
         # The stock ResNet gives [batch, D].
         return embeddings.reshape(len(wavs), 1, -1)
 
-    def _embed_short(self, paths, cache_folder):
+    def _embed_short(
+        self, paths: list[str], cache_folder: str | pathlib.Path | None
+    ) -> dict[str, Embedding]:
         try:
             _, views, durations = extract(
                 self._encoder,
@@ -640,7 +647,9 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
             )
         }
 
-    def _embed_long(self, paths, cache_folder):
+    def _embed_long(
+        self, paths: list[str], cache_folder: str | pathlib.Path | None
+    ) -> dict[str, Embedding]:
         paths = tqdm.tqdm(
             paths, desc="Embedding long files", unit="file", dynamic_ncols=True
         )
@@ -663,7 +672,9 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
                 found[path] = known[key]
         return found
 
-    def _waveform(self, audio, sample_rate):
+    def _waveform(
+        self, audio: np.ndarray | torch.Tensor, sample_rate: int | None
+    ) -> torch.Tensor:
         """An array as a mono waveform at the model's rate."""
         if isinstance(audio, torch.Tensor):
             audio = audio.detach().cpu().resolve_neg()
@@ -714,7 +725,7 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
             audio = audio.mean(0)
         return audio_files.resample(audio, int(sample_rate), self.sample_rate)
 
-    def _long_enough(self, waveform):
+    def _long_enough(self, waveform: torch.Tensor) -> torch.Tensor:
         # As ``extract`` does it.
         shortest = int(SHORTEST * self.sample_rate)
         if len(waveform) < shortest:
@@ -729,21 +740,21 @@ class _SilenceError(InputError):
 class _Encoder(Encoder):
     """An encoder that refuses silence."""
 
-    def __call__(self, waveforms):
+    def __call__(self, waveforms: torch.Tensor) -> torch.Tensor:
         if (waveforms.abs().mean(1) < SILENCE).any():
             raise _SilenceError("an utterance is silent")
         return super().__call__(waveforms)
 
 
-def _is_silent(waveform):
+def _is_silent(waveform: torch.Tensor) -> bool:
     return bool(waveform.abs().mean() < SILENCE)
 
 
-def _embedding(vector, seconds):
+def _embedding(vector: np.ndarray, seconds: float) -> Embedding:
     return Embedding(vector, float(np.linalg.norm(vector)), float(seconds))
 
 
-def _vector(value):
+def _vector(value: Any) -> np.ndarray:
     if isinstance(value, Embedding):
         value = value.vector
     if isinstance(value, torch.Tensor):

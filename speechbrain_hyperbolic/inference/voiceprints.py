@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import numpy as np
+import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
@@ -36,29 +37,29 @@ class VoiceprintStore:
     1
     """
 
-    def __init__(self, model_fingerprint):
+    def __init__(self, model_fingerprint: str) -> None:
         self.model_fingerprint = model_fingerprint
-        self._voices = {}
+        self._voices: dict[str, np.ndarray] = {}
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._voices)
 
-    def __contains__(self, name):
+    def __contains__(self, name: object) -> bool:
         return name in self._voices
 
     @property
-    def names(self):
+    def names(self) -> list[str]:
         """The speakers, in the order in which they were added."""
         return list(self._voices)
 
     @property
-    def vectors(self):
+    def vectors(self) -> np.ndarray:
         """Their embeddings: float32, shape [speakers, D]."""
         if not self._voices:
             return np.zeros((0, 0), np.float32)
         return np.stack(list(self._voices.values()))
 
-    def add(self, name, vector):
+    def add(self, name: str, vector: npt.ArrayLike) -> None:
         """Adds a speaker, or replaces the one of that name.
 
         Arguments
@@ -100,7 +101,7 @@ class VoiceprintStore:
             )
         self._voices[name] = vector
 
-    def remove(self, name):
+    def remove(self, name: str) -> None:
         """Removes a speaker.
 
         Arguments
@@ -116,7 +117,7 @@ class VoiceprintStore:
             raise InputError(f"{name} is not among the {len(self)} enrolled")
         del self._voices[name]
 
-    def save(self, path):
+    def save(self, path: str | pathlib.Path) -> None:
         """Writes the store, whole or not at all.
 
         Arguments
@@ -145,7 +146,9 @@ class VoiceprintStore:
             ) from error
 
     @classmethod
-    def load(cls, path, model_fingerprint):
+    def load(
+        cls, path: str | pathlib.Path, model_fingerprint: str
+    ) -> "VoiceprintStore":
         """Reads a store.
 
         Arguments
@@ -199,7 +202,7 @@ class VoiceprintStore:
         return store
 
 
-def _read_names(path, text):
+def _read_names(path: pathlib.Path, text: str) -> list[str]:
     try:
         names = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,11 +1,13 @@
 """Classifier heads: speaker centres, and how embeddings compare with them."""
 
+from collections.abc import Sequence
+
 import torch
 from speechbrain.lobes.models.ECAPA_TDNN import Classifier
 from speechbrain.utils import checkpoints
 
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.lobes.similarity import ClippedDistance, Cosine
+from speechbrain_hyperbolic.lobes.similarity import ClippedDistance, Cosine, Dot
 from speechbrain_hyperbolic.nnet.fused import margin_softmax
 from speechbrain_hyperbolic.nnet.losses import JointLoss, MarginSoftmax
 from speechbrain_hyperbolic.sharded_state import load_module, save_module
@@ -63,15 +65,15 @@ class CentreClassifier(Classifier):
 
     def __init__(
         self,
-        input_size,
-        device="cpu",
-        lin_blocks=0,
-        lin_neurons=192,
-        out_neurons=1211,
-        similarity=None,
-        sub_centres=1,
-        init_std=None,
-    ):
+        input_size: int,
+        device: str = "cpu",
+        lin_blocks: int = 0,
+        lin_neurons: int = 192,
+        out_neurons: int = 1211,
+        similarity: Dot | None = None,
+        sub_centres: int = 1,
+        init_std: float | None = None,
+    ) -> None:
         if not (isinstance(sub_centres, int) and sub_centres > 0):
             raise InputError(
                 f"sub_centres is {sub_centres}, expected a number >= 1"
@@ -90,7 +92,12 @@ class CentreClassifier(Classifier):
             torch.nn.init.normal_(self.weight, std=init_std)
         self.to(device)
 
-    def forward(self, x, targets=None, cost=None):
+    def forward(
+        self,
+        x: torch.Tensor,
+        targets: torch.Tensor | None = None,
+        cost: MarginSoftmax | None = None,
+    ) -> torch.Tensor:
         """Compares each embedding with each speaker.
 
         Arguments
@@ -115,10 +122,17 @@ class CentreClassifier(Classifier):
             embeddings = x.squeeze(1).to(dtype)
             centres = self.weight.to(dtype)
             if cost is not None:
+                assert targets is not None, "a cost asks for labels"
                 return self.loss(embeddings, centres, targets, cost)
             return self.outputs(embeddings, centres).unsqueeze(1)
 
-    def loss(self, embeddings, centres, targets, cost):
+    def loss(
+        self,
+        embeddings: torch.Tensor,
+        centres: torch.Tensor,
+        targets: torch.Tensor,
+        cost: MarginSoftmax,
+    ) -> torch.Tensor:
         """The mean loss of a batch.
 
         Arguments
@@ -146,7 +160,9 @@ class CentreClassifier(Classifier):
             cost.chunk_size,
         )
 
-    def outputs(self, embeddings, centres):
+    def outputs(
+        self, embeddings: torch.Tensor, centres: torch.Tensor
+    ) -> torch.Tensor:
         """Similarities to speakers.
 
         Arguments
@@ -166,7 +182,7 @@ class CentreClassifier(Classifier):
             outputs = outputs.unflatten(1, (-1, self.sub_centres)).amax(2)
         return outputs
 
-    def gather(self, values):
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
         """From one value for each row of the weight to those of all centres.
 
         Arguments
@@ -210,14 +226,14 @@ class HyperbolicClassifier(CentreClassifier):
 
     def __init__(
         self,
-        input_size,
-        device="cpu",
-        lin_blocks=0,
-        lin_neurons=192,
-        out_neurons=1211,
-        c=3.0,
-        init_std=1e-3,
-    ):
+        input_size: int,
+        device: str = "cpu",
+        lin_blocks: int = 0,
+        lin_neurons: int = 192,
+        out_neurons: int = 1211,
+        c: float = 3.0,
+        init_std: float = 1e-3,
+    ) -> None:
         super().__init__(
             input_size,
             device,
@@ -251,17 +267,22 @@ class JointClassifier(torch.nn.Module):
     torch.Size([4, 2, 5])
     """
 
-    def __init__(self, heads):
+    def __init__(self, heads: Sequence[CentreClassifier]) -> None:
         super().__init__()
         self.heads = torch.nn.ModuleList(heads)
 
     @property
-    def _ddp_params_and_buffers_to_ignore(self):
+    def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
         """What DistributedDataParallel asks for: a sharded head refuses."""
         name = "_ddp_params_and_buffers_to_ignore"
         return [key for head in self.heads for key in getattr(head, name, ())]
 
-    def forward(self, x, targets=None, cost=None):
+    def forward(
+        self,
+        x: torch.Tensor,
+        targets: torch.Tensor | None = None,
+        cost: JointLoss | None = None,
+    ) -> torch.Tensor:
         """Compares each embedding with each speaker, by each head.
 
         Arguments
@@ -290,7 +311,7 @@ for _head in (CentreClassifier, JointClassifier):
     checkpoints.DEFAULT_TRANSFER_HOOKS[_head] = load_module
 
 
-def fuses(classifier, cost):
+def fuses(classifier: torch.nn.Module, cost: torch.nn.Module) -> bool:
     """Whether a classifier takes labels and this cost, and gives the loss.
 
     Arguments

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -9,6 +10,8 @@ from speechbrain.utils.distributed import ddp_broadcast
 
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.lobes.heads import CentreClassifier, JointClassifier
+from speechbrain_hyperbolic.lobes.similarity import Dot
+from speechbrain_hyperbolic.nnet.losses import MarginSoftmax
 from speechbrain_hyperbolic.nnet.sharded import Shard, sharded_margin_softmax
 from speechbrain_hyperbolic.sharded_state import Rows, shards_of
 
@@ -75,16 +78,16 @@ class ShardedCentreClassifier(CentreClassifier):
 
     def __init__(
         self,
-        input_size,
-        device="cpu",
-        lin_blocks=0,
-        lin_neurons=192,
-        out_neurons=1211,
-        similarity=None,
-        sub_centres=1,
-        init_std=None,
-        sampled=None,
-    ):
+        input_size: int,
+        device: str = "cpu",
+        lin_blocks: int = 0,
+        lin_neurons: int = 192,
+        out_neurons: int = 1211,
+        similarity: Dot | None = None,
+        sub_centres: int = 1,
+        init_std: float | None = None,
+        sampled: float | int | None = None,
+    ) -> None:
         if lin_blocks:
             raise InputError(
                 f"lin_blocks is {lin_blocks}, expected 0: a sharded head has "
@@ -112,13 +115,13 @@ class ShardedCentreClassifier(CentreClassifier):
             _sum_gradients(self.similarity, shard)
 
     @property
-    def rows(self):
+    def rows(self) -> Rows:
         """Which rows of the weight of all processes this one has."""
         bounds = [self.sub_centres * first for first in self.shard.bounds]
         return Rows(self.shard.part, bounds)
 
     @torch.no_grad()
-    def _draw_centres(self, seed, init_std):
+    def _draw_centres(self, seed: int, init_std: float | None) -> None:
         if init_std is None:
             init_std = self.similarity.init_std
         first, last = self.rows.first, self.rows.last
@@ -140,7 +143,7 @@ class ShardedCentreClassifier(CentreClassifier):
             ]
 
     @property
-    def _ddp_params_and_buffers_to_ignore(self):
+    def _ddp_params_and_buffers_to_ignore(self) -> tuple[()]:
         """What DistributedDataParallel asks for before it copies weights."""
         if self.shard.parts > 1:
             raise InputError(
@@ -150,11 +153,17 @@ class ShardedCentreClassifier(CentreClassifier):
             )
         return ()
 
-    def loss(self, embeddings, centres, targets, cost):
+    def loss(
+        self,
+        embeddings: torch.Tensor,
+        centres: torch.Tensor,
+        targets: torch.Tensor,
+        cost: MarginSoftmax,
+    ) -> torch.Tensor:
         """That of the batches of all processes, see ``CentreClassifier``."""
         negatives = generator = None
         if self.sampled is not None:
-            negatives, generator = self._sampling()
+            negatives, generator = self._sampling(self.sampled)
         loss = sharded_margin_softmax(
             embeddings,
             centres,
@@ -171,15 +180,16 @@ class ShardedCentreClassifier(CentreClassifier):
             self.draws["step"] += 1
         return loss
 
-    def _sampling(self):
-        count = self.sampled
+    def _sampling(self, count: float | int) -> tuple[int, torch.Generator]:
         if isinstance(count, float):
             count = math.ceil(count * (self.shard.last - self.shard.first))
         of = "{seed} {step}".format(**self.draws)
         seed = random.Random(f"{of} {self.shard.part}").getrandbits(62)
         return count, torch.Generator().manual_seed(seed)
 
-    def outputs(self, embeddings, centres):
+    def outputs(
+        self, embeddings: torch.Tensor, centres: torch.Tensor
+    ) -> torch.Tensor:
         """Those of all speakers, see ``CentreClassifier``."""
         alone = self.shard.parts == 1 and self.sampled is None
         if torch.is_grad_enabled() and not alone:
@@ -194,12 +204,12 @@ class ShardedCentreClassifier(CentreClassifier):
             embeddings, lambda rows: compare(rows, centres)
         )
 
-    def gather(self, values):
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
         """From one value for each centre here to those of all centres."""
         return self.shard.gather(values)[0]
 
 
-def _check_sampled(sampled):
+def _check_sampled(sampled: float | int | None) -> float | int | None:
     share = isinstance(sampled, float) and 0 < sampled < 1
     count = type(sampled) is int and sampled > 0
     if sampled is not None and not (share or count):
@@ -210,17 +220,17 @@ def _check_sampled(sampled):
     return sampled
 
 
-def _sum_gradients(similarity, shard):
+def _sum_gradients(similarity: torch.nn.Module, shard: Shard) -> None:
     """Each process has a part of the gradients by what all have alike."""
     for parameter in similarity.parameters():
         # Two heads may have one similarity.
         if not hasattr(parameter, "is_summed"):
-            parameter.is_summed = True
+            parameter.is_summed = True  # type: ignore[attr-defined]
             parameter.register_hook(shard.sum)
 
 
 @contextmanager
-def kept_from_ddp(modules):
+def kept_from_ddp(modules: Mapping[str, torch.nn.Module]) -> Iterator[None]:
     """Keeps modules with a sharded head from being distributed.
 
     SpeechBrain wraps those that learn: meanwhile, these don't.
@@ -241,7 +251,7 @@ def kept_from_ddp(modules):
             continue
         heads = [module]
         if isinstance(module, JointClassifier):
-            heads = module.heads
+            heads = list(module.heads)
         if not all(isinstance(h, ShardedCentreClassifier) for h in heads):
             raise InputError(
                 f"{name} has a sharded head among others: make all heads "
@@ -258,7 +268,11 @@ def kept_from_ddp(modules):
 
 
 @torch.no_grad()
-def clip_gradients(parameters, modules, max_norm):
+def clip_gradients(
+    parameters: Sequence[torch.nn.Parameter],
+    modules: torch.nn.Module,
+    max_norm: float,
+) -> torch.Tensor:
     """Clips by the norm of all gradients, those of other processes too.
 
     Arguments

@@ -4,6 +4,8 @@ PyTorch's SyncBatchNorm is for GPUs only, and batch norm over each process'
 own part of a batch is another training than that of one process.
 """
 
+from typing import Any
+
 import torch
 from torch import distributed
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
@@ -28,7 +30,7 @@ class ProcessBatchNorm(_NormBase):
     True
     """
 
-    def __init__(self, batch_norm):
+    def __init__(self, batch_norm: _BatchNorm) -> None:
         super().__init__(
             batch_norm.num_features,
             batch_norm.eps,
@@ -42,7 +44,7 @@ class ProcessBatchNorm(_NormBase):
         self._buffers = batch_norm._buffers
         self.training = batch_norm.training
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalises each channel.
 
         Arguments
@@ -78,7 +80,11 @@ class ProcessBatchNorm(_NormBase):
             normalised = normalised + self.bias.view(channels)
         return normalised.to(x.dtype)
 
-    def _track(self, mean, variance, count):
+    def _track(
+        self, mean: torch.Tensor, variance: torch.Tensor, count: torch.Tensor
+    ) -> None:
+        assert self.num_batches_tracked is not None
+        assert self.running_mean is not None and self.running_var is not None
         self.num_batches_tracked += 1
         weight = self.momentum
         if weight is None:  # the mean of all batches
@@ -88,7 +94,9 @@ class ProcessBatchNorm(_NormBase):
         self.running_var.lerp_(unbiased.to(self.running_var), weight)
 
 
-def _moments(x):
+def _moments(
+    x: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Mean and variance of each channel over all processes, and how many
     values a channel has.
     """
@@ -113,18 +121,18 @@ def _moments(x):
 
 class _SumOverProcesses(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, value):
+    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
         total = value.clone()
         distributed.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         # Each process' loss depends on the values of all.
         return _SumOverProcesses.apply(gradient.contiguous())
 
 
-def use_process_batch_norm(module):
+def use_process_batch_norm(module: torch.nn.Module) -> None:
     """Replaces the batch norms in a module.
 
     Arguments

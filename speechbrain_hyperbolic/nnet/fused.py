@@ -13,7 +13,8 @@ likewise, and the output is -unit * d: exp(d) = 1 + 2 h + 2 sqrt(h (1 + h)).
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -29,18 +30,25 @@ from speechbrain_hyperbolic.nnet.losses import (
     hardest_others,
     margin_cross_entropy,
 )
+from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
+
+if TYPE_CHECKING:  # they import this module, or are above it
+    from speechbrain_hyperbolic.lobes.similarity import Dot
+    from speechbrain_hyperbolic.nnet.sharded import Shard
+
+_Unit = float | torch.Tensor
 
 
 def margin_softmax(
-    embeddings,
-    centres,
-    targets,
-    similarity,
-    loss_fn,
-    sub_centres=1,
-    chunk_size=None,
-    shard=None,
-):
+    embeddings: torch.Tensor,
+    centres: torch.Tensor,
+    targets: torch.Tensor,
+    similarity: "Dot",
+    loss_fn: AdditiveMargin,
+    sub_centres: int = 1,
+    chunk_size: int | None = None,
+    shard: "Shard | None" = None,
+) -> torch.Tensor:
     """Mean loss of a batch, by its similarity to speaker centres.
 
     Arguments
@@ -108,43 +116,52 @@ def margin_softmax(
 
 
 class _Rows(NamedTuple):
-    """The side of the embeddings."""
+    """The side of the embeddings.
+
+    Where it is hyperbolic, every one of these has all its fields.
+    """
 
     x: torch.Tensor  # with its stretch: the left factor of g
-    a: torch.Tensor  # None: not hyperbolic
-    lift: torch.Tensor  # dh/db = 1 + 2 a
-    unit: torch.Tensor
+    a: torch.Tensor | None  # None: not hyperbolic
+    lift: torch.Tensor | None  # dh/db = 1 + 2 a
+    unit: _Unit
 
 
 class _Columns(NamedTuple):
     """The side of the centres, or of a chunk of them."""
 
     y: torch.Tensor
-    q: torch.Tensor
-    b: torch.Tensor
+    q: torch.Tensor | None
+    b: torch.Tensor | None
 
 
 class _Taken(NamedTuple):
     """What the slopes by the outputs need to go on."""
 
-    root: torch.Tensor  # sqrt(h (1 + h)), or None
-    nearest: torch.Tensor  # sub-centre of each class [batch, classes, 1]
+    root: torch.Tensor | None  # sqrt(h (1 + h))
+    nearest: torch.Tensor | None  # sub-centre of each class [batch, classes, 1]
 
 
-def _rows(x, p, a, unit):
+def _rows(
+    x: torch.Tensor, p: torch.Tensor | None, a: torch.Tensor | None, unit: _Unit
+) -> _Rows:
     lift = None
     if a is not None:
+        assert p is not None
         p, lift = p / -2, 1 + 2 * a
     return _Rows(x if p is None else x * p.unsqueeze(1), a, lift, unit)
 
 
-def _outputs(rows, columns, sub_centres):
+def _outputs(
+    rows: _Rows, columns: _Columns, sub_centres: int
+) -> tuple[torch.Tensor, _Taken]:
     """Outputs [batch, classes], and what their slopes need."""
     outputs = product(rows.x, columns.y)
     if columns.q is not None:
         outputs.mul_(columns.q)
     hyperbolic = rows.a is not None
-    if hyperbolic:
+    if rows.a is not None:
+        assert rows.lift is not None and columns.b is not None
         complete_haversine(outputs, rows.a, rows.lift, columns.b)
     nearest = None
     if sub_centres > 1:
@@ -159,18 +176,26 @@ def _outputs(rows, columns, sub_centres):
     return outputs, _Taken(root, nearest)
 
 
-def _slopes(slopes, taken, rows, columns, sub_centres):
+def _slopes(
+    slopes: torch.Tensor,
+    taken: _Taken,
+    rows: _Rows,
+    columns: _Columns,
+    sub_centres: int,
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
     """From slopes by the outputs to those by g, and by a and b, in place."""
     of_a = of_b = None
     if taken.root is not None:
         # dd/dh is infinite at h = 0, and taken as 0 there.
-        root = torch.nn.functional.threshold_(taken.root, 0.0, math.inf)
+        functional: Any = torch.nn.functional  # its types lack what is in place
+        root = functional.threshold_(taken.root, 0.0, math.inf)
         slopes.mul_(-rows.unit).div_(root)
     if taken.nearest is not None:
         spread = slopes.new_zeros((*slopes.shape, sub_centres))
         spread.scatter_(2, taken.nearest, slopes.unsqueeze(2))
         slopes = spread.flatten(1)
     if taken.root is not None:
+        assert rows.lift is not None and columns.b is not None
         of_a = slopes.mv(1 + 2 * columns.b)
         of_b = rows.lift @ slopes
     if columns.q is not None:
@@ -178,12 +203,20 @@ def _slopes(slopes, taken, rows, columns, sub_centres):
     return slopes, of_a, of_b
 
 
-def _of_stretch(gradient, vectors, stretch):
+def _of_stretch(
+    gradient: torch.Tensor, vectors: torch.Tensor, stretch: torch.Tensor
+) -> torch.Tensor:
     """Gradients by the stretches, which only come in products with vectors."""
     return (gradient * vectors).sum(1).div_(stretch)
 
 
-def _left_gradient(of_left, gradient, x, p, a):
+def _left_gradient(
+    of_left: torch.Tensor,
+    gradient: torch.Tensor,
+    x: torch.Tensor,
+    p: torch.Tensor | None,
+    a: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Gradients by x and p, given that by the left factor of g."""
     of_x = of_left * gradient
     if p is None:
@@ -195,8 +228,19 @@ def _left_gradient(of_left, gradient, x, p, a):
 class _MarginSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, x, y, p, q, a, b, unit, targets, loss_fn, sub_centres, shard
-    ):
+        ctx: Any,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        p: torch.Tensor | None,
+        q: torch.Tensor | None,
+        a: torch.Tensor | None,
+        b: torch.Tensor | None,
+        unit: _Unit,
+        targets: torch.Tensor,
+        loss_fn: AdditiveMargin,
+        sub_centres: int,
+        shard: "Shard | None",
+    ) -> torch.Tensor:
         rows, columns = _rows(x, p, a, unit), _Columns(y, q, b)
         outputs, taken = _outputs(rows, columns, sub_centres)
         of_unit = outputs.clone() if ctx.needs_input_grad[6] else None
@@ -210,7 +254,9 @@ class _MarginSoftmax(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(
+        ctx: Any, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor | None, ...]:
         refuse_second_derivative()
         slopes, left, x, y, p, q, a, *sums = ctx.saved_tensors
         of_y = product(slopes.T, (left * gradient).T)
@@ -224,20 +270,20 @@ class _MarginSoftmax(torch.autograd.Function):
 class _ChunkedMarginSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx,
-        x,
-        y,
-        p,
-        q,
-        a,
-        b,
-        unit,
-        targets,
-        loss_fn,
-        sub_centres,
-        shard,
-        chunk_size,
-    ):
+        ctx: Any,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        p: torch.Tensor | None,
+        q: torch.Tensor | None,
+        a: torch.Tensor | None,
+        b: torch.Tensor | None,
+        unit: _Unit,
+        targets: torch.Tensor,
+        loss_fn: AdditiveMargin,
+        sub_centres: int,
+        shard: "Shard | None",
+        chunk_size: int,
+    ) -> torch.Tensor:
         rows = _rows(x, p, a, unit)
         start = 0 if shard is None else shard.first
         chunks = list(_chunks(y, q, b, sub_centres, chunk_size, start))
@@ -249,9 +295,10 @@ class _ChunkedMarginSoftmax(torch.autograd.Function):
             here = logits.amax(1, keepdim=True)
             higher = here if top is None else torch.maximum(top, here)
             summed = logits.sub_(higher).exp_().sum(1, keepdim=True)
-            if total is not None:
+            if top is not None and total is not None:
                 summed += total * (top - higher).exp_()
             top, total = higher, summed
+        assert top is not None and total is not None
         if shard is not None:
             higher = shard.highest(top)
             total = shard.sum(total * (top - higher).exp_())
@@ -263,7 +310,9 @@ class _ChunkedMarginSoftmax(torch.autograd.Function):
         return (log_total - plan.target).mean()
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(
+        ctx: Any, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor | None, ...]:
         refuse_second_derivative()
         x, y, p, q, a, b, log_total = ctx.saved_tensors
         plan, sub_centres = ctx.plan, ctx.sub_centres
@@ -273,10 +322,13 @@ class _ChunkedMarginSoftmax(torch.autograd.Function):
         factor = plan.scale / len(x)
         # Written chunk by chunk: small tensors that live on between the large
         # ones of the chunks would keep the allocator from reusing these.
-        of_y, of_q, of_b = (
-            None if v is None else torch.empty_like(v) for v in (y, q, b)
+        of_y = torch.empty_like(y)
+        of_q, of_b = (
+            None if v is None else torch.empty_like(v) for v in (q, b)
         )
-        of_left, of_a, of_unit = torch.zeros_like(x), 0, 0
+        of_left = torch.zeros_like(x)
+        of_a: float | torch.Tensor = 0
+        of_unit: float | torch.Tensor = 0
         for first, columns in _chunks(
             y, q, b, sub_centres, ctx.chunk_size, ctx.start
         ):
@@ -285,7 +337,7 @@ class _ChunkedMarginSoftmax(torch.autograd.Function):
             logits, ignored = plan.write(outputs, first)
             probabilities = logits.sub_(log_total).exp_().mul_(factor)
             slopes = plan.differentiate(probabilities, ignored, factor, first)
-            if learns_unit:
+            if before is not None:
                 of_unit += before.mul_(slopes).sum() / ctx.unit
             slopes, chunk_a, chunk_b = _slopes(
                 slopes, taken, rows, columns, sub_centres
@@ -294,9 +346,10 @@ class _ChunkedMarginSoftmax(torch.autograd.Function):
             start = (first - ctx.start) * sub_centres
             chunk = slice(start, start + len(columns.y))
             product(slopes.T, scaled_left, out=of_y[chunk])
-            if q is not None:
+            if of_q is not None and columns.q is not None:
                 of_q[chunk] = _of_stretch(of_y[chunk], columns.y, columns.q)
-            if a is not None:
+            if of_b is not None:
+                assert chunk_a is not None and chunk_b is not None
                 of_a += chunk_a
                 of_b[chunk] = chunk_b * gradient
         of_x, of_p = _left_gradient(of_left, gradient, x, p, a)
@@ -312,7 +365,14 @@ class _ChunkedMarginSoftmax(torch.autograd.Function):
         )
 
 
-def _chunks(y, q, b, sub_centres, chunk_size, first):
+def _chunks(
+    y: torch.Tensor,
+    q: torch.Tensor | None,
+    b: torch.Tensor | None,
+    sub_centres: int,
+    chunk_size: int,
+    first: int,
+) -> Iterator[tuple[int, _Columns]]:
     """The first class of each chunk, and its centres; first: of all of them."""
     step = chunk_size * sub_centres
     for start in range(0, len(y), step):
@@ -327,7 +387,14 @@ def _chunks(y, q, b, sub_centres, chunk_size, first):
         )
 
 
-def _plan(rows, chunks, targets, loss_fn, sub_centres, shard):
+def _plan(
+    rows: _Rows,
+    chunks: list[tuple[int, _Columns]],
+    targets: torch.Tensor,
+    loss_fn: AdditiveMargin,
+    sub_centres: int,
+    shard: "Shard | None",
+) -> MarginLogits:
     """What is to be known of all classes before the first chunk's logits."""
     of_target = rows.x.new_zeros(targets.shape)
     hardest = None
@@ -339,7 +406,7 @@ def _plan(rows, chunks, targets, loss_fn, sub_centres, shard):
             outputs, _ = _outputs(rows, columns, sub_centres)
             of_target[here] = outputs[here].gather(1, targets[here] - first)
             found = hardest_others(outputs, targets, loss_fn.top_k, first)
-            if hardest is not None:
+            if hardest is not None and found is not None:
                 pairs = zip(hardest, found, strict=True)
                 values, places = (torch.cat(pair, 1) for pair in pairs)
                 # The target is among those that are found, as -infinity.

@@ -1,9 +1,16 @@
 """Softmax losses on the outputs of a classifier head, in closed form."""
 
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
 import torch
 
 from speechbrain_hyperbolic.errors import InputError, is_finite
 from speechbrain_hyperbolic.geometry import refuse_second_derivative
+from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
+
+if TYPE_CHECKING:  # it imports this module
+    from speechbrain_hyperbolic.nnet.sharded import Shard
 
 
 class MarginSoftmax(torch.nn.Module):
@@ -37,7 +44,9 @@ class MarginSoftmax(torch.nn.Module):
     tensor(True)
     """
 
-    def __init__(self, loss_fn, chunk_size=None):
+    def __init__(
+        self, loss_fn: AdditiveMargin, chunk_size: int | None = None
+    ) -> None:
         super().__init__()
         if not hasattr(loss_fn, "on_target"):
             raise InputError(
@@ -54,7 +63,12 @@ class MarginSoftmax(torch.nn.Module):
         self.loss_fn = loss_fn
         self.chunk_size = chunk_size
 
-    def forward(self, outputs, targets, length=None):
+    def forward(
+        self,
+        outputs: torch.Tensor,
+        targets: torch.Tensor,
+        length: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Mean loss of a batch.
 
         Arguments
@@ -109,7 +123,9 @@ class JointLoss(torch.nn.Module):
     torch.Size([])
     """
 
-    def __init__(self, losses, weights):
+    def __init__(
+        self, losses: Sequence[torch.nn.Module], weights: Sequence[float]
+    ) -> None:
         super().__init__()
         if len(losses) != len(weights) or not all(
             is_finite(weight) and weight >= 0 for weight in weights
@@ -121,7 +137,12 @@ class JointLoss(torch.nn.Module):
         self.losses = torch.nn.ModuleList(losses)
         self.weights = list(weights)
 
-    def forward(self, outputs, targets, length=None):
+    def forward(
+        self,
+        outputs: torch.Tensor,
+        targets: torch.Tensor,
+        length: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Mean loss of a batch.
 
         Arguments
@@ -149,7 +170,7 @@ class JointLoss(torch.nn.Module):
             for loss, head in zip(self.losses, heads, strict=True)
         )
 
-    def total(self, values):
+    def total(self, values: Iterable[torch.Tensor]) -> torch.Tensor:
         """The weighted sum.
 
         Arguments
@@ -162,7 +183,8 @@ class JointLoss(torch.nn.Module):
         total : torch.Tensor
         """
         pairs = zip(self.weights, values, strict=True)
-        return sum(weight * value for weight, value in pairs)
+        total = sum(weight * value for weight, value in pairs)
+        return total  # type: ignore[return-value]
 
 
 class MarginLogits:
@@ -183,9 +205,15 @@ class MarginLogits:
         where there is no penalty.
     """
 
-    def __init__(self, loss_fn, targets, outputs, hardest=None):
+    def __init__(
+        self,
+        loss_fn: AdditiveMargin,
+        targets: torch.Tensor,
+        outputs: torch.Tensor,
+        hardest: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> None:
         self.scale, self.real = loss_fn.scale, loss_fn.real
-        self.whole = None
+        self.whole: torch.Tensor | None = None
         self.places = targets
         values, slopes = loss_fn.on_target(outputs)
         self.target = self.scale * values
@@ -195,10 +223,12 @@ class MarginLogits:
             values, slopes = loss_fn.on_hardest(hardest[0])
             self.special = torch.cat([self.target, self.scale * values], 1)
             self.places = torch.cat([targets, hardest[1]], 1)
-            if slopes is not None:
+            if self.slopes is not None and slopes is not None:
                 self.slopes = torch.cat([self.slopes, slopes], 1)
 
-    def write(self, outputs, first=None):
+    def write(
+        self, outputs: torch.Tensor, first: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Makes logits of the outputs of classes first, first + 1, ...
 
         Arguments
@@ -223,7 +253,13 @@ class MarginLogits:
         ignored = logits < self.target
         return logits.masked_fill_(ignored, 0), ignored
 
-    def differentiate(self, probabilities, ignored, factor, first=None):
+    def differentiate(
+        self,
+        probabilities: torch.Tensor,
+        ignored: torch.Tensor | None,
+        factor: float,
+        first: int | None = None,
+    ) -> torch.Tensor:
         """From probabilities to the slopes of the loss by the outputs.
 
         Arguments
@@ -254,7 +290,9 @@ class MarginLogits:
         probabilities.view(-1).scatter_(0, index, slopes)
         return probabilities
 
-    def _index(self, block, first):
+    def _index(
+        self, block: torch.Tensor, first: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Where the special logits are in a block, and which these are."""
         if first is None and self.whole is not None:
             return self.whole, None
@@ -269,11 +307,16 @@ class MarginLogits:
         return index[inside], inside
 
 
-def _at(values, inside):
+def _at(values: torch.Tensor, inside: torch.Tensor | None) -> torch.Tensor:
     return values.reshape(-1) if inside is None else values[inside]
 
 
-def hardest_others(outputs, targets, top_k, first=None):
+def hardest_others(
+    outputs: torch.Tensor,
+    targets: torch.Tensor,
+    top_k: int,
+    first: int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor] | None:
     """The highest outputs of other classes than the target.
 
     Arguments
@@ -307,7 +350,12 @@ def hardest_others(outputs, targets, top_k, first=None):
     return values, places + (first or 0)
 
 
-def margin_cross_entropy(outputs, targets, loss_fn, shard=None):
+def margin_cross_entropy(
+    outputs: torch.Tensor,
+    targets: torch.Tensor,
+    loss_fn: AdditiveMargin,
+    shard: "Shard | None" = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean loss, and its slopes in place of the outputs.
 
     Arguments
@@ -355,19 +403,28 @@ class _MarginCrossEntropy(torch.autograd.Function):
     """``margin_cross_entropy`` of outputs that are not to be overwritten."""
 
     @staticmethod
-    def forward(ctx, outputs, targets, loss_fn):
+    def forward(
+        ctx: Any,
+        outputs: torch.Tensor,
+        targets: torch.Tensor,
+        loss_fn: AdditiveMargin,
+    ) -> torch.Tensor:
         loss, slopes = margin_cross_entropy(outputs.clone(), targets, loss_fn)
         ctx.save_for_backward(slopes)
         return loss
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(
+        ctx: Any, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, None, None]:
         refuse_second_derivative()
         (slopes,) = ctx.saved_tensors
         return slopes * gradient, None, None
 
 
-def check_targets(targets, batch, classes):
+def check_targets(
+    targets: torch.Tensor, batch: int, classes: int
+) -> torch.Tensor:
     """Checks the labels of a batch.
 
     Arguments
@@ -404,7 +461,7 @@ def check_targets(targets, batch, classes):
     return targets
 
 
-def check_labels(labels, classes):
+def check_labels(labels: torch.Tensor, classes: int) -> None:
     """Raises where a label is not one of the classes.
 
     Arguments

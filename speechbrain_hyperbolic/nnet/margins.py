@@ -297,13 +297,15 @@ class AdditiveAngularMargin(AdditiveMargin):
         before = cosine > math.cos(self.penalty)
         return values.masked_fill(before, 1), slopes.masked_fill(before, 0)
 
-    def _turned(self, outputs, cosine, angle):
+    def _turned(
+        self, outputs: torch.Tensor, cosine: torch.Tensor, angle: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         sine = (1 - cosine.square()).sqrt()
         values = cosine * math.cos(angle) - sine * math.sin(angle)
         slopes = math.cos(angle) + cosine / sine * math.sin(angle)
         return values, slopes * self._inside(outputs)
 
-    def _inside(self, outputs):
+    def _inside(self, outputs: torch.Tensor) -> torch.Tensor:
         return (outputs.abs() <= self.LARGEST).to(outputs.dtype)
 
 

@@ -5,6 +5,9 @@ processes with these, and the softmax needs little of the others: of each row
 the output of the target, the hardest others, the highest logit and the sum.
 """
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import distributed
 
@@ -16,6 +19,10 @@ from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.geometry import refuse_second_derivative
 from speechbrain_hyperbolic.nnet.fused import margin_softmax
 from speechbrain_hyperbolic.nnet.losses import check_targets
+from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
+
+if TYPE_CHECKING:  # it is above this module
+    from speechbrain_hyperbolic.lobes.similarity import Dot
 
 
 class Shard:
@@ -42,7 +49,7 @@ class Shard:
     (0, 10, 1)
     """
 
-    def __init__(self, classes):
+    def __init__(self, classes: int) -> None:
         self.classes = classes
         self.part, self.parts = 0, 1
         if distributed.is_available() and distributed.is_initialized():
@@ -56,28 +63,30 @@ class Shard:
         self.first, self.last = self.bounds[self.part : self.part + 2]
 
     @property
-    def bounds(self):
+    def bounds(self) -> list[int]:
         """The first class of each process, and the number of classes."""
         size, larger = divmod(self.classes, self.parts)
         return [
             part * size + min(part, larger) for part in range(self.parts + 1)
         ]
 
-    def _reduce(self, value, op):
+    def _reduce(
+        self, value: torch.Tensor, op: "distributed.ReduceOp.RedOpType"
+    ) -> torch.Tensor:
         if self.parts > 1:
             value = value.clone(memory_format=torch.contiguous_format)
             distributed.all_reduce(value, op)
         return value
 
-    def sum(self, value):
+    def sum(self, value: torch.Tensor) -> torch.Tensor:
         """The sum over the processes."""
         return self._reduce(value, distributed.ReduceOp.SUM)
 
-    def highest(self, value):
+    def highest(self, value: torch.Tensor) -> torch.Tensor:
         """The maximum over the processes."""
         return self._reduce(value, distributed.ReduceOp.MAX)
 
-    def gather(self, rows):
+    def gather(self, rows: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
         """The rows of all processes.
 
         Arguments
@@ -102,7 +111,9 @@ class Shard:
         blocks = zip(tensors_of_processes(padded), counts, strict=True)
         return torch.cat([block[:count] for block, count in blocks]), counts
 
-    def of_targets(self, outputs, targets):
+    def of_targets(
+        self, outputs: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
         """The outputs of the targets, whoever has their classes.
 
         Arguments
@@ -122,7 +133,9 @@ class Shard:
         found = outputs.gather(1, columns.clamp(0, outputs.shape[1] - 1))
         return self.sum(found.masked_fill_(~here, 0))
 
-    def hardest(self, found, top_k):
+    def hardest(
+        self, found: tuple[torch.Tensor, torch.Tensor] | None, top_k: int
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Of the hardest others of each process the hardest.
 
         Arguments
@@ -139,6 +152,7 @@ class Shard:
         """
         if not top_k:
             return None
+        assert found is not None
         values, classes = (
             torch.nn.functional.pad(of, (0, top_k - of.shape[1]), value=fill)
             for of, fill in zip(found, (-torch.inf, -1), strict=True)
@@ -153,7 +167,11 @@ class Shard:
         none = values == -torch.inf
         return values, classes.gather(1, order).masked_fill(none, -1)
 
-    def outputs(self, embeddings, compare):
+    def outputs(
+        self,
+        embeddings: torch.Tensor,
+        compare: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
         """Embeddings against the classes of all processes.
 
         Arguments
@@ -191,14 +209,14 @@ class _Gather(torch.autograd.Function):
     """The rows of all processes, each of which has a part of the gradient."""
 
     @staticmethod
-    def forward(ctx, rows, shard):
+    def forward(ctx: Any, rows: torch.Tensor, shard: Shard) -> torch.Tensor:
         gathered, counts = shard.gather(rows)
         start = sum(counts[: shard.part])
         ctx.shard, ctx.own = shard, slice(start, start + len(rows))
         return gathered
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         refuse_second_derivative()
         whole = ctx.shard.sum(gradient)
         # DistributedDataParallel takes the mean of the encoder's gradients.
@@ -206,17 +224,17 @@ class _Gather(torch.autograd.Function):
 
 
 def sharded_margin_softmax(
-    embeddings,
-    centres,
-    targets,
-    similarity,
-    loss_fn,
-    shard,
-    sub_centres=1,
-    chunk_size=None,
-    negatives=None,
-    generator=None,
-):
+    embeddings: torch.Tensor,
+    centres: torch.Tensor,
+    targets: torch.Tensor,
+    similarity: "Dot",
+    loss_fn: AdditiveMargin,
+    shard: Shard,
+    sub_centres: int = 1,
+    chunk_size: int | None = None,
+    negatives: int | None = None,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
     """Mean loss of the batches of all processes: the same value on each.
 
     The gradients by the centres are those of one process with all classes and
@@ -299,7 +317,12 @@ def sharded_margin_softmax(
     )
 
 
-def draw_classes(shard, targets, negatives, generator):
+def draw_classes(
+    shard: Shard,
+    targets: torch.Tensor,
+    negatives: int,
+    generator: torch.Generator | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The shard's classes that count in a step.
 
     Arguments

@@ -142,10 +142,10 @@ class Cache:
         self._pending: list = []
         self._written = time.monotonic()
 
-    def __enter__(self):
+    def __enter__(self) -> "Cache":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.flush()
 
     def shards(self) -> Iterator[Shard]:
@@ -205,7 +205,7 @@ class Cache:
         self._pending = []
 
 
-def _read(path):
+def _read(path: pathlib.Path) -> Shard:
     # A zip archive has a checksum of each array.
     with np.load(path, allow_pickle=False) as file:
         keys, views, durations = (file[name] for name in Shard._fields)

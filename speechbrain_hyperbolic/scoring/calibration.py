@@ -305,20 +305,22 @@ class Calibration:
             raise InputError(f"calibration {path}: {error}") from error
 
 
-def _minimise(x, sign, share, log_odds):
+def _minimise(
+    x: np.ndarray, sign: np.ndarray, share: np.ndarray, log_odds: float
+) -> np.ndarray:
     """The weights of the columns of x; the last, an offset, is free of L2."""
     ridge = np.full(x.shape[1], L2)
     ridge[-1] = 0
 
-    def loss(w):
+    def loss(w: np.ndarray) -> float:
         wrong = -sign * (x @ w + log_odds)
         return share @ np.logaddexp(0, wrong) + ridge @ w**2 / 2
 
-    def gradient(w):
+    def gradient(w: np.ndarray) -> np.ndarray:
         wrong = expit(-sign * (x @ w + log_odds))
         return x.T @ (-sign * share * wrong) + ridge * w
 
-    def hessian(w):
+    def hessian(w: np.ndarray) -> np.ndarray:
         p = expit(x @ w + log_odds)
         return (x.T * (share * p * (1 - p))) @ x + np.diag(ridge)
 
@@ -333,7 +335,7 @@ def _minimise(x, sign, share, log_odds):
     ).x
 
 
-def _features(features, expected) -> np.ndarray:
+def _features(features: npt.ArrayLike, expected: int) -> np.ndarray:
     """As float64 [N, F], checked."""
     features = np.asarray(features, float)
     if features.ndim == 1:
@@ -354,16 +356,16 @@ def _features(features, expected) -> np.ndarray:
     return features
 
 
-def _n_features(quality):
+def _n_features(quality: Sequence[str]) -> int:
     return 1 + 2 * len(quality)
 
 
-def _check_prior(p_target):
+def _check_prior(p_target: float) -> None:
     if not (is_finite(p_target) and 0 < p_target < 1):
         raise InputError(
             f"p_target is {p_target}, expected a number above 0 and below 1"
         )
 
 
-def _keys(fields):
+def _keys(fields: object) -> object:
     return sorted(fields) if isinstance(fields, dict) else "no fields"

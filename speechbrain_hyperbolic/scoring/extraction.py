@@ -12,9 +12,12 @@ import functools
 import hashlib
 import itertools
 import pathlib
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import tqdm
 from speechbrain.utils.logger import get_logger
@@ -138,7 +141,8 @@ def weights_fingerprint(state: dict) -> str:
     return digest.hexdigest()
 
 
-def _add(digest, name, value):
+def _add(digest: Any, name: str, value: object) -> None:
+    content: bytes | np.ndarray
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().contiguous()
         label = f"{value.dtype} {tuple(value.shape)}"
@@ -149,7 +153,7 @@ def _add(digest, name, value):
     digest.update(content)
 
 
-def _state(module):
+def _state(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     """Yields (name, value) of all that decides what a module gives."""
     yield from module.named_parameters()
     yield from module.named_buffers()
@@ -163,7 +167,7 @@ def _state(module):
                 yield f"{name}.{key}", value
 
 
-def _is_plain(value):
+def _is_plain(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
     return isinstance(value, (bool, int, float, str))
@@ -290,13 +294,15 @@ def extract(
 class _Table:
     """Embeddings by row; the first that comes tells their size."""
 
-    def __init__(self, n_rows, n_views):
+    def __init__(self, n_rows: int, n_views: int) -> None:
         self.shape = (n_rows, n_views)
         self.views = torch.empty(0)
         self.durations = np.empty(n_rows)
         self.done = np.zeros(n_rows, bool)
 
-    def put(self, rows, views, durations):
+    def put(
+        self, rows: Sequence[int], views: torch.Tensor, durations: npt.ArrayLike
+    ) -> None:
         if not len(self.views):
             self.views = torch.empty(*self.shape, views.shape[-1])
         self.views[rows] = views
@@ -304,7 +310,7 @@ class _Table:
         self.done[rows] = True
 
 
-def _identities(files, pool, made_by):
+def _identities(files: list[str], pool: Executor, made_by: str) -> list[bytes]:
     # A task for each file would cost more than its identity.
     chunks = [files[i : i + 500] for i in range(0, len(files), 500)]
     of_chunks = pool.map(
@@ -313,7 +319,7 @@ def _identities(files, pool, made_by):
     return list(itertools.chain.from_iterable(of_chunks))
 
 
-def _fill(table, cache, keys):
+def _fill(table: "_Table", cache: Cache, keys: list[bytes]) -> None:
     rows_of = collections.defaultdict(list)
     for row, key in enumerate(keys):
         rows_of[key].append(row)
@@ -329,7 +335,7 @@ def _fill(table, cache, keys):
             table.put(rows, views, shard.durations[indices])
 
 
-def _samples(files, sample_rate, pool):
+def _samples(files: list[str], sample_rate: int, pool: Executor) -> np.ndarray:
     """Lengths at the sample rate, by the headers."""
     headers = tqdm.tqdm(
         pool.map(audio.info, files),
@@ -344,7 +350,9 @@ def _samples(files, sample_rate, pool):
     )
 
 
-def _blocks(rows, costs, limit):
+def _blocks(
+    rows: np.ndarray, costs: np.ndarray, limit: float
+) -> Iterator[tuple[list[int], int]]:
     """Yields (rows, cost): neighbours whose costs add up to the limit."""
     block: list[int] = []
     total = 0
@@ -358,7 +366,13 @@ def _blocks(rows, costs, limit):
         yield block, total
 
 
-def _read_ahead(blocks, files, load, pool, limit):
+def _read_ahead(
+    blocks: Iterator[tuple[list[int], int]],
+    files: list[str],
+    load: Callable[[str], torch.Tensor],
+    pool: Executor,
+    limit: float,
+) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
     """Yields (rows, waveforms) of blocks, and reads those to come while they
     cost no more than the limit together."""
     queue: collections.deque = collections.deque()
@@ -376,7 +390,13 @@ def _read_ahead(blocks, files, load, pool, limit):
         held -= cost
 
 
-def _embed(encoder, waveforms, shortest, n_crops, crop):
+def _embed(
+    encoder: Encoder,
+    waveforms: list[torch.Tensor],
+    shortest: int,
+    n_crops: int,
+    crop: int,
+) -> torch.Tensor:
     """Views of a block of utterances, shape [block, 1 + n_crops, D]."""
     wholes = [
         audio.repeat_to(w, shortest) if len(w) < shortest else w
@@ -398,14 +418,14 @@ def _embed(encoder, waveforms, shortest, n_crops, crop):
     return torch.cat([views, of_crops], 1)
 
 
-def _crops(waveform, n_crops, samples):
+def _crops(waveform: torch.Tensor, n_crops: int, samples: int) -> torch.Tensor:
     if len(waveform) < samples:
         waveform = audio.repeat_to(waveform, samples)
     starts = np.linspace(0, len(waveform) - samples, n_crops).astype(int)
     return torch.stack([waveform[s : s + samples] for s in starts])
 
 
-def _check_finite(views, utterances):
+def _check_finite(views: torch.Tensor, utterances: list[str]) -> None:
     broken = ~views.isfinite().flatten(1).all(1)
     if broken.any():
         raise InputError(

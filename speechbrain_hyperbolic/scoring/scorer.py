@@ -21,6 +21,7 @@ from speechbrain_hyperbolic.scoring.calibration import (
     check_quality,
     quality_measures,
 )
+from speechbrain_hyperbolic.scoring.extraction import Embeddings
 from speechbrain_hyperbolic.scoring.normalisation import (
     check_normalisation,
     cohort_statistics,
@@ -212,7 +213,7 @@ class Scorer:
         return scores, _sides(trials, embeddings)
 
 
-def _check_size(speakers, top_k):
+def _check_size(speakers: int, top_k: int | None) -> None:
     if speakers < (top_k or 2):
         raise InputError(
             f"the cohort has {speakers} speakers, expected at least "
@@ -220,7 +221,9 @@ def _check_size(speakers, top_k):
         )
 
 
-def _sides(trials, embeddings):
+def _sides(
+    trials: TrialList, embeddings: Embeddings
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Of a model of several utterances, all their speech, and their mean
     radius.
     """

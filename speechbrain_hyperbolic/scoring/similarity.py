@@ -11,7 +11,7 @@ with a row an utterance. All is on the device and in the precision of the views.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -433,7 +433,7 @@ def enrol(
     return models
 
 
-def _combine(embeddings, how, c):
+def _combine(embeddings: torch.Tensor, how: str, c: float) -> torch.Tensor:
     """One embedding, [..., D], of several, [..., N, D]."""
     if embeddings.shape[-2] == 1:
         return embeddings.squeeze(-2)
@@ -442,12 +442,16 @@ def _combine(embeddings, how, c):
     return to_ball(midpoint(clip_to_ball(embeddings, c)))
 
 
-def _mean_over_views(distance, enrol, test):
+def _mean_over_views(
+    distance: Callable[[Points, Points], torch.Tensor],
+    enrol: tuple[torch.Tensor, ...],
+    test: tuple[torch.Tensor, ...],
+) -> torch.Tensor:
     """Of the wholes, or the mean of that and of the mean over all crops."""
     n_enrol, n_test = enrol[0].shape[1], test[0].shape[1]
     _check_crops(n_enrol > 1, n_test > 1)
 
-    def at(prepared, view):
+    def at(prepared: tuple[torch.Tensor, ...], view: int) -> Points:
         return Points(*(tensor[:, view] for tensor in prepared))
 
     whole = distance(at(enrol, 0), at(test, 0))
@@ -460,7 +464,7 @@ def _mean_over_views(distance, enrol, test):
     return (whole + crops / ((n_enrol - 1) * (n_test - 1))) / 2
 
 
-def _check_crops(enrol, test):
+def _check_crops(enrol: int, test: int) -> None:
     if enrol != test:
         raise InputError(
             "one side of the trials has crops and the other none: embed both "
