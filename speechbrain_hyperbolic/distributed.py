@@ -15,7 +15,7 @@ from speechbrain.utils.distributed import (
     is_distributed_initialized,
 )
 
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, one_line
 
 # What gloo and NCCL say where a process has gone. Of their other errors the
 # traceback is needed.
@@ -169,15 +169,13 @@ def end_together() -> Iterator[None]:
         if is_distributed_initialized():
             torch.distributed.destroy_process_group()
         signal.signal(signal.SIGTERM, before)
-    except (InputError, KeyboardInterrupt):
-        if _is_first():
-            raise
-        sys.exit(2)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, RuntimeError) and LOST.search(str(error)):
             _leave()
-        _is_first()  # the traceback tells
-        raise
+        known = isinstance(error, KeyboardInterrupt) or one_line(error)
+        if not _is_first() and known:
+            sys.exit(2)
+        raise  # of a bug each traceback tells
 
 
 def _leave() -> NoReturn:

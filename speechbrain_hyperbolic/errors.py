@@ -4,6 +4,7 @@ import contextlib
 import errno
 import math
 import numbers
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -45,7 +46,8 @@ def exit_on_input_error() -> Iterator[None]:
     """Ends a script with the message alone and exit code 2, not a traceback.
 
     So it does where the machine fails the script, and not the other way
-    round: a full disk, a folder that can't be written, a killed worker.
+    round: a full disk, a folder that can't be written, a killed worker. Of
+    the processes of torchrun it names the one that tells.
 
     Example
     -------
@@ -57,18 +59,38 @@ def exit_on_input_error() -> Iterator[None]:
     try:
         yield
     except (InputError, OSError, RuntimeError) as error:
-        line = _one_line(error)
+        line = one_line(error)
         if line is None:
             raise
-        print(f"error: {line}", file=sys.stderr)
+        start = "error: "
+        if "LOCAL_RANK" in os.environ:
+            # On a line of its own: the progress bar is of the first process.
+            start = f"\nerror: rank {os.environ['RANK']}: "
+        print(f"{start}{line}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on", file=sys.stderr)
         sys.exit(130)
 
 
-def _one_line(error: Exception) -> str | None:
-    """What to tell of an error; None: it's a bug, and needs its traceback."""
+def one_line(error: BaseException) -> str | None:
+    """What to tell of an error, instead of its traceback.
+
+    Arguments
+    ---------
+    error : BaseException
+
+    Returns
+    -------
+    line : str
+        None: it's a bug, and needs its traceback.
+
+    Example
+    -------
+    >>> one_line(InputError("c is 0, expected a number >= 1"))
+    'c is 0, expected a number >= 1'
+    >>> one_line(KeyError("c"))
+    """
     if isinstance(error, InputError):
         # From a worker of a data loader it comes with the worker's traceback.
         line = str(error).strip().splitlines()[-1]

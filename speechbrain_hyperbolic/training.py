@@ -7,7 +7,7 @@ so that one file serves both.
 import functools
 import pathlib
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import speechbrain as sb
 import torch
@@ -29,7 +29,10 @@ from speechbrain_hyperbolic.dataio.trials import (
     read_trials,
     trial_speakers,
 )
-from speechbrain_hyperbolic.distributed import mean_over_processes
+from speechbrain_hyperbolic.distributed import (
+    mean_over_processes,
+    rows_of_processes,
+)
 from speechbrain_hyperbolic.divergence import stop_diverged
 from speechbrain_hyperbolic.errors import InputError, shown
 from speechbrain_hyperbolic.hparams import check_same_run
@@ -382,10 +385,16 @@ class SpeakerBrain(sb.Brain):
         self.batch_ids = batch.id
 
     def check_loss_isfinite(self, loss: torch.Tensor) -> None:
-        """As the stock method, and notes the batch if that ends the run."""
-        if self.nonfinite_count == self.nonfinite_patience:
-            self._stop_unless_finite("loss", loss, self.statistics.norms)
-        super().check_loss_isfinite(loss)
+        """As the stock method, and notes the batch if that ends the run.
+
+        A loss that is not finite in one process is not in any: they count
+        alike, and end together.
+        """
+        total = rows_of_processes(loss.detach().reshape(1)).sum()
+        patient = self.nonfinite_count < self.nonfinite_patience
+        if not (patient or total.isfinite()):
+            self._stop("loss", loss, self.statistics.norms)
+        super().check_loss_isfinite(total)
 
     def on_fit_batch_end(
         self,
@@ -397,23 +406,22 @@ class SpeakerBrain(sb.Brain):
         """Ends the run after a gradient that no step can mend."""
         skips = self.skip_nonfinite_grads or self.scaler.is_enabled()
         norms = self.statistics.norms
-        if should_step and norms and not skips:
-            self._stop_unless_finite("gradient_norm", norms[-1], norms[:-1])
+        if should_step and norms and not (skips or norms[-1].isfinite()):
+            self._stop("gradient_norm", norms[-1], norms[:-1])
 
-    def _stop_unless_finite(
+    def _stop(
         self, what: str, value: torch.Tensor, norms: list[torch.Tensor]
-    ) -> None:
-        if not value.isfinite():
-            stop_diverged(
-                self.hparams.output_folder,
-                what,
-                value.item(),
-                norms,
-                epoch=self.hparams.epoch_counter.current,
-                step=self.step,
-                ids=list(self.batch_ids),
-                lr=self.optimizer.param_groups[0]["lr"],
-            )
+    ) -> NoReturn:
+        stop_diverged(
+            self.hparams.output_folder,
+            what,
+            value.item(),
+            list(self.batch_ids),
+            norms,
+            epoch=self.hparams.epoch_counter.current,
+            step=self.step,
+            lr=self.optimizer.param_groups[0]["lr"],
+        )
 
     def on_fit_start(self) -> None:
         """Resumes from the newest checkpoint, and says so."""

@@ -34,3 +34,13 @@ def test_ctrl_c_is_one_line(capsys):
         raise KeyboardInterrupt
     assert stopped.value.code == 130
     assert capsys.readouterr().err == "interrupted: the same command goes on\n"
+
+
+def test_of_several_processes_it_says_which(capsys, monkeypatch):
+    """Below the progress bar, which another one may have begun."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("RANK", "3")
+    with pytest.raises(SystemExit), exit_on_input_error():
+        raise InputError("a.flac is truncated: replace it")
+    error = capsys.readouterr().err
+    assert error == "\nerror: rank 3: a.flac is truncated: replace it\n"

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import multiprocessing
+import os
 
 import pytest
 import speechbrain as sb
@@ -108,3 +110,37 @@ def test_a_gradient(tmp_path):
     assert report["ids"] == ["1-0", "1-1"]
     assert report["gradient_norm"] in ("inf", "nan")
     assert 0 < report["last_gradient_norm"] < float("inf")
+
+
+def train_as(rank, folder):
+    """One of two processes, the second of which has a bad batch."""
+    os.environ["RANK"] = str(rank)
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder / 'rendezvous'}", rank=rank, world_size=2
+    )
+    batch = batch_of(float("nan") if rank else 0)
+    brain = brain_on(folder, nonfinite_patience=1)
+    brain.fit_batch(batch)
+    assert brain.nonfinite_count == 1
+    # It tells; the other one loses it.
+    with pytest.raises(
+        InputError if rank else RuntimeError,
+        match="is nan" if rank else "(?i)closed|reset",
+    ):
+        brain.fit_batch(batch)
+
+
+def test_a_loss_of_one_process_alone(tmp_path):
+    """They count alike, and end; the report has the batch of that one."""
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=train_as, args=(rank, tmp_path))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    report = json.loads((tmp_path / "diverged.json").read_text())
+    assert report["ids"] == ["nan-0", "nan-1"] and report["loss"] == "nan"
