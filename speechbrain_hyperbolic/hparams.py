@@ -15,16 +15,22 @@ into it, and the class stays. References are to this file: <recipe[margin]>.
 
 import contextlib
 import difflib
+import itertools
 import pathlib
+import re
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import ruamel.yaml
+import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
 from speechbrain_hyperbolic.errors import InputError, shown
 
 INCLUDE = "!include:"
+# Far above those of any recipe; each takes seconds to find out otherwise.
+_MOST_VALUES = 10_000
+_MOST_BRACKETS = 100  # one in the other
 
 
 def flatten(recipe: dict, **own: Any) -> dict:
@@ -67,38 +73,50 @@ def load_hparams(path: str | pathlib.Path, overrides: str | dict = "") -> dict:
     Raises
     ------
     InputError
-        If the file is missing or not YAML, a !PLACEHOLDER is not replaced, or
-        an override names no key of the file or has not its shape.
+        If the file is missing or not YAML, a !PLACEHOLDER is not replaced, an
+        override names no key of the file or has not its shape, or a tag names
+        nothing that can be imported, or does not fit it.
     """
     overrides = nest_overrides(path, overrides)
     _check_keys(pathlib.Path(path), overrides)
-    with _resolvable(path, overrides), open(path, encoding="utf-8") as file:
-        return load_hyperpyyaml(file, overrides)
+    text = _resolve(path, overrides)
+    with _valid_yaml(path):
+        try:
+            return load_hyperpyyaml(text)
+        except (ImportError, TypeError, ValueError) as error:
+            if not _OF_A_TAG.match(str(error.args[0] if error.args else "")):
+                raise  # of what was called
+            raise InputError(f"{path}: {_one_line(error)}") from error
 
 
-@contextlib.contextmanager
-def _resolvable(
-    path: str | pathlib.Path, overrides: str | dict
-) -> Iterator[None]:
-    """Turns errors of HyperPyYAML that are the file's into those for people."""
+# How messages of HyperPyYAML begin.
+_OF_A_TAG = re.compile(
+    "There is no such (class|entity|module|callable) as |Invalid argument to "
+    "|!(new|name|module|apply|applyref):|Cannot pass args to module"
+)
+
+
+def _resolve(path: str | pathlib.Path, overrides: str | dict) -> str:
+    """The text without references; whatever fails is the file's fault."""
     try:
-        with _valid_yaml(path):
-            yield
+        with _valid_yaml(path), open(path, encoding="utf-8") as file:
+            return resolve_references(file, overrides).getvalue()
     except InputError:
         raise
-    except ValueError as error:
+    except Exception as error:
         if "!PLACEHOLDER" in str(error):
-            raise InputError(_what_is_missing(path, overrides)) from error
-        if "structure of the overrides" in str(error):
-            raise InputError(
-                f"{path} has no mapping where an override is one: "
-                f"{error.args[1]}"
-            ) from error
-        if "reference" in str(error):  # to no key, or in a circle
-            raise InputError(
-                f"{path}: {' '.join(map(str, error.args))}"
-            ) from error
-        raise
+            line = _what_is_missing(path, overrides)
+        elif "structure of the overrides" in str(error):
+            line = f"{path} has no mapping where an override is one: "
+            line += shown(str(error.args[1]))
+        else:  # a reference to no key or in a circle, a division by zero, ...
+            line = f"{path} can't be resolved: {_one_line(error)}"
+        raise InputError(line) from error
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(" ".join(map(str, error.args)).split())
+    return shown(text or type(error).__name__, most=200)
 
 
 def _what_is_missing(path: str | pathlib.Path, overrides: str | dict) -> str:
@@ -144,9 +162,10 @@ def nest_overrides(path: str | pathlib.Path, overrides: str | dict) -> dict:
     if isinstance(every, str):
         every = _parse_overrides(every, path)
     given = every.get("recipe") or {}
-    if not (_is_flattened(tree) and isinstance(given, dict)):
+    has = _is_flattened(tree) and "recipe" in tree
+    if not (has and isinstance(given, dict)):
         return dict(every)
-    moves = _keys_below(path, tree["recipe"]) - set(tree)
+    moves = _keys_below(path, tree.get("recipe")) - set(tree)
     nested = {key: every[key] for key in every if key in moves}
     own = {key: every[key] for key in every if key not in moves}
     return {**own, "recipe": {**given, **nested}}
@@ -173,8 +192,7 @@ def resolve(path: str | pathlib.Path, overrides: str | dict) -> dict:
         replaced.
     """
     overrides = nest_overrides(path, overrides)
-    with _resolvable(path, overrides), open(path, encoding="utf-8") as file:
-        return _flat(_parse(resolve_references(file, overrides), path))
+    return _flat(_parse(_resolve(path, overrides), path), path)
 
 
 def read_nodes(path: str | pathlib.Path) -> dict:
@@ -193,10 +211,7 @@ def read_nodes(path: str | pathlib.Path) -> dict:
     InputError
         If it is missing, or no YAML with keys.
     """
-    tree = _read(pathlib.Path(path))
-    if not isinstance(tree, dict):
-        raise InputError(f"{path} has no keys: expected a run's hyperparams")
-    return _flat(tree)
+    return _flat(_read(pathlib.Path(path)), path)
 
 
 @contextlib.contextmanager
@@ -208,19 +223,40 @@ def _valid_yaml(name: str | pathlib.Path) -> Iterator[None]:
         raise InputError(
             f"{name} has {shown(key)} twice: give it once"
         ) from error
-    except ruamel.yaml.YAMLError as error:
+    except (ruamel.yaml.YAMLError, yaml.YAMLError) as error:
         message = shown(" ".join(str(error).split()), most=200)
         raise InputError(f"{name} is not valid YAML: {message}") from error
 
 
 def _parse(text: str, name: str | pathlib.Path) -> Any:
+    brackets = ((c in "[{") - (c in "]}") for c in text)
+    if max(itertools.accumulate(brackets), default=0) > _MOST_BRACKETS:
+        raise InputError(
+            f"{name} has more than {_MOST_BRACKETS} brackets, one in the other"
+        )
     with _valid_yaml(name):
         try:
-            return ruamel.yaml.YAML().load(text)
-        except (ValueError, RecursionError) as error:  # "!!int x"; "[[[[..."
+            tree = ruamel.yaml.YAML().load(text)
+        except (ValueError, RecursionError) as error:  # "!!int x"; "- - - ..."
             raise InputError(
                 f"{name} is not valid YAML: {shown(str(error))}"
             ) from error
+    if _count(tree, {}) > _MOST_VALUES:
+        raise InputError(
+            f"{name} has more than {_MOST_VALUES} values, with those that its "
+            "aliases repeat"
+        )
+    return tree
+
+
+def _count(node: Any, counts: dict[int, int]) -> int:
+    """How many values there are, those of an alias each time."""
+    if not isinstance(node, dict | list):
+        return 1
+    if id(node) not in counts:
+        inner = node.values() if isinstance(node, dict) else node
+        counts[id(node)] = 1 + sum(_count(value, counts) for value in inner)
+    return counts[id(node)]
 
 
 def _parse_overrides(text: str, path: str | pathlib.Path) -> dict[str, Any]:
@@ -236,7 +272,14 @@ def _parse_overrides(text: str, path: str | pathlib.Path) -> dict[str, Any]:
 def _read(path: pathlib.Path) -> Any:
     if not path.is_file():
         raise InputError(f"{path} is missing: no such hparams file")
-    return _parse(path.read_text(encoding="utf-8"), path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: save it as UTF-8") from error
+    tree = _parse(text, path)
+    if not isinstance(tree, dict):
+        raise InputError(f"{path} has no keys: expected 'key: value' lines")
+    return tree
 
 
 def tag_of(node: Any) -> str:
@@ -259,8 +302,15 @@ def _is_flattened(tree: Any) -> bool:
     return tag_of(tree) == f"!apply:{__name__}.flatten"
 
 
-def _flat(tree: Any) -> Any:
-    return flatten(**tree) if _is_flattened(tree) else tree
+def _flat(tree: Any, path: str | pathlib.Path) -> Any:
+    if not _is_flattened(tree):
+        return tree
+    try:
+        return flatten(**tree)
+    except TypeError as error:
+        raise InputError(
+            f"{path} has no keys in 'recipe', expected those of another file"
+        ) from error
 
 
 def _keys_below(path: pathlib.Path, node: Any) -> set[str]:
@@ -280,7 +330,7 @@ def _check_keys(path: pathlib.Path, overrides: dict[str, Any]) -> None:
     tree = _read(path)
     known = set(tree)
     if _is_flattened(tree):
-        known |= _keys_below(path, tree["recipe"])
+        known |= _keys_below(path, tree.get("recipe"))
     for name, value in overrides.items():
         if name not in tree:
             raise InputError(

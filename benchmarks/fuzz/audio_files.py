@@ -4,6 +4,7 @@ import functools
 import io
 import re
 import struct
+import zlib
 
 import av
 import numpy as np
@@ -38,6 +39,17 @@ _HEADERS = re.compile(
     rb"fmt |data|fact|ds64|COMM|SSND|desc|pakt|fLaC|OggS|OpusHead|vorbis|Xing"
     rb"|Info|stsz|stco|co64|stts|stsc|stsd|mdhd|mvhd|tkhd|esds|mp4a|alac|elst"
 )
+# Much audio in few bytes: format, codec, seconds, rate, channels.
+_BOMBS = {
+    ".flac": [
+        ("FLAC", "PCM_16", 600, 16000, 1),
+        ("FLAC", "PCM_16", 10, 192000, 8),
+    ],
+    ".ogg": [("OGG", "VORBIS", 120, 16000, 1), ("OGG", "OPUS", 120, 48000, 1)],
+    ".mp3": [("MP3", "MPEG_LAYER_III", 120, 16000, 1)],
+    ".m4a": [("mp4", "aac", 120, 16000, 1)],
+}
+_BITS_REVERSED = bytes(int(f"{n:08b}"[::-1], 2) for n in range(256))
 # Playlists: they name other files, which are not to be opened.
 _PLAYLISTS = (
     b"ffconcat version 1.0\nfile a.wav\n",
@@ -47,23 +59,30 @@ _PLAYLISTS = (
 
 
 @functools.cache
-def whole_file(extension, form, codec, seconds=0.1, channels=1):
+def whole_file(
+    extension, form, codec, seconds=0.1, rate=_RATE, channels=1, loudness=0.3
+):
     """The bytes of an audio file of noise."""
     rng = np.random.default_rng(0)
-    samples = 0.3 * rng.uniform(-1, 1, (round(seconds * _RATE), channels))
+    samples = rng.uniform(-1, 1, (round(seconds * rate), channels))
+    samples *= loudness
     file = io.BytesIO()
     if extension in _BY_SOUNDFILE:
-        soundfile.write(file, samples, _RATE, codec, format=form)
+        with soundfile.SoundFile(
+            file, "w", rate, channels, codec, format=form
+        ) as sound:
+            for start in range(0, len(samples), rate):  # at once it may crash
+                sound.write(samples[start : start + rate])
         return file.getvalue()
     with av.open(file, "w", format=form) as container:
         layout = "mono" if channels == 1 else "stereo"
-        stream = container.add_stream(codec, rate=_RATE, layout=layout)
+        stream = container.add_stream(codec, rate=rate, layout=layout)
         frame = av.AudioFrame.from_ndarray(
             (samples.reshape(1, -1) * 32767).astype(np.int16),
             format="s16",
             layout=layout,
         )
-        frame.sample_rate = _RATE
+        frame.sample_rate = rate
         for packet in [*stream.encode(frame), *stream.encode()]:
             container.mux(packet)
     return file.getvalue()
@@ -109,9 +128,40 @@ def _damaged(draw):
     whole = whole_file(extension, *draw(st.sampled_from(kinds)))
     near = [match.start() for match in _HEADERS.finditer(whole)]
     data = draw(damaged(whole, most=2, near=near))
+    if extension == ".ogg" and draw(st.booleans()):
+        data = with_checksums(data)
     if draw(st.integers(0, 9)) == 0:  # it's opened by what it holds
         extension = draw(st.sampled_from(_EXTENSIONS))
     return extension, data
+
+
+def with_checksums(data):
+    """An Ogg file whose pages have their checksums again.
+
+    Without, a damaged page is passed over, and what it says is not heeded.
+    """
+    data = bytearray(data)
+    for match in re.finditer(b"OggS", bytes(data)):
+        at = match.start()
+        if at + 27 > len(data):
+            break
+        lengths = data[at + 27 : at + 27 + data[at + 26]]
+        end = at + 27 + len(lengths) + sum(lengths)
+        data[at + 22 : at + 26] = bytes(4)
+        # Ogg's CRC-32 is zlib's without its inversions, bits in reverse.
+        page = data[at:end].translate(_BITS_REVERSED)
+        crc = zlib.crc32(page, 2**32 - 1) ^ (2**32 - 1)
+        crc = int(f"{crc:032b}"[::-1], 2)
+        data[at + 22 : at + 26] = struct.pack("<I", crc)
+    return bytes(data)
+
+
+@st.composite
+def _bombs(draw):
+    extension = draw(st.sampled_from([*_BOMBS]))
+    kind = draw(st.sampled_from(_BOMBS[extension]))
+    whole = whole_file(extension, *kind, loudness=0)
+    return extension, draw(damaged(whole, most=1))
 
 
 @st.composite
@@ -121,6 +171,8 @@ def _no_audio(draw):
     return extension, data
 
 
-AUDIO = st.one_of(
+_ANY = st.one_of(
     _damaged(), _damaged(), _damaged(), _damaged(), _wav(), _flac(), _no_audio()
 )
+# A bomb takes a second to read.
+AUDIO = st.integers(0, 100).flatmap(lambda n: _bombs() if n == 100 else _ANY)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from benchmarks.fuzz.audio_files import whole_file
 from benchmarks.fuzz.mutations import (
+    DEEP,
     FLOATS,
     NUMBERS,
     ODD_TEXT,
@@ -236,7 +237,7 @@ def _models(draw):
     # ResNet first: with it PyTorch imports most, which takes a second.
     config, weights = _model(draw(st.sampled_from([*_ARGUMENTS][::-1])))
     kinds = ["fields", "measured", "text", "header", "values", "values"]
-    where = draw(st.sampled_from(kinds))
+    where = draw(_mostly(st.sampled_from(kinds), st.just("deep")))
     if where in ("fields", "measured"):
         fields = json.loads(config)
         part = fields
@@ -249,6 +250,8 @@ def _models(draw):
         config = text.encode("utf-8", "surrogatepass")
     elif where == "text":
         config = draw(damaged(config, most=2))
+    elif where == "deep":
+        config = config.replace(b'"hyperbolic"', draw(DEEP).encode())
     elif where == "header":
         weights = draw(damaged_tensors(weights))
     else:
@@ -265,6 +268,8 @@ def damaged_tensors(draw, data):
     (length,) = struct.unpack_from("<Q", data)
     header = draw(replaced(json.loads(data[8 : 8 + length])))
     text = json.dumps(header).encode("utf-8", "surrogatepass")
+    if draw(st.integers(0, 40)) == 40:
+        text = text.replace(b"[", draw(DEEP).encode(), 1)
     return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
 
@@ -287,7 +292,7 @@ def _voiceprints(draw):
     header = {"format": FORMAT, "model": MODEL, "names": json.dumps(names)}
     if draw(st.integers(0, 5)) == 5:
         key = draw(st.sampled_from([*header]))
-        header[key] = draw(TEXT | st.just("[" * 10000))
+        header[key] = draw(TEXT | DEEP)
     dtype = draw(
         _mostly(st.just("f4"), st.sampled_from(["f8", "i4", "f2"]), 20)
     )
@@ -327,6 +332,11 @@ _VALUES = st.one_of(
         + ["!ref <seed>", "!ref <seed> + 1", "!ref results/<margin>"]
     ),
 )
+# Each list has those before it nine times.
+_ALIASES = "[&a0 [1]"
+for _n in range(9):
+    _ALIASES += f", &a{_n + 1} [{', '.join(9 * [f'*a{_n}'])}]"
+_ALIASES += "]"
 # None that names code: whoever types an option may run what they like.
 _ODD_VALUES = (
     st.sampled_from(
@@ -355,6 +365,7 @@ _ODD_VALUES = (
             "!!omap [a: 1]",
             "!copy <seed>",
             "!name:",
+            _ALIASES,
         ]
     )
     | TEXT
@@ -371,9 +382,26 @@ def _overrides(draw):
     if draw(st.integers(0, 9)) == 9:
         at = draw(st.integers(0, len(text)))
         text = text[:at] + draw(TEXT) + text[at:]
-    text = text.encode("utf-8", "replace")
-    files = {"base.yaml": _BASE.encode(), "overrides.yaml": text}
-    return {**files, "hparams.yaml": _TOP.encode()}
+    files = {"base.yaml": _BASE.encode(), "hparams.yaml": _TOP.encode()}
+    name = draw(st.sampled_from([None, None, *files]))
+    if name:
+        files[name] = draw(_damaged_yaml(files[name].decode()))
+    return {**files, "overrides.yaml": text.encode("utf-8", "replace")}
+
+
+@st.composite
+def _damaged_yaml(draw, text):
+    """With another value, as another document, or damaged anywhere."""
+    kind = draw(st.sampled_from(["value", "value", "whole", "any"]))
+    if kind == "whole":
+        return draw(_ODD_VALUES | DEEP).encode("utf-8", "surrogatepass")
+    if kind == "value":
+        lines = text.splitlines()
+        at = draw(st.integers(0, len(lines) - 1))
+        key = lines[at].partition(": ")[0]
+        lines[at] = f"{key}: {draw(_VALUES | _ODD_VALUES)}"
+        text = "\n".join(lines)
+    return draw(damaged_text(text))
 
 
 OVERRIDES = _overrides()

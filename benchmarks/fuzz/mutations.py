@@ -16,6 +16,10 @@ NUMBERS = st.sampled_from(_BOUNDARIES) | st.integers(0, 2**64 - 1)
 FLOATS = st.sampled_from(
     ["nan", "inf", "-inf", "-0.0", "1e400", "1e-400", "1_0", "٣", "0x1p3"]
 ) | st.floats().map(repr)
+# For parsers that recurse: closed, not closed, of lists and of mappings.
+DEEP = st.sampled_from(
+    ["[" * 900 + "]" * 900, "[" * 10**5, '{"a":' * 10**5, "[" * 10**5 + "]"]
+)
 # What terminals, spreadsheets and Python's own notions of lines and white
 # space trip over.
 ODD_TEXT = st.sampled_from(
@@ -96,7 +100,8 @@ def _delete(draw, data, at, size):
 
 
 def _repeat(draw, data, at, size):
-    data[at:at] = data[at : at + size] * draw(st.sampled_from([1, 2, 100]))
+    times = draw(st.sampled_from([1, 2, 100, 100_000]))
+    data[at:at] = data[at : at + size] * times
 
 
 def _truncate(draw, data, at, size):

@@ -4,6 +4,7 @@ import contextlib
 import faulthandler
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
@@ -15,13 +16,16 @@ from typing import NamedTuple
 
 from speechbrain_hyperbolic.errors import InputError
 
-SECONDS = 5  # of the processor that a reader may take; others compute, too
-_PATIENCE = 60  # seconds by the clock
+SECONDS = 5  # that a reader may take, but for those that others compute
+_PATIENCE = 60  # seconds by the clock, until a process ends that does nothing
 MEMORY = 2**30  # bytes that its process may have
 # To the machine's protection; above MEMORY, so that what is asked for is seen.
 _ADDRESS_SPACE = 4 * 2**30
 _START = 120  # seconds, of the imports
 
+_NO_MEMORY = re.compile("(can't|cannot) allocate|bad_alloc|malloc", re.I)
+
+_HANG = f"hang over {SECONDS} s"
 ACCEPTED, REFUSED = "accepted", "refused"
 
 
@@ -33,7 +37,7 @@ class Outcome(NamedTuple):
     kind : str
         ACCEPTED, REFUSED, or the name of what went wrong.
     seconds : float
-        Of the processor.
+        By the clock, without those of waiting for the processor.
     memory : int
         Bytes: the most that was resident in the process while it read.
     text : str
@@ -68,13 +72,23 @@ def judge(read, folder):
     try:
         read(folder)
     except InputError as error:
-        if isinstance(error.__cause__, MemoryError):
-            raise error.__cause__ from None
+        if (cause := _want_of_memory(error)) is not None:
+            raise MemoryError from cause
         text = str(error)
         # One line without a stranger's control characters; paths may be long.
         assert text.isprintable() and len(text) < 6000, ascii(text)[:2000]
         assert str(folder) in text, f"the file is not named: {text}"
         return text
+
+
+def _want_of_memory(error):
+    """What says so among the causes: a machine without limits may give it."""
+    while error is not None:
+        # PyTorch has an error of its own, FFmpeg and libsndfile one of many.
+        if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def write(folder, files):
@@ -142,7 +156,7 @@ class Worker:
         code = self.process.exitcode
         self._stop()
         if code == -signal.SIGPROF or seconds >= _PATIENCE:
-            kind = f"hang over {SECONDS} s"
+            kind = _HANG
         else:
             kind = signal.Signals(-code).name if code and code < 0 else "exit"
         return Outcome(kind, seconds, 0, self.log.read_text(errors="replace"))
@@ -174,7 +188,8 @@ def _serve(read, pipe, log):
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with open(log, "a") as file:
-        os.dup2(file.fileno(), 2)  # decoders in C write there, too
+        for stream in (1, 2):  # decoders in C write there, too
+            os.dup2(file.fileno(), stream)
         faulthandler.enable(file)
         faulthandler.register(signal.SIGPROF, file, chain=True)
         with contextlib.suppress(Exception):
@@ -193,21 +208,29 @@ def _read(read, folder, file):
     # The most that is resident is counted from here on.
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     faulthandler.dump_traceback_later(_PATIENCE, exit=True, file=file)
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
-    began = time.process_time()
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of computing
+    began = time.monotonic() - _queued()
     kind, text = ACCEPTED, ""
     try:
         text = judge(read, folder)
         kind = ACCEPTED if text is None else REFUSED
     except Exception as error:
         kind, text = type(error).__name__, traceback.format_exc()
-    seconds = time.process_time() - began
+    seconds = time.monotonic() - _queued() - began
     signal.setitimer(signal.ITIMER_PROF, 0)
     faulthandler.cancel_dump_traceback_later()
     memory = _status("VmHWM")
     if memory > MEMORY and kind in (ACCEPTED, REFUSED):
         kind = f"memory over {MEMORY >> 20} MiB"
+    elif seconds > SECONDS and kind in (ACCEPTED, REFUSED):
+        kind = _HANG
     return Outcome(kind, seconds, memory, text or "")
+
+
+def _queued():
+    """Seconds, in all, that other processes had the processor instead."""
+    _, waited, _ = pathlib.Path("/proc/self/schedstat").read_text().split()
+    return int(waited) / 1e9
 
 
 def _status(name):

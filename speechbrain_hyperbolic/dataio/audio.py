@@ -185,10 +185,10 @@ def load(
     with naming(path, there=file is not None):
         if path.suffix.lower() in BY_AV:
             slack = AAC_SLACK
-            samples, rate = _decode_by_av(file or path)
-            samples = samples[_to_rate(start, sample_rate, rate) :]
+            waveform, rate = _decode_by_av(file or path, channel)
+            waveform = waveform[_to_rate(start, sample_rate, rate) :]
             if stop is not None:
-                samples = samples[: _to_rate(stop - start, sample_rate, rate)]
+                waveform = waveform[: _to_rate(stop - start, sample_rate, rate)]
         else:
             with soundfile.SoundFile(file or str(path)) as sound:
                 rate = sound.samplerate
@@ -196,27 +196,21 @@ def load(
                 frames = sound.frames
                 if stop is not None:
                     frames = _to_rate(stop - start, sample_rate, rate)
-                samples = _read_frames(sound, frames)
+                waveform = read_frames(sound, frames, channel)
     _check_rate(path, rate)
-    if len(samples) == 0:
+    if len(waveform) == 0:
         raise InputError(
             f"{path} has no samples from {start / sample_rate:.2f} s on: it "
             "is empty or truncated; replace or remove the file"
         )
     if stop is None:
         if start == 0:
-            check_whole(path, len(samples))
-    elif len(samples) < _to_rate(stop - start, sample_rate, rate) - slack:
+            check_whole(path, len(waveform))
+    elif len(waveform) < _to_rate(stop - start, sample_rate, rate) - slack:
         raise InputError(
             f"{path} ends before {stop / sample_rate:.2f} s: it is truncated; "
             "replace or remove the file"
         )
-    waveform = torch.from_numpy(samples)
-    if channel is None:
-        mono = waveform.shape[1] == 1
-        waveform = waveform.squeeze(1) if mono else waveform.mean(1)
-    else:
-        waveform = waveform[:, channel]
     if not waveform.isfinite().all():
         raise InputError(
             f"{path} holds NaN or infinite samples: replace or remove the file"
@@ -225,14 +219,59 @@ def load(
     return waveform if stop is None else waveform[: stop - start]
 
 
-def _read_frames(file: soundfile.SoundFile, frames: int) -> np.ndarray:
-    """So many, or what there is: a header may claim more than memory holds."""
+def read_frames(
+    file: soundfile.SoundFile, frames: int, channel: int | None = None
+) -> torch.Tensor:
+    """Reads one channel, in blocks: what a header claims may not be there.
+
+    Arguments
+    ---------
+    file : soundfile.SoundFile
+    frames : int
+        The most that are read.
+    channel : int
+        The channel to take; None: their mean.
+
+    Returns
+    -------
+    waveform : torch.Tensor
+        float32, shape [time]: shorter where the file ends.
+    """
     most = max(1, _BLOCK // file.channels)
-    blocks = [file.read(min(frames, most), "float32", always_2d=True)]
-    while len(blocks[-1]) == most and frames > most:
-        frames -= most
-        blocks.append(file.read(min(frames, most), "float32", always_2d=True))
-    return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+    blocks = []
+    # A damaged file may be somewhere behind its end.
+    while frames > 0 and file.tell() < file.frames:
+        wanted = min(frames, most)
+        blocks.append(
+            to_mono(file.read(wanted, "float32", always_2d=True), channel)
+        )
+        if len(blocks[-1]) < wanted:
+            break
+        frames -= wanted
+    return (
+        blocks[0] if len(blocks) == 1 else torch.cat([torch.zeros(0), *blocks])
+    )
+
+
+def to_mono(samples: np.ndarray, channel: int | None = None) -> torch.Tensor:
+    """One channel of what was decoded.
+
+    Arguments
+    ---------
+    samples : np.ndarray
+        float32, shape [time, channels].
+    channel : int
+        The channel to take; None: their mean.
+
+    Returns
+    -------
+    waveform : torch.Tensor
+        float32, shape [time].
+    """
+    waveform = torch.from_numpy(samples)
+    if channel is not None:
+        return waveform[:, channel].contiguous()
+    return waveform.squeeze(1) if waveform.shape[1] == 1 else waveform.mean(1)
 
 
 def resample(
@@ -343,12 +382,17 @@ def _to_rate(samples: int, rate_from: int, rate_to: int) -> int:
     return round(samples * rate_to / rate_from)
 
 
-def _decode_by_av(path: pathlib.Path | BinaryIO) -> tuple[np.ndarray, int]:
-    decoded = list(blocks_by_av(path))
+def _decode_by_av(
+    path: pathlib.Path | BinaryIO, channel: int | None
+) -> tuple[torch.Tensor, int]:
+    decoded = [
+        (rate, to_mono(samples, channel))
+        for rate, samples in blocks_by_av(path)
+    ]
     if not decoded:
-        return np.zeros((0, 1), np.float32), info(path).sample_rate  # type: ignore[arg-type]
+        return torch.zeros(0), info(path).sample_rate  # type: ignore[arg-type]
     rates, blocks = zip(*decoded, strict=True)
-    return np.concatenate(blocks), rates[0]
+    return torch.cat(blocks), rates[0]
 
 
 def blocks_by_av(

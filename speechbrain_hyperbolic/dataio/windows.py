@@ -3,7 +3,6 @@
 import pathlib
 from collections.abc import Iterable, Iterator
 
-import numpy as np
 import soundfile
 import torch
 
@@ -93,7 +92,7 @@ def read_windows(
     Example
     -------
     >>> path = getfixture("tmpdir") / "a.wav"
-    >>> soundfile.write(path, np.zeros(8000 * 61), 8000)
+    >>> soundfile.write(path, torch.zeros(8000 * 61).numpy(), 8000)
     >>> count, windows = read_windows(path, sample_rate=16000)
     >>> count, [len(window) for window in windows]
     (2, [480000, 496000])
@@ -130,9 +129,8 @@ def _read_blocks(path: pathlib.Path, size: int) -> Iterator[torch.Tensor]:
     total = 0
     with audio.naming(path):
         by_av = path.suffix.lower() in audio.BY_AV
-        for samples in (_by_av if by_av else _by_soundfile)(path, size):
-            total += len(samples)
-            block = torch.from_numpy(samples).mean(1)
+        for block in (_by_av if by_av else _by_soundfile)(path, size):
+            total += len(block)
             if not block.isfinite().all():
                 raise InputError(
                     f"{path} holds NaN or infinite samples: replace or remove "
@@ -142,20 +140,20 @@ def _read_blocks(path: pathlib.Path, size: int) -> Iterator[torch.Tensor]:
         audio.check_whole(path, total)
 
 
-def _by_soundfile(path: pathlib.Path, size: int) -> Iterator[np.ndarray]:
+def _by_soundfile(path: pathlib.Path, size: int) -> Iterator[torch.Tensor]:
     with soundfile.SoundFile(str(path)) as file:
-        while len(samples := file.read(size, "float32", always_2d=True)):
-            yield samples
+        while len(block := audio.read_frames(file, size)):
+            yield block
 
 
-def _by_av(path: pathlib.Path, size: int) -> Iterator[np.ndarray]:
+def _by_av(path: pathlib.Path, size: int) -> Iterator[torch.Tensor]:
     held, n_held = [], 0
-    for _, block in audio.blocks_by_av(path):
-        held.append(block)
-        n_held += len(block)
+    for _, samples in audio.blocks_by_av(path):
+        held.append(audio.to_mono(samples))
+        n_held += len(samples)
         if n_held >= size:
-            samples = np.concatenate(held)
-            yield samples[:size]
-            held, n_held = [samples[size:]], n_held - size
+            block = torch.cat(held)
+            yield block[:size]
+            held, n_held = [block[size:]], n_held - size
     if n_held:
-        yield np.concatenate(held)
+        yield torch.cat(held)

@@ -1,14 +1,16 @@
 """What fuzzing has found, each as small as it gets."""
 
+import os
 import struct
+import tracemalloc
 
 import av
 import numpy as np
 import pytest
 
-from benchmarks.fuzz.audio_files import whole_file
+from benchmarks.fuzz.audio_files import whole_file, with_checksums
 from benchmarks.fuzz.worker import judge
-from speechbrain_hyperbolic.dataio import audio
+from speechbrain_hyperbolic.dataio import audio, windows
 from speechbrain_hyperbolic.dataio.corpus import read_csv, read_speakers
 from speechbrain_hyperbolic.dataio.scores import read_score_table
 from speechbrain_hyperbolic.dataio.trials import read_enrolment, read_trials
@@ -143,6 +145,55 @@ def test_overrides(tmp_path, read, overrides, what):
     assert str(error.value).isprintable()
 
 
+ALIASES = "[&a [1]" + "".join(
+    f", &{new} [{', '.join(9 * [f'*{old}'])}]"
+    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize("read", [load_hparams, resolve])
+@pytest.mark.parametrize(
+    "content, what",
+    [
+        (b"seed: \xff", "UTF-8"),
+        (b"", "no keys"),
+        (b"-1", "no keys"),
+        (b"seed: " + b"[" * 10**5, "brackets"),  # took 8 s
+        (f"seed: {ALIASES}]".encode(), "aliases"),  # took hours
+        (b"seed: !ref <a> / 0\na: 1", "zero"),
+        (b"seed: !ref <a>", "reference"),
+        (b"--- !apply:speechbrain_hyperbolic.hparams.flatten\nseed: 1", "reci"),
+        (
+            b"--- !apply:speechbrain_hyperbolic.hparams.flatten\n"
+            b"recipe: !include:b.yaml",
+            "no keys",
+        ),
+    ],
+)
+def test_hparams_files(tmp_path, read, content, what):
+    (tmp_path / "b.yaml").write_text("5")
+    line = refusal(tmp_path, lambda path: read(path, ""), "a.yaml", content)
+    assert what in line
+
+
+@pytest.mark.parametrize(
+    "value, what",
+    [
+        ("!new:torch.nn.Linaer", "There is no such class as torch.nn.Linaer"),
+        ("!name:none.at.all", "There is no such entity as none.at.all"),
+        ("!module:none", "There is no such module as none"),
+        ("!new:torch.nn.Linear [1]", "Invalid argument to class torch.nn.Lin"),
+        ("!new:torch.manual_seed", "should be a class"),
+        ("!!timestamp x", "YAML"),
+    ],
+)
+def test_tags_that_make_nothing(tmp_path, value, what):
+    def read(path):
+        return load_hparams(path)
+
+    assert what in refusal(tmp_path, read, "a.yaml", f"seed: {value}\n")
+
+
 def test_names_in_safetensors_do_not_reach_the_terminal(tmp_path):
     def read(path):
         return VoiceprintStore.load(path, "c0ffee")
@@ -170,6 +221,14 @@ def test_a_playlist_opens_no_other_file(tmp_path):
         assert container.streams.audio  # as FFmpeg would do
 
 
+def test_a_gap_between_the_pages_of_opus(tmp_path):
+    """To libsndfile it's then somewhere behind the end."""
+    data = bytearray(whole_file(".ogg", "OGG", "OPUS"))
+    data[data.rindex(b"OggS") + 20] = 1  # of the page's number
+    data = with_checksums(data)
+    assert "no samples" in refusal(tmp_path, audio.load, "a.ogg", data)
+
+
 def test_channels_that_change_in_the_midst(tmp_path):
     data = b"".join(
         whole_file(".aac", "adts", "aac", channels=n) for n in (1, 2)
@@ -192,6 +251,32 @@ def test_tags_in_another_encoding(tmp_path):
     assert len(audio.load(path)) >= 1600
     path.write_bytes(path.read_bytes().replace(b"Zoe?", b"Zo\xeb?"))
     assert len(audio.load(path)) >= 1600
+
+
+@pytest.mark.parametrize("seconds", [59, 61])
+def test_many_channels_are_not_held_at_once(tmp_path, seconds):
+    """Minutes of eight of them are some kilobytes of FLAC, if silent."""
+    channels, rate = 64, 16000
+    path = tmp_path / "a.wav"
+    block = 2 * channels
+    size = block * rate * seconds
+    form = (16, 1, channels, rate, rate * block, block, 16)
+    path.write_bytes(
+        b"RIFF"
+        + struct.pack("<I", 36 + size)
+        + b"WAVEfmt "
+        + struct.pack("<IHHIIHH", *form)
+        + b"data"
+        + struct.pack("<I", size)
+    )
+    os.truncate(path, 44 + size)  # of zeros, which take no place
+    tracemalloc.start()
+    count, parts = windows.read_windows(path, rate)
+    assert sum(map(len, parts)) == rate * seconds
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == max(1, seconds // 30)
+    assert peak < 100e6  # bytes; they are 245e6 together
 
 
 def test_a_name_that_is_too_long(tmp_path):

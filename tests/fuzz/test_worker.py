@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -25,6 +26,8 @@ def planted(folder):
         os.kill(os.getpid(), signal.SIGSEGV)
     while what == "compute":
         pass
+    if what == "wait":
+        time.sleep(5.1)
     if what == "fill":
         np.ones(2**27 + 1)
     if what == "ask for more than there is":
@@ -47,6 +50,7 @@ def read():
         ("raise", "KeyError"),
         ("crash", "SIGSEGV"),
         ("compute", "hang over 5 s"),
+        ("wait", "hang over 5 s"),
         ("fill", "memory over 1024 MiB"),
         ("ask for more than there is", "MemoryError"),
         ("", worker.ACCEPTED),
