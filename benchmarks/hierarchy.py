@@ -20,9 +20,11 @@ import torch
 from benchmarks.losses.cells import EMBEDDINGS
 from benchmarks.measure import commit, machine, row, title
 from benchmarks.robustness.models import loss_and_seed
-from speechbrain_hyperbolic.analysis.columns import read_table
 from speechbrain_hyperbolic.analysis.trained import read_trained
-from speechbrain_hyperbolic.dataio.corpus import speaker_of
+from speechbrain_hyperbolic.dataio.corpus import (
+    read_speaker_table,
+    speaker_of,
+)
 from speechbrain_hyperbolic.errors import InputError, exit_on_input_error
 from speechbrain_hyperbolic.geometry import pairwise_distance
 from speechbrain_hyperbolic.hierarchy.dendrograms import (
@@ -78,7 +80,7 @@ def main():
     parser.add_argument("folders", nargs="+", metavar="OUTPUT_FOLDER")
     parser.add_argument("--speakers", required=True, help="speakers.csv")
     options = parser.parse_args()
-    table = read_table(options.speakers)
+    table = read_speaker_table(options.speakers)
     centres, unseen = {}, {}
     for folder in map(pathlib.Path, options.folders):
         run = read_trained(folder)

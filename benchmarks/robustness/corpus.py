@@ -1,7 +1,6 @@
 """The test utterances of a corpus, and what each condition makes of them."""
 
 import collections
-import csv
 import hashlib
 import json
 import pathlib
@@ -18,10 +17,12 @@ from benchmarks.robustness.conditions import RATE, VERSION, degrade
 from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.dataio.corpus import (
     list_audio,
+    read_speaker_table,
     read_speakers,
     speaker_of,
 )
 from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.scoring.cache import identity
 from speechbrain_hyperbolic.scoring.extraction import SHORTEST
@@ -103,13 +104,11 @@ def find_corpus(
         table = read_speakers(data_folder)
         tested = by_speaker.keys() - _speakers_of(lists)
     else:
-        table = _read_table(
-            speakers_file, ("spk_id", "split"), "pass another --speakers"
-        )
+        table = read_speaker_table(speakers_file, ["split"])
         tested = by_speaker.keys() & {
             speaker
             for speaker, row in table.items()
-            if (row["split"] or "").strip().lower() == "test"
+            if row["split"].strip().lower() == "test"
         }
         known = tested & _speakers_of(filter(pathlib.Path.is_file, lists))
         if known:
@@ -134,7 +133,7 @@ def find_corpus(
             f"{len(tested)} test speakers by {by}: expected two speakers, one "
             "of them with two"
         )
-    sexes = [(table.get(s, {}).get("sex") or "").strip() for s in speakers]
+    sexes = [table.get(s, {}).get("sex", "").strip() for s in speakers]
     return Corpus(
         _name(data_folder), paths, speakers, sexes, utterances_per_speaker
     )
@@ -150,24 +149,17 @@ def _name(data_folder):
 
 
 def _speakers_of(lists):
-    tables = [
-        _read_table(path, ("spk_id",), "name a run, or pass --speakers")
-        for path in lists
-    ]
-    return set().union(*tables)
-
-
-def _read_table(path, columns, advice):
-    """The rows of a CSV file by their spk_id."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} can't be read ({error}): {advice}") from error
-    for column in columns:
-        if not rows or column not in rows[0]:
-            raise InputError(f"{path} has no column {column}: {advice}")
-    return {row["spk_id"]: row for row in rows}
+    speakers = set()
+    for path in lists:
+        if not path.is_file():
+            raise InputError(
+                f"{path} is missing: name the folder of a run, or pass "
+                "--speakers"
+            )
+        speakers.update(
+            row["spk_id"] for _, row in read_table(path, ["spk_id"])
+        )
+    return speakers
 
 
 class Features(NamedTuple):

@@ -17,11 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from speechbrain_hyperbolic.analysis.columns import (
-    Column,
-    columns_of,
-    read_table,
-)
+from speechbrain_hyperbolic.analysis.columns import Column, columns_of
 from speechbrain_hyperbolic.analysis.curves import draw_curves, group_by_seed
 from speechbrain_hyperbolic.analysis.disk_figure import draw_speakers
 from speechbrain_hyperbolic.analysis.disk_page import write_page
@@ -32,6 +28,7 @@ from speechbrain_hyperbolic.analysis.trained import (
     embed_training,
     read_trained,
 )
+from speechbrain_hyperbolic.dataio.corpus import read_speaker_table
 from speechbrain_hyperbolic.errors import InputError, exit_on_input_error
 
 # Of those that the table has.
@@ -153,12 +150,12 @@ def _draw_run(
 
 def _table(run: Trained, given: str | None) -> dict[str, dict[str, str]]:
     if given:
-        return read_table(given)
+        return read_speaker_table(given)
     table: dict = {}
     for folder in str(run.nodes.get("data_folder")).split(","):
         path = pathlib.Path(folder.strip()) / "speakers.csv"
         if path.is_file():
-            table |= read_table(path)
+            table |= read_speaker_table(path)
     return table
 
 

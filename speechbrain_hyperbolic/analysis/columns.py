@@ -1,13 +1,9 @@
 """What a table says of speakers: columns to colour by."""
 
-import csv
 import math
-import pathlib
 from typing import NamedTuple
 
 import numpy as np
-
-from speechbrain_hyperbolic.errors import InputError
 
 SPEAKER = "spk_id"
 UNKNOWN, OTHER = "unknown", "other"
@@ -71,53 +67,6 @@ class Column(NamedTuple):
         return value if value in self.categories else OTHER
 
 
-def read_table(path: str | pathlib.Path) -> dict:
-    """Reads a table of speakers.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        CSV in UTF-8, with a column ``spk_id`` and any others.
-
-    Returns
-    -------
-    table : dict
-        Speaker -> its row as a dict, without ``spk_id``.
-
-    Raises
-    ------
-    InputError
-        If it is missing or no such table.
-
-    Example
-    -------
-    >>> path = getfixture("tmpdir") / "speakers.csv"
-    >>> path.write_text("spk_id,sex\\nann,f\\n", encoding="utf-8")
-    >>> read_table(path)
-    {'ann': {'sex': 'f'}}
-    """
-    path = pathlib.Path(path)
-    try:
-        # -sig: spreadsheets write a byte order mark
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} can't be read ({error}): pass a CSV file in UTF-8 as "
-            "--speakers"
-        ) from error
-    reader = csv.DictReader(text.splitlines())
-    if SPEAKER not in (reader.fieldnames or []):
-        raise InputError(
-            f"{path} has no column {SPEAKER}: expected a header such as "
-            f"{SPEAKER},sex,age"
-        )
-    columns = [c for c in reader.fieldnames or [] if c and c != SPEAKER]
-    return {
-        row[SPEAKER]: {c: (row[c] or "").strip() for c in columns}
-        for row in reader
-    }
-
-
 def columns_of(table: dict, speakers: list[str]) -> dict:
     """What a table says of some speakers, by column.
 
@@ -127,7 +76,7 @@ def columns_of(table: dict, speakers: list[str]) -> dict:
     Arguments
     ---------
     table : dict
-        As ``read_table`` gives it.
+        Speaker -> its row, as ``corpus.read_speaker_table`` gives it.
     speakers : list of str
         Shape [N].
 
@@ -143,8 +92,10 @@ def columns_of(table: dict, speakers: list[str]) -> dict:
     """
     names = dict.fromkeys(name for row in table.values() for name in row)
     columns = {}
-    for name in names:
-        values = [table.get(s, {}).get(name, "") for s in speakers]
+    for name in filter(None, names):  # a comma at the header's end names ""
+        if name == SPEAKER:
+            continue
+        values = [table.get(s, {}).get(name, "").strip() for s in speakers]
         if any(values):
             columns[name] = _column(name, values)
     return columns

@@ -278,24 +278,47 @@ def read_speakers(data_folder: str | pathlib.Path) -> dict[str, dict[str, str]]:
     Raises
     ------
     InputError
-        If the file has no column ``spk_id``, or is not as ``read_table``
-        wants it; if a speaker has no name, or two rows that differ.
+        As ``read_speaker_table``.
     """
+    paths = [folder / "speakers.csv" for folder in data_folders(data_folder)]
     speakers = {}
-    for folder in data_folders(data_folder):
-        path = folder / "speakers.csv"
-        if not path.is_file():
-            continue
-        own: dict[str, dict[str, str]] = {}
-        for line, row in read_table(path, ["spk_id"]):
-            speaker = row["spk_id"]
-            _check_name(path, line, "spk_id", speaker)
-            if own.setdefault(speaker, row) != row:
-                raise InputError(
-                    f"{path}, line {line}: another row of {speaker} says "
-                    "something else: remove one"
-                )
-        speakers.update(own)
+    for path in filter(pathlib.Path.is_file, paths):
+        speakers.update(read_speaker_table(path))
+    return speakers
+
+
+def read_speaker_table(
+    path: str | pathlib.Path, columns: Collection[str] = ()
+) -> dict[str, dict[str, str]]:
+    """Reads a table of speakers.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        CSV with a column ``spk_id`` and any others.
+    columns : collection of str
+        Others that it must have.
+
+    Returns
+    -------
+    speakers : dict
+        Speaker -> its row as a dict.
+
+    Raises
+    ------
+    InputError
+        If a column is missing, or the file is not as ``read_table`` wants it;
+        if a speaker has no name, or two rows that differ.
+    """
+    speakers: dict[str, dict[str, str]] = {}
+    for line, row in read_table(path, ["spk_id", *columns]):
+        speaker = row["spk_id"]
+        _check_name(path, line, "spk_id", speaker)
+        if speakers.setdefault(speaker, row) != row:
+            raise InputError(
+                f"{path}, line {line}: another row of {speaker} says "
+                "something else: remove one"
+            )
     return speakers
 
 

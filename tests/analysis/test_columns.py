@@ -7,9 +7,8 @@ from speechbrain_hyperbolic.analysis.columns import (
     OTHER,
     UNKNOWN,
     columns_of,
-    read_table,
 )
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.dataio.corpus import read_speaker_table
 
 
 def column(values):
@@ -53,31 +52,15 @@ def test_a_table_that_says_nothing_gives_no_columns():
 
 
 def test_real_table(speechocean):
-    table = read_table(speechocean / "speakers.csv")
+    table = read_speaker_table(speechocean / "speakers.csv")
     columns = columns_of(table, list(table))
     assert columns["sex"].categories == ["f", "m"]
     assert columns["age_group"].categories == ["adult", "child"]
     assert columns["age"].numbers.min() == 6
 
 
-def test_spreadsheets(tmp_path):
-    path = tmp_path / "s.csv"
-    path.write_bytes("﻿spk_id,sex,\r\nann, f ,\r\nbob\r\n".encode())
-    assert read_table(path) == {"ann": {"sex": "f"}, "bob": {"sex": ""}}
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        (None, "can't be read"),
-        (b"\xff\xfe", "can't be read"),
-        (b"", "no column spk_id"),
-        (b"speaker,sex\na,f\n", "no column spk_id"),
-    ],
-)
-def test_bad_tables_are_refused(tmp_path, content, message):
-    path = tmp_path / "s.csv"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        read_table(path)
+def test_spreadsheets():
+    # "spk_id,sex," as a header, and a blank before a comma
+    table = {"ann": {"spk_id": "ann", "sex": "f ", "": ""}}
+    columns = columns_of(table, ["ann"])
+    assert list(columns) == ["sex"] and columns["sex"].values == ["f"]

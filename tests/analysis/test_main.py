@@ -94,7 +94,7 @@ def test_wrong_options(tmp_path, speakers_csv):
         main([folder, "--colour", "height"])
     with pytest.raises(InputError, match="given twice"):
         main([folder, folder + "/"])
-    with pytest.raises(InputError, match="can't be read"):
+    with pytest.raises(InputError, match="absent.csv is missing"):
         main([folder, "--speakers", str(tmp_path / "absent.csv")])
 
 

@@ -530,8 +530,10 @@ def test_clear_errors(tmp_path):
     table = write_table(tmp_path / "t.csv", [["spk_id"], ["s0"]])
     with pytest.raises(InputError, match="t.csv has no column split"):
         find_corpus(data_folder, [folder], table)
-    with pytest.raises(InputError, match="can't be read"):
+    with pytest.raises(InputError, match="none.csv is missing"):
         find_corpus(data_folder, [folder], tmp_path / "none.csv")
+    with pytest.raises(InputError, match="train.csv is missing: name the"):
+        find_corpus(data_folder, [tmp_path])
     with pytest.raises(InputError, match="hyperparams.yaml is missing"):
         load_model(tmp_path)
     with pytest.raises(InputError, match="2 OUTPUT_FOLDERs are named ham.1"):
