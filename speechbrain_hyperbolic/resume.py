@@ -39,15 +39,15 @@ class RunState:
     Arguments
     ---------
     brain : SpeakerBrain
-        With ``statistics`` and ``views``. Of its hparams are used, where they
-        are: ``seed``, ``train_logger`` (with a ``save_file``), and
-        ``wav_augment``.
+        With ``statistics``, ``views`` and ``avg_train_loss``. Of its hparams
+        are used, where they are: ``seed``, ``train_logger`` (with a
+        ``save_file``), and ``wav_augment``.
     """
 
     def __init__(self, brain: "SpeakerBrain") -> None:
         self.brain = brain
         self.rank = get_rank() or 0
-        self.loaded = None
+        self.loaded, self.as_many = None, False
 
     @mark_as_saver
     def save(self, path: pathlib.Path) -> None:
@@ -62,6 +62,7 @@ class RunState:
             "noises": [position(adder) for adder in self._adders()],
             "statistics": self.brain.statistics.state_dict(),
             "views": self.brain.views,
+            "loss": self.brain.avg_train_loss,
             "log_bytes": self._log_bytes(),
         }
         # In bytes, since tensors would come on the GPUs of others.
@@ -83,6 +84,7 @@ class RunState:
         """
         del end_of_epoch
         states = torch.load(path, "cpu", weights_only=True)
+        self.as_many = len(states) == len(of_processes(None))
         if self.rank < len(states):  # else the run had fewer processes
             state = io.BytesIO(states[self.rank].numpy().tobytes())
             self.loaded = torch.load(state, "cpu", weights_only=True)
@@ -110,10 +112,14 @@ class RunState:
             go_to(adder, place)
         if if_main_process():
             self._cut_log(state["log_bytes"])
-        self.brain.statistics.load_state_dict(
-            state["statistics"], self.brain.device
-        )
+        if self.as_many:  # else some have none, which all are to have alike
+            self.brain.statistics.load_state_dict(
+                state["statistics"], self.brain.device
+            )
         self.brain.views = state["views"]
+        # The stock checkpoint has that of the main process.
+        loss = state.get("loss", self.brain.avg_train_loss)
+        self.brain.avg_train_loss = loss
         set_random_state(state["random"])
 
     def _log_bytes(self) -> int:

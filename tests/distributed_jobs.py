@@ -6,6 +6,7 @@ python -m torch.distributed.run --nproc_per_node=2 tests/distributed_jobs.py \
 leaves what each process has seen in <folder>/<job>.<rank>.pt.
 """
 
+import contextlib
 import os
 import pathlib
 import sys
@@ -19,7 +20,7 @@ from torch.utils.data import DistributedSampler
 from speechbrain_hyperbolic.distributed import start_processes
 from speechbrain_hyperbolic.hparams import load_hparams
 from speechbrain_hyperbolic.nnet.batch_norm import use_process_batch_norm
-from speechbrain_hyperbolic.training import SpeakerBrain
+from speechbrain_hyperbolic.training import SpeakerBrain, make_datasets
 
 HPARAMS = pathlib.Path(__file__).parents[1] / "hparams"
 SPEAKERS = 5
@@ -162,6 +163,95 @@ def train(job, folder, run_opts, processes, dtype=torch.float64, change=0.0):
     }
 
 
+class Stop(Exception):
+    """Within an epoch."""
+
+
+class StoppingBrain(RecordingBrain):
+    """Keeps the utterances of each epoch, too."""
+
+    stop_at = None
+
+    def on_fit_start(self):
+        super().on_fit_start()
+        self.read = {}
+
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        super().on_fit_batch_end(batch, outputs, loss, should_step)
+        epoch = self.hparams.epoch_counter.current
+        self.read.setdefault(epoch, []).extend(batch.id)
+
+    def _save_intra_epoch_ckpt(self):
+        super()._save_intra_epoch_ckpt()
+        if self.step == self.stop_at:
+            raise Stop
+
+
+def train_from_shards(folder, output, run_opts, stop_at=None):
+    """Trains two epochs, in batches of 4 of a process; or goes on with that.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        With shards.
+    output : str
+        The output folder, in there.
+    run_opts : dict
+        SpeechBrain's.
+    stop_at : int
+        The batch of the first epoch after whose checkpoint it stops.
+
+    Returns
+    -------
+    record : dict
+        What this process has seen.
+    """
+    hparams = load_hparams(
+        HPARAMS / "ham_shards_ecapa.yaml",
+        {
+            "data_folder": str(folder / "shards"),
+            "output_folder": str(folder / output),
+            "channels": 8,
+            "out_n_neurons": 6,
+            "number_of_epochs": 2,
+            "batch_size": 4,
+            "num_workers": 0,
+            "sentence_len": 0.3,
+        },
+    )
+    del hparams["wav_augment"]
+    brain = StoppingBrain(
+        hparams["modules"],
+        hparams["opt_class"],
+        hparams,
+        {
+            **run_opts,
+            "ckpt_interval_minutes": 0,
+            "ckpt_interval_steps": 2,
+            "noprogressbar": True,
+        },
+        hparams["checkpointer"],
+    )
+    brain.stop_at = stop_at
+    train, valid, _ = make_datasets(hparams)
+    options = hparams["dataloader_options"]
+    with contextlib.suppress(Stop):
+        brain.fit(
+            hparams["epoch_counter"],
+            train,
+            valid,
+            train_loader_kwargs=options,
+            valid_loader_kwargs=options,
+        )
+    log = folder / output / "train_log.txt"
+    return {
+        "read": brain.read,
+        "losses": torch.tensor(brain.losses),
+        "weights": hparams["embedding_model"].state_dict(),
+        "log": log.read_text() if log.is_file() else "",
+    }
+
+
 def normalise(norm, parts, weights):
     """Two batches through a batch norm, and back from a weighted sum.
 
@@ -241,6 +331,16 @@ def main(folder):
     for job in JOBS:
         record = train(job, folder, run_opts, processes=2)
         torch.save(record, folder / f"{job}.{rank}.pt")
+    shards = [
+        train_from_shards(folder, output, run_opts, stop_at)
+        for output, stop_at in (
+            ("whole", None),
+            ("stopped", 2),
+            ("stopped", None),
+            ("of one", None),
+        )
+    ]
+    torch.save(shards, folder / f"shards.{rank}.pt")
     norms = [normalise_part(rank, momentum) for momentum in MOMENTA]
     torch.save(norms, folder / f"batch_norm.{rank}.pt")
     torch.distributed.destroy_process_group()

@@ -15,9 +15,12 @@ import torch
 from speechbrain.inference.speaker import SpeakerRecognition
 from torch.utils.data import DistributedSampler
 
+from speechbrain_hyperbolic.dataio.corpus import prepare_corpus
+from speechbrain_hyperbolic.dataio.shards import pack
 from speechbrain_hyperbolic.distributed import start_processes
 from speechbrain_hyperbolic.errors import InputError
 from tests import distributed_jobs as jobs
+from tests.resuming import make_corpus
 from tests.test_recipes import TRAIN, VOXCELEB
 
 pytest.importorskip("resource")  # limits of a process: not on Windows
@@ -70,12 +73,20 @@ def environment(**changes):
 def records(tmp_path_factory):
     """What each of two processes has seen of each job."""
     folder = tmp_path_factory.mktemp("jobs")
+    make_corpus(folder)
+    prepare_corpus(
+        folder / "corpus", folder / "prepared", ["s6", "s7"], [80, 20]
+    )
+    pack(folder / "prepared", folder / "shards", shard_size=7)
+    # Two would be through with the epoch by then.
+    jobs.train_from_shards(folder, "of one", {"device": "cpu"}, stop_at=8)
     done = subprocess.run(
         [*TORCHRUN, jobs.__file__, folder],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        timeout=600,  # a hang is longer
     )
     assert done.returncode == 0, done.stdout
     return {
@@ -83,7 +94,7 @@ def records(tmp_path_factory):
             torch.load(folder / f"{name}.{rank}.pt", weights_only=True)
             for rank in range(2)
         ]
-        for name in [*jobs.JOBS, "batch_norm"]
+        for name in [*jobs.JOBS, "batch_norm", "shards"]
     }
 
 
@@ -122,6 +133,34 @@ def test_batch_norm_of_unequal_parts(records, number):
         torch.testing.assert_close(total, gradient, rtol=1e-4, atol=1e-4)
     for part in parts:
         torch.testing.assert_close(part["buffers"], whole["buffers"])
+
+
+def test_an_epoch_of_shards(records):
+    """Each utterance is read by one process, but for one more to be even; what
+    was stopped within the first epoch goes on with just the rest.
+    """
+    whole, stopped, rest, _ = zip(*records["shards"], strict=True)
+    for epoch in (1, 2):
+        first, second = (record["read"][epoch] for record in whole)
+        assert len(first) == len(second) == 20
+        assert len({*first, *second}) == 39
+    assert whole[0]["read"][1] != whole[0]["read"][2]
+    for expected, begun, gone_on in zip(whole, stopped, rest, strict=True):
+        read = begun["read"][1] + gone_on["read"][1]
+        assert read == expected["read"][1] and len(begun["read"][1]) == 8
+        assert gone_on["read"][2] == expected["read"][2]
+        losses = torch.cat([begun["losses"], gone_on["losses"]])
+        assert torch.equal(losses, expected["losses"])
+        for key, value in expected["weights"].items():
+            assert torch.equal(gone_on["weights"][key], value), key
+        assert gone_on["log"] == expected["log"] != ""
+
+
+def test_an_epoch_that_another_number_of_processes_began(records):
+    """The next one is whole."""
+    *_, first, second = (record[-1]["read"] for record in records["shards"])
+    assert first.keys() == second.keys() == {2}
+    assert len({*first[2], *second[2]}) == 39
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

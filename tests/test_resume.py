@@ -229,6 +229,7 @@ def go_on_as(rank, folder):
         brain = types.SimpleNamespace(
             statistics=EpochStatistics(),
             views=rank,
+            avg_train_loss=float(rank),
             device="cpu",
             hparams=types.SimpleNamespace(seed=0),
         )
@@ -241,8 +242,10 @@ def go_on_as(rank, folder):
     again = checkpointer()
     again.recover_if_possible()
     state = again.recoverables["run_state"]
+    state.brain.avg_train_loss = 0.0  # of the main process
     state.restore(resumes=True)
-    assert torch.rand(1) == expected and state.brain.views == rank
+    assert torch.rand(1) == expected
+    assert state.brain.views == state.brain.avg_train_loss == rank
     torch.distributed.barrier()
 
 
