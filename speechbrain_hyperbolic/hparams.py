@@ -16,6 +16,7 @@ into it, and the class stays. References are to this file: <recipe[margin]>.
 import contextlib
 import difflib
 import itertools
+import math
 import pathlib
 import re
 from collections.abc import Collection
@@ -250,10 +251,14 @@ def _parse(text, name):
 
 
 def _count(node, counts):
-    """How many values there are, those of an alias each time."""
+    """How many values there are, those of an alias each time.
+
+    Of one that holds itself there is no end of them.
+    """
     if not isinstance(node, dict | list):
         return 1
     if id(node) not in counts:
+        counts[id(node)] = math.inf  # while they are counted
         inner = node.values() if isinstance(node, dict) else node
         counts[id(node)] = 1 + sum(_count(value, counts) for value in inner)
     return counts[id(node)]
