@@ -16,6 +16,7 @@ into it, and the class stays. References are to this file: <recipe[margin]>.
 import contextlib
 import difflib
 import itertools
+import math
 import pathlib
 import re
 from collections.abc import Collection, Iterable, Iterator
@@ -249,11 +250,15 @@ def _parse(text: str, name: str | pathlib.Path) -> Any:
     return tree
 
 
-def _count(node: Any, counts: dict[int, int]) -> int:
-    """How many values there are, those of an alias each time."""
+def _count(node: Any, counts: dict[int, float]) -> float:
+    """How many values there are, those of an alias each time.
+
+    Of one that holds itself there is no end of them.
+    """
     if not isinstance(node, dict | list):
         return 1
     if id(node) not in counts:
+        counts[id(node)] = math.inf  # while they are counted
         inner = node.values() if isinstance(node, dict) else node
         counts[id(node)] = 1 + sum(_count(value, counts) for value in inner)
     return counts[id(node)]

@@ -28,9 +28,11 @@ _BY_SOUNDFILE = {
     ".ogg": [("OGG", "VORBIS"), ("OGG", "OPUS")],
     ".mp3": [("MP3", "MPEG_LAYER_III")],
 }
-# Extension -> what PyAV writes under it: format and codec.
+# Extension -> what PyAV writes under it: format and codec, and what else
+# whole_file takes.
 _BY_AV = {
-    ".m4a": [("mp4", "aac"), ("mp4", "alac"), ("mov", "pcm_s16le")],
+    ".m4a": [("mp4", "aac"), ("mp4", "alac"), ("mov", "pcm_s16le")]
+    + [("mp4", "aac", 0.1, _RATE, 8)],
     ".aac": [("adts", "aac")],
 }
 _EXTENSIONS = (*_BY_SOUNDFILE, *_BY_AV)
@@ -75,7 +77,7 @@ def whole_file(
                 sound.write(samples[start : start + rate])
         return file.getvalue()
     with av.open(file, "w", format=form) as container:
-        layout = "mono" if channels == 1 else "stereo"
+        layout = {1: "mono", 2: "stereo", 8: "7.1"}[channels]
         stream = container.add_stream(codec, rate=rate, layout=layout)
         frame = av.AudioFrame.from_ndarray(
             (samples.reshape(1, -1) * 32767).astype(np.int16),

@@ -4,7 +4,6 @@ import contextlib
 import faulthandler
 import os
 import pathlib
-import re
 import resource
 import shutil
 import signal
@@ -14,6 +13,8 @@ import traceback
 from multiprocessing import get_context
 from typing import NamedTuple
 
+import av
+
 from speechbrain_hyperbolic.errors import InputError
 
 SECONDS = 5  # that a reader may take, but for those that others compute
@@ -22,8 +23,6 @@ MEMORY = 2**30  # bytes that its process may have
 # To the machine's protection; above MEMORY, so that what is asked for is seen.
 _ADDRESS_SPACE = 4 * 2**30
 _START = 120  # seconds, of the imports
-
-_NO_MEMORY = re.compile("(can't|cannot) allocate|bad_alloc|malloc", re.I)
 
 _HANG = f"hang over {SECONDS} s"
 ACCEPTED, REFUSED = "accepted", "refused"
@@ -82,10 +81,12 @@ def judge(read, folder):
 
 
 def _want_of_memory(error):
-    """What says so among the causes: a machine without limits may give it."""
+    """What says so among the causes: without a limit there would be more."""
     while error is not None:
-        # PyTorch has an error of its own, FFmpeg and libsndfile one of many.
-        if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+        # FFmpeg has a limit of its own, below ours; PyTorch has no type for it.
+        if not isinstance(error, av.FFmpegError) and (
+            isinstance(error, MemoryError) or "allocate memory" in str(error)
+        ):
             return error
         error = error.__cause__ or error.__context__
     return None

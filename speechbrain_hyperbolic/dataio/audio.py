@@ -419,7 +419,8 @@ def blocks_by_av(
     """
     with _open_by_av(path) as container:
         stream = container.streams.audio[0]
-        resampler = av.AudioResampler(format="fltp", rate=stream.rate)
+        # Packed: of eight channels or more PyAV reads planes that aren't there.
+        resampler = av.AudioResampler(format="flt", rate=stream.rate)
         left = _frames_of(stream) + AAC_SLACK
         first = None
         for frame in container.decode(stream):
@@ -431,7 +432,7 @@ def blocks_by_av(
                     "convert it, to wav e.g."
                 )
             for block in resampler.resample(frame):
-                samples = block.to_ndarray().T
+                samples = block.to_ndarray().reshape(block.samples, -1)
                 left -= len(samples)
                 if left < 0:
                     raise InputError(

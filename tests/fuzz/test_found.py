@@ -160,6 +160,7 @@ ALIASES = "[&a [1]" + "".join(
         (b"-1", "no keys"),
         (b"seed: " + b"[" * 10**5, "brackets"),  # took 8 s
         (f"seed: {ALIASES}]".encode(), "aliases"),  # took hours
+        (b"&a [*a]", "aliases"),
         (b"seed: !ref <a> / 0\na: 1", "zero"),
         (b"seed: !ref <a>", "reference"),
         (b"--- !apply:speechbrain_hyperbolic.hparams.flatten\nseed: 1", "reci"),
@@ -235,6 +236,16 @@ def test_channels_that_change_in_the_midst(tmp_path):
     )
     for read in (audio.load, lambda path: list(audio.blocks_by_av(path))):
         assert "in its midst" in refusal(tmp_path, read, "a.aac", data)
+
+
+def test_eight_channels(tmp_path):
+    """PyAV has nine planes for them, of which it crashes."""
+    path = tmp_path / "a.m4a"
+    path.write_bytes(whole_file(".m4a", "mp4", "aac", channels=8))
+    assert audio.info(path).channels == 8
+    assert len(audio.load(path)) >= 1600
+    for rate, samples in audio.blocks_by_av(path):
+        assert rate == 16000 and samples.shape[1] == 8
 
 
 def test_tags_in_another_encoding(tmp_path):
