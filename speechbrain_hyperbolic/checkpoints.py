@@ -166,6 +166,11 @@ class RecentCheckpointer(Checkpointer):
             (num_to_keep, {"importance_key": key}) for key in importance_keys
         ]
         wanted += [(num_to_keep, {})] if keep_recent else []
+        if if_main_process():  # which alone looks at what it deletes
+            self._keep_only(wanted, ckpt_predicate, verbosity)
+        ddp_barrier()
+
+    def _keep_only(self, wanted, ckpt_predicate, verbosity):
         kept = {
             checkpoint.path
             for count, by in wanted
@@ -173,14 +178,12 @@ class RecentCheckpointer(Checkpointer):
                 max_num_checkpoints=count, **by
             )
         }
-        if if_main_process():
-            for checkpoint in self.list_checkpoints():
-                if checkpoint.path not in kept and (
-                    ckpt_predicate is None or ckpt_predicate(checkpoint)
-                ):
-                    self._discard(checkpoint.path)
-                    logger.log(verbosity, f"Deleted {checkpoint.path}")
-        ddp_barrier()
+        for checkpoint in self.list_checkpoints():
+            if checkpoint.path not in kept and (
+                ckpt_predicate is None or ckpt_predicate(checkpoint)
+            ):
+                self._discard(checkpoint.path)
+                logger.log(verbosity, f"Deleted {checkpoint.path}")
 
     def list_checkpoints(self):
         """As the stock method, without those whose meta file is damaged."""
