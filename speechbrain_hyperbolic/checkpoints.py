@@ -181,6 +181,16 @@ class RecentCheckpointer(Checkpointer):
             (num_to_keep, {"importance_key": key}) for key in importance_keys
         ]
         wanted += [(num_to_keep, {})] if keep_recent else []
+        if if_main_process():  # which alone looks at what it deletes
+            self._keep_only(wanted, ckpt_predicate, verbosity)
+        ddp_barrier()
+
+    def _keep_only(
+        self,
+        wanted: list[tuple[int, dict[str, Any]]],
+        ckpt_predicate: Callable[[Checkpoint], bool] | None,
+        verbosity: int,
+    ) -> None:
         kept = {
             checkpoint.path
             for count, by in wanted
@@ -188,14 +198,12 @@ class RecentCheckpointer(Checkpointer):
                 max_num_checkpoints=count, **by
             )
         }
-        if if_main_process():
-            for checkpoint in self.list_checkpoints():
-                if checkpoint.path not in kept and (
-                    ckpt_predicate is None or ckpt_predicate(checkpoint)
-                ):
-                    self._discard(checkpoint.path)
-                    logger.log(verbosity, f"Deleted {checkpoint.path}")
-        ddp_barrier()
+        for checkpoint in self.list_checkpoints():
+            if checkpoint.path not in kept and (
+                ckpt_predicate is None or ckpt_predicate(checkpoint)
+            ):
+                self._discard(checkpoint.path)
+                logger.log(verbosity, f"Deleted {checkpoint.path}")
 
     def list_checkpoints(self) -> list[Checkpoint]:
         """As the stock method, without those whose meta file is damaged."""

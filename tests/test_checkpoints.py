@@ -1,5 +1,6 @@
 """Checkpoints survive a kill, and their average is the mean."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -202,3 +203,38 @@ def test_a_kill_leaves_only_whole_checkpoints(tmp_path):
             assert set(checkpoint.paramfiles) == {"a", "b"}
             for file in checkpoint.paramfiles.values():
                 torch.load(file)
+
+
+class SlowCheckpointer(RecentCheckpointer):
+    """On a file system that takes its time from a folder to its files."""
+
+    def _construct_checkpoint_objects(self, folders):
+        time.sleep(0.3)
+        return super()._construct_checkpoint_objects(folders)
+
+
+def save_as(rank, folder):
+    """One of two processes, of which the first deletes what's superseded."""
+    os.environ["RANK"] = str(rank)
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder / 'rendezvous'}", rank=rank, world_size=2
+    )
+    kind = SlowCheckpointer if rank else RecentCheckpointer
+    checkpointer = kind(folder, 1, recoverables={"m": torch.nn.Linear(1, 1)})
+    for _ in range(3):
+        checkpointer.save_and_keep_only()
+    torch.distributed.destroy_process_group()
+
+
+def test_no_process_looks_at_what_another_deletes(tmp_path):
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=save_as, args=(rank, tmp_path))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert len(RecentCheckpointer(tmp_path).list_checkpoints()) == 1

@@ -151,7 +151,7 @@ class Run:
         """
         brain = self.brain
         brain.steps, brain.losses = [], []
-        # So that both draw the same crops and augmentations
+        # So that each round is the same training
         seed_everything(self.seed)
         brain.fit(range(1), self.data, train_loader_kwargs=dict(self.options))
         return brain.steps, brain.losses

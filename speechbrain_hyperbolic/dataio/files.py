@@ -47,7 +47,9 @@ def naming_the_file(
 
 def _why_it_grows_no_more(path: pathlib.Path) -> OSError | None:
     try:
-        with open(path, "ab") as file:
+        # Not made anew, where another process has removed it.
+        with open(path, "r+b") as file:
+            file.seek(0, os.SEEK_END)
             file.write(bytes(2**20))
     except OSError as error:
         return OSError(error.errno, error.strerror)

@@ -10,7 +10,7 @@ import shutil
 import pytest
 import torch
 
-from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.files import atomic_path, naming_the_file
 from tests.faults.runs import Run
 
 
@@ -93,3 +93,13 @@ def test_other_files(mount):
         torch.save(torch.zeros(10**5), temporary)
     assert failed.value.errno == errno.ENOSPC
     assert not list(folder.iterdir())
+
+
+def test_a_file_that_is_gone_is_not_made_anew(tmp_path):
+    """Of a checkpoint that another process gave up, and removed."""
+    with (
+        pytest.raises(RuntimeError, match="lost"),
+        naming_the_file(tmp_path / "partial"),
+    ):
+        raise RuntimeError("lost the other process")
+    assert not list(tmp_path.iterdir())
