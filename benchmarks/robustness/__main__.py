@@ -1,7 +1,7 @@
 """Error rates of trained models on any corpus, and over degraded channels.
 
 > python -m benchmarks.robustness OUTPUT_FOLDER [...] --data_folder=CORPUS
-> python -m benchmarks.robustness table RESULTS.jsonl
+> python -m benchmarks.robustness table RESULTS.jsonl [--against LOSS]
 > python -m benchmarks.robustness radii RADII.csv
 
 An output folder is that of train_speaker_embeddings.py, named LOSS.SEED. The
@@ -19,7 +19,11 @@ from benchmarks.robustness.conditions import CONDITIONS
 from benchmarks.robustness.corpus import find_corpus
 from benchmarks.robustness.models import load_map
 from benchmarks.robustness.radii import format_radii
-from benchmarks.robustness.results import format_tables, read_results
+from benchmarks.robustness.results import (
+    BASELINE,
+    format_tables,
+    read_results,
+)
 from benchmarks.robustness.run import System, run, write_radii
 from speechbrain_hyperbolic.errors import InputError, exit_on_input_error
 
@@ -63,8 +67,14 @@ def parse(arguments):
 
 def main(arguments):
     """Runs the benchmark, or prints the tables of its results."""
-    if arguments[:1] == ["table"] and len(arguments) == 2:
-        print(format_tables(read_results(arguments[1])))
+    if arguments[:1] == ["table"]:
+        parser = argparse.ArgumentParser(
+            prog="python -m benchmarks.robustness table"
+        )
+        parser.add_argument("results", metavar="RESULTS.jsonl")
+        parser.add_argument("--against", default=BASELINE, metavar="LOSS")
+        options = parser.parse_args(arguments[1:])
+        print(format_tables(read_results(options.results), options.against))
         return
     if arguments[:1] == ["radii"] and len(arguments) == 2:
         print(format_radii(arguments[1]))

@@ -25,8 +25,8 @@ _KEYS = (
 )
 
 
-# What losses are compared with
-_BASELINE = "am"
+# What losses are compared with, if not told otherwise
+BASELINE = "am"
 
 # What the results of one table share
 _TABLE = (
@@ -110,17 +110,19 @@ def add_result(file, result):
     file.flush()
 
 
-def format_tables(results):
+def format_tables(results, baseline=BASELINE):
     """Tables for people, one for each corpus and error rate.
 
     A row is a loss, a column a condition: the mean over seeds, its standard
     deviation, and how much more that is than clean. Then the differences to
-    AM-Softmax, where results have draws.
+    one loss, where results have draws.
 
     Arguments
     ---------
     results : list of dict
         Of ``read_results``. Of a model that was measured again the last counts.
+    baseline : str
+        The loss that the others are compared with.
 
     Returns
     -------
@@ -140,12 +142,12 @@ def format_tables(results):
         cell = result["loss"], result["condition"]
         of_corpus = corpora.setdefault(key, {})
         of_corpus.setdefault(cell, {})[result["model"]] = result
-    parts = [_of_corpus(cells) for cells in corpora.values()]
+    parts = [_of_corpus(cells, baseline) for cells in corpora.values()]
     about = [f"{names}: {what}" for names, what in ABOUT.items()]
     return "\n\n".join([*parts, "; ".join(about) + "."])
 
 
-def _of_corpus(cells):
+def _of_corpus(cells, baseline):
     every = [result for seeds in cells.values() for result in seeds.values()]
     first = every[0]
     each = first["utterances_per_speaker"]
@@ -167,11 +169,11 @@ def _of_corpus(cells):
         if all(result[rate] is not None for result in every):
             lines += ["", *_table(cells, rate, title, factor, digits)]
     for rate, (title, *_) in _RATES.items():
-        differences = _differences(cells, rate)
+        differences = _differences(cells, rate, baseline)
         if differences:
             lines += [
                 "",
-                f"{title.removesuffix(' %')} against {_BASELINE}, relative, "
+                f"{title.removesuffix(' %')} against {baseline}, relative, "
                 "with its 95 % interval over speakers and seeds, and p:",
                 "",
                 *differences,
@@ -191,7 +193,7 @@ def _rows(*rows):
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 
-def _differences(cells, rate):
+def _differences(cells, rate, baseline):
     """A table of what is more or less than the baseline; [] without draws."""
     with_draws = {
         cell: {
@@ -202,12 +204,12 @@ def _differences(cells, rate):
         for cell, seeds in cells.items()
     }
     columns = _columns(cells)
-    losses = sorted({loss for loss, _ in cells} - {_BASELINE})
+    losses = sorted({loss for loss, _ in cells} - {baseline})
     rows = [
         [loss]
         + [
             _difference(
-                with_draws.get((_BASELINE, column), {}),
+                with_draws.get((baseline, column), {}),
                 with_draws.get((loss, column), {}),
                 rate,
             )

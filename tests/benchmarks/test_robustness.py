@@ -504,6 +504,9 @@ def test_differences_to_the_baseline():
     tables = format_tables([*results, alone])
     assert "EER against am, relative" in tables
     assert "| ham | -10.0 % (-10.0 to -10.0), 0.002 |" in tables
+    tables = format_tables([*results, alone], "ham")
+    assert "EER against ham, relative" in tables
+    assert "| am | +11.1 % (+11.1 to +11.1), 0.002 |" in tables
 
 
 def test_command(tmp_path, capsys):
@@ -518,7 +521,7 @@ def test_command(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "| EER % | seeds | clean | opus |" in printed
     assert (tmp_path / "radius.csv").is_file()
-    main(["table", str(tmp_path / "r.jsonl")])
+    main(["table", str(tmp_path / "r.jsonl"), "--against", "am"])
     assert capsys.readouterr().out == printed
 
 
