@@ -13,7 +13,7 @@ VERSION = re.search(
 
 DEMO = ["espeakng-loader>=0.2.4"]
 TENSORBOARD = ["tensorboard>=2.17"]
-ONNX = ["onnx>=1.17", "onnxscript>=0.6", "onnxruntime>=1.20"]
+ONNX = ["onnx>=1.17", "onnxscript>=0.6.1", "onnxruntime>=1.20"]
 APP = ["gradio>=6,<7"]
 TEST = [
     "pytest>=8",
@@ -22,7 +22,7 @@ TEST = [
     "hypothesis>=6.100",
     # What reads the shards beside this package, and SpeechBrain with it
     "webdataset>=0.2.86",
-    "importlib_metadata",
+    "importlib_metadata>=6",
     "ruff>=0.12",
     "mypy>=2",
     "setuptools>=77",
@@ -53,8 +53,8 @@ setup(
     },
     install_requires=[
         "speechbrain>=1.1,<1.2",
-        "torch>=2.4",
-        "torchaudio>=2.4",
+        "torch>=2.7",
+        "torchaudio>=2.7",
         "hyperpyyaml>=1.2",
         "ruamel.yaml>=0.17.32",
         "pyyaml>=6",
@@ -66,7 +66,7 @@ setup(
         "matplotlib>=3.8",
         "tqdm>=4.66",
         "safetensors>=0.4",
-        "huggingface_hub>=1",
+        "huggingface_hub>=1.22",
     ],
     entry_points={
         "console_scripts": ["sb-hyperbolic=speechbrain_hyperbolic.cli:main"]

@@ -202,7 +202,8 @@ def test_names_in_safetensors_do_not_reach_the_terminal(tmp_path):
     header = '{"a": {"dtype": "\U000f0000", "shape": [], "data_offsets": []}}'
     header = header.encode()
     data = struct.pack("<Q", len(header)) + header
-    assert r"\U000f0000" in refusal(tmp_path, read, "a.safetensors", data)
+    # Of older releases of safetensors the message has no name.
+    assert refusal(tmp_path, read, "a.safetensors", data).isprintable()
 
 
 def test_a_flac_file_that_claims_more_than_memory_holds(tmp_path):
