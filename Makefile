@@ -2,11 +2,12 @@
 # environment in .venv, installs what it needs, and runs.
 PYTHON ?= python3
 VENV := .venv
+LOCKED := requirements/ci.txt
 PIP = $(VENV)/bin/python -m pip install --quiet
 # A process a core, of one thread: files of tests keep what they share.
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test coverage lock clean
+.PHONY: demo test coverage minimum pytest lock clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/python recipes/OwnCorpus/run.py --output_folder=results/demo
@@ -20,15 +21,23 @@ test: $(VENV)/test
 coverage: $(VENV)/test
 	$(PYTEST) --cov
 
+# The lowest versions that setup.py admits, in an environment of their own.
+# What mypy finds depends on the versions, and is of the highest.
+minimum:
+	$(MAKE) pytest VENV=.venv-minimum LOCKED=requirements/minimum.txt
+
+pytest: $(VENV)/test
+	$(PYTEST)
+
 # A file with the name of the extra stands for its installation.
 $(VENV)/demo: setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --editable '.[demo]'
 	touch $@
 
-$(VENV)/test: setup.py requirements/ci.txt
+$(VENV)/test: setup.py $(LOCKED)
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --require-hashes --requirement requirements/ci.txt
+	$(PIP) --require-hashes --requirement $(LOCKED)
 	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -43,4 +52,4 @@ LOCK = pip compile --quiet --universal --python-version 3.10 \
 	--no-python-downloads --no-annotate --generate-hashes --extra test setup.py
 
 clean:
-	rm -rf $(VENV) results
+	rm -rf $(VENV) .venv-minimum results

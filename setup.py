@@ -22,7 +22,7 @@ TEST = [
     "hypothesis>=6.100",
     # What reads the shards beside this package, and SpeechBrain with it
     "webdataset>=0.2.86",
-    "importlib_metadata",
+    "importlib_metadata>=6",
     "ruff>=0.12",
     "mypy>=2",
     "setuptools>=77",
@@ -53,8 +53,8 @@ setup(
     },
     install_requires=[
         "speechbrain>=1.1,<1.2",
-        "torch>=2.4",
-        "torchaudio>=2.4",
+        "torch>=2.6",
+        "torchaudio>=2.6",
         "hyperpyyaml>=1.2",
         "ruamel.yaml>=0.17.32",
         "pyyaml>=6",
