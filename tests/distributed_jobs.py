@@ -168,9 +168,10 @@ class Stop(Exception):
 
 
 class StoppingBrain(RecordingBrain):
-    """Keeps the utterances of each epoch, too."""
+    """Keeps the utterances of each epoch, and its mean loss here."""
 
     stop_at = None
+    means = ()
 
     def on_fit_start(self):
         super().on_fit_start()
@@ -180,6 +181,11 @@ class StoppingBrain(RecordingBrain):
         super().on_fit_batch_end(batch, outputs, loss, should_step)
         epoch = self.hparams.epoch_counter.current
         self.read.setdefault(epoch, []).extend(batch.id)
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        super().on_stage_end(stage, stage_loss, epoch)
+        if stage == sb.Stage.TRAIN:
+            self.means += (stage_loss,)
 
     def _save_intra_epoch_ckpt(self):
         super()._save_intra_epoch_ckpt()
@@ -247,6 +253,7 @@ def train_from_shards(folder, output, run_opts, stop_at=None):
     return {
         "read": brain.read,
         "losses": torch.tensor(brain.losses),
+        "means": brain.means,
         "weights": hparams["embedding_model"].state_dict(),
         "log": log.read_text() if log.is_file() else "",
     }

@@ -153,6 +153,7 @@ def test_an_epoch_of_shards(records):
         assert torch.equal(losses, expected["losses"])
         for key, value in expected["weights"].items():
             assert torch.equal(gone_on["weights"][key], value), key
+        assert gone_on["means"] == expected["means"]
         assert gone_on["log"] == expected["log"] != ""
 
 

@@ -71,7 +71,7 @@ def judge(read, folder):
     try:
         read(folder)
     except InputError as error:
-        if (cause := _want_of_memory(error)) is not None:
+        if cause := _want_of_memory(error):
             raise MemoryError from cause
         text = str(error)
         # One line without a stranger's control characters; paths may be long.
@@ -82,13 +82,12 @@ def judge(read, folder):
 
 def _want_of_memory(error):
     """What says so among the causes: without a limit there would be more."""
-    while error is not None:
+    while error := error.__cause__ or error.__context__:
         # FFmpeg has a limit of its own, below ours; PyTorch has no type for it.
         if not isinstance(error, av.FFmpegError) and (
             isinstance(error, MemoryError) or "allocate memory" in str(error)
         ):
             return error
-        error = error.__cause__ or error.__context__
     return None
 
 

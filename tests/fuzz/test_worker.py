@@ -1,13 +1,17 @@
 """What fuzzing must notice, in real processes that really fail."""
 
+import errno
 import os
 import signal
 import time
 
+import av
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.fuzz import worker
+from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.errors import InputError
 
 
@@ -16,6 +20,14 @@ def planted(folder):
     what = (folder / "what").read_text()
     if what == "refuse":
         raise InputError(f"{folder}/what is refused")
+    if what == "refuse as FFmpeg does":
+        with audio.naming(folder / "what"):
+            av.error.err_check(-errno.ENOMEM)
+    if what == "hide that there is no memory":
+        try:
+            torch.empty(2**40)
+        except RuntimeError as error:
+            raise InputError(f"{folder}/what is refused") from error
     if what == "refuse in two lines":
         raise InputError(f"{folder}/what\nis refused")
     if what == "refuse without a name":
@@ -45,6 +57,8 @@ def read():
     [
         ("", worker.ACCEPTED),
         ("refuse", worker.REFUSED),
+        ("refuse as FFmpeg does", worker.REFUSED),
+        ("hide that there is no memory", "MemoryError"),
         ("refuse in two lines", "AssertionError"),
         ("refuse without a name", "AssertionError"),
         ("raise", "KeyError"),
@@ -59,6 +73,6 @@ def read():
 def test_a_fault_is_noticed(read, what, kind):
     outcome = read({"what": what.encode()})
     assert outcome.kind == kind
-    assert outcome.failed is (what not in ("", "refuse"))
+    assert outcome.failed is (kind not in (worker.ACCEPTED, worker.REFUSED))
     if what in ("raise", "crash", "compute"):
         assert "in planted" in outcome.text  # where it was
