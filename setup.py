@@ -21,7 +21,7 @@ TEST = [
     "pytest-cov>=7",
     "hypothesis>=6.100",
     # What reads the shards beside this package, and SpeechBrain with it
-    "webdataset>=0.2.86",
+    "webdataset>=0.2.96",
     "importlib_metadata>=6",
     "ruff>=0.12",
     "mypy>=2",

@@ -18,7 +18,7 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio.corpus import prepare_corpus, read_csv
 from speechbrain_hyperbolic.dataio.crops import Crop
-from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.files import atomic_path, naming_the_file
 from speechbrain_hyperbolic.dataio.shards import (
     SHUFFLE_BUFFER,
     ShardDataset,
@@ -478,11 +478,14 @@ class SpeakerBrain(sb.Brain):
         _, new_lr = self.hparams.lr_annealing(epoch)
         sb.nnet.schedulers.update_learning_rate(self.optimizer, new_lr)
         for epoch_logger in self.loggers:
-            epoch_logger.log_stats(
-                stats_meta={"epoch": epoch, "lr": lr},
-                train_stats=self.train_stats,
-                valid_stats={"loss": stage_loss, "ErrorRate": error_rate},
-            )
+            # Where other loggers than the stock text one write isn't known.
+            folder = self.hparams.output_folder
+            with naming_the_file(getattr(epoch_logger, "save_file", folder)):
+                epoch_logger.log_stats(
+                    stats_meta={"epoch": epoch, "lr": lr},
+                    train_stats=self.train_stats,
+                    valid_stats={"loss": stage_loss, "ErrorRate": error_rate},
+                )
         self.checkpointer.save_and_keep_only(
             meta={"ErrorRate": error_rate}, min_keys=["ErrorRate"]
         )

@@ -84,6 +84,11 @@ def test_a_limit_of_file_sizes(corpus, resumable):
     assert not (resumable / "save" / "partial").exists()
 
 
+def test_the_log_of_epochs(corpus, tmp_path):
+    with Run(corpus, tmp_path / "out", "--train_log=/dev/full") as run:
+        assert "/dev/full: No space left on device: make" in run.error()
+
+
 def test_other_files(mount):
     folder = mount("-t", "tmpfs", "-o", "size=64k", "none")
     with (

@@ -133,7 +133,7 @@ def test_an_audio_file_of_two_speakers_is_in_no_cohort(tmp_path):
         ("seed: !ref <none>", "none"),
         ("seed: !PLACEHOLDER", "needs"),
         ("seed: !!int x", "YAML"),
-        ("seed: " + "[" * 1200, "YAML"),
+        ("seed: " + "[" * 1200, "brackets"),
         ("\x85\U000f0000: 1\n\U000f0000: 1", "twice|YAML"),
     ],
 )

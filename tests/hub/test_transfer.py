@@ -92,8 +92,9 @@ class Client:
         status, out, err = self._run(*args, **kwargs)
         assert status == 2 and not out, err
         assert "Traceback" not in err
-        # A progress bar of the client may be on the line before, or come after.
-        errors = re.findall(r"(?:^|\r)error: (.*)$", err, re.MULTILINE)
+        # A progress bar of the client may be before it, or come after.
+        bar = r"^.*B/s\] *"
+        errors = re.findall(rf"(?:^|\r|{bar})error: (.*)$", err, re.MULTILINE)
         assert len(errors) == 1, err
         return errors[0]
 
