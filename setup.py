@@ -14,7 +14,7 @@ VERSION = re.search(
 DEMO = ["espeakng-loader>=0.2.4"]
 TENSORBOARD = ["tensorboard>=2.17"]
 ONNX = ["onnx>=1.17", "onnxscript>=0.6.1", "onnxruntime>=1.20"]
-APP = ["gradio>=6,<7"]
+APP = ["gradio>=6.17.3,<7"]
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",

@@ -5,12 +5,14 @@ Environment variables: ``MODEL``, the Hub id or folder of an exported model;
 """
 
 import base64
+import contextlib
 import html
 import io
 import math
 import os
 import pathlib
 import signal
+import threading
 
 import gradio as gr
 import matplotlib
@@ -420,12 +422,17 @@ with exit_on_input_error():
     demo = make_page(*open_model(os.environ))
 
 if __name__ == "__main__":
-    # On a stop by the system, too, the clips are deleted.
+    # Whoever stops it, and when: the clips are deleted.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    demo.launch(
-        max_file_size=MAX_SIZE,
-        theme=THEME,
-        css=CSS,
-        footer_links=[],
-        ssr_mode=False,
-    )
+    with contextlib.suppress(KeyboardInterrupt), contextlib.closing(demo):
+        demo.launch(
+            max_file_size=MAX_SIZE,
+            theme=THEME,
+            css=CSS,
+            footer_links=[],
+            ssr_mode=False,
+            # Gradio's own waiting ends, at a stop, before those who have a
+            # page open are gone, and then nothing is deleted.
+            prevent_thread_lock=True,
+        )
+        threading.Event().wait()

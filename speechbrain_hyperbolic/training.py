@@ -478,9 +478,8 @@ class SpeakerBrain(sb.Brain):
         _, new_lr = self.hparams.lr_annealing(epoch)
         sb.nnet.schedulers.update_learning_rate(self.optimizer, new_lr)
         for epoch_logger in self.loggers:
-            # Where other loggers than the stock text one write isn't known.
-            folder = self.hparams.output_folder
-            with naming_the_file(getattr(epoch_logger, "save_file", folder)):
+            name = type(epoch_logger).__name__
+            with naming_the_file(getattr(epoch_logger, "save_file", name)):
                 epoch_logger.log_stats(
                     stats_meta={"epoch": epoch, "lr": lr},
                     train_stats=self.train_stats,

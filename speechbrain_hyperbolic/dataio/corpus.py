@@ -635,7 +635,12 @@ def prepare_corpus(
     if stamp.is_there():
         logger.info(f"Prepared before: delete {stamp.path} to prepare again.")
         return
-
+    if stamp.path.is_file():
+        logger.warning(
+            f"{save_folder} was prepared from other files, or with other "
+            "options: it is prepared anew, and a run that goes on there does "
+            "so on other data"
+        )
     stamp.remove()
     journal = save_folder / "prepare.journal"
     utterances, problems = read_utterances(

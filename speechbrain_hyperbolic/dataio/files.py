@@ -12,13 +12,13 @@ from speechbrain_hyperbolic.errors import WHAT_TO_DO
 
 @contextlib.contextmanager
 def naming_the_file(
-    path: pathlib.Path | Callable[[], pathlib.Path],
+    path: str | pathlib.Path | Callable[[], pathlib.Path],
 ) -> Iterator[None]:
     """Names the file in the error of a write, which the system does not.
 
     Arguments
     ---------
-    path : pathlib.Path or callable
+    path : str or pathlib.Path or callable
         The file that is written in the block, or what says which it is.
 
     Raises
@@ -45,7 +45,7 @@ def naming_the_file(
         raise OSError(errno, os.strerror(errno), str(name)) from error
 
 
-def _why_it_grows_no_more(path: pathlib.Path) -> OSError | None:
+def _why_it_grows_no_more(path: str | pathlib.Path) -> OSError | None:
     try:
         # Not made anew, where another process has removed it.
         with open(path, "r+b") as file:

@@ -289,7 +289,9 @@ def _convert(encoder: torch.nn.Module, sample_rate: int) -> Any:
             "time", min=int(SHORTEST * sample_rate), max=_LONGEST
         ),
     }
-    with torch.no_grad(), _without_warnings("torch.onnx"):
+    # PyTorch 2.7 prints what it rewrites.
+    silent = contextlib.redirect_stdout(None)
+    with torch.no_grad(), _without_warnings("torch.onnx"), silent:
         program = torch.onnx.export(
             encoder.eval(),
             (torch.zeros(2, sample_rate),),

@@ -376,11 +376,15 @@ def test_page_asks_no_other_host_and_runs_no_name(page, browser, clips):
     assert hosts and all(host.startswith("127.0.0.1:") for host in hosts)
 
 
+@pytest.mark.parametrize("page_is_open", [False, True])
 def test_uploads_are_deleted_when_the_server_stops(
-    tmp_path, model_folder, clips, root
+    tmp_path, model_folder, clips, root, page_is_open
 ):
     uploads = tmp_path / "uploads"
-    with serving(tmp_path, root, MODEL=str(model_folder)) as (address, _):
+    with (
+        contextlib.ExitStack() as open_page,
+        serving(tmp_path, root, MODEL=str(model_folder)) as (address, _),
+    ):
         boundary = uuid.uuid4().hex
         body = (
             f"--{boundary}\r\nContent-Disposition: form-data; "
@@ -395,6 +399,11 @@ def test_uploads_are_deleted_when_the_server_stops(
         with urllib.request.urlopen(request) as response:
             assert response.status == 200
         assert [p.name for p in uploads.rglob("*.wav")] == ["low.wav"]
+        if page_is_open:
+            listening = urllib.request.urlopen(
+                f"{address}gradio_api/heartbeat/abc"
+            )
+            open_page.enter_context(listening)
     assert not list(uploads.rglob("*.wav"))
 
 

@@ -391,7 +391,9 @@ def test_preparation_is_not_repeated(tmp_path, caplog):
     prepare_corpus(tmp_path / "data", tmp_path, **arguments)
     assert (tmp_path / "train.csv").stat().st_mtime_ns == first
     assert "Prepared before" in caplog.text
+    assert "prepared anew" not in caplog.text
     prepare_corpus(tmp_path / "data", tmp_path, ["a"], [50, 50])
+    assert "prepared anew" in caplog.text
     train = rows(tmp_path / "train.csv")
     assert {row["spk_id"] for row in train} == {"b"}
 
