@@ -127,7 +127,8 @@ def _what_is_missing(path: str | pathlib.Path, overrides: str | dict) -> str:
         if tag_of(node) == "!PLACEHOLDER" and key not in overrides
     ]
     if missing and "data_folder" not in missing:
-        return f"{path} needs {missing[0]}: pass --{missing[0]}=/path"
+        key = shown(missing[0])
+        return f"{path} needs {key}: pass --{key}=/path"
     return (
         f"{path} needs a corpus: pass --data_folder=/path/to/corpus "
         "(speaker/[session/]utterance.wav), or run 'make demo' in the top "
@@ -237,29 +238,34 @@ def _parse(text: str, name: str | pathlib.Path) -> Any:
         )
     with _valid_yaml(name):
         try:
-            tree = ruamel.yaml.YAML().load(text)
+            # Before values are made of them, which ruamel.yaml writes out
+            # where a key is there twice.
+            if _count(ruamel.yaml.YAML().compose(text), {}) > _MOST_VALUES:
+                raise InputError(
+                    f"{name} has more than {_MOST_VALUES} values, with those "
+                    "that its aliases repeat"
+                )
+            return ruamel.yaml.YAML().load(text)
+        except InputError:
+            raise
         except (ValueError, RecursionError) as error:  # "!!int x"; "- - - ..."
             raise InputError(
                 f"{name} is not valid YAML: {shown(str(error))}"
             ) from error
-    if _count(tree, {}) > _MOST_VALUES:
-        raise InputError(
-            f"{name} has more than {_MOST_VALUES} values, with those that its "
-            "aliases repeat"
-        )
-    return tree
 
 
-def _count(node: Any, counts: dict[int, float]) -> float:
+def _count(node: ruamel.yaml.Node | None, counts: dict[int, float]) -> float:
     """How many values there are, those of an alias each time.
 
     Of one that holds itself there is no end of them.
     """
-    if not isinstance(node, dict | list):
+    if not isinstance(node, ruamel.yaml.CollectionNode):
         return 1
     if id(node) not in counts:
         counts[id(node)] = math.inf  # while they are counted
-        inner = node.values() if isinstance(node, dict) else node
+        inner = node.value
+        if isinstance(node, ruamel.yaml.MappingNode):
+            inner = itertools.chain.from_iterable(node.value)
         counts[id(node)] = 1 + sum(_count(value, counts) for value in inner)
     return counts[id(node)]
 
@@ -284,6 +290,7 @@ def _read(path: pathlib.Path) -> Any:
     tree = _parse(text, path)
     if not isinstance(tree, dict):
         raise InputError(f"{path} has no keys: expected 'key: value' lines")
+    _names(tree, path)
     return tree
 
 
@@ -318,9 +325,18 @@ def _flat(tree: Any, path: str | pathlib.Path) -> Any:
         ) from error
 
 
+def _names(tree: dict, path: str | pathlib.Path) -> set[str]:
+    for key in tree:
+        if not isinstance(key, str):
+            raise InputError(
+                f"{path} has the key {shown(str(key))}, expected a name"
+            )
+    return set(tree)
+
+
 def _keys_below(path: pathlib.Path, node: Any) -> set[str]:
     """Those of a mapping, and of the file that it includes."""
-    keys = set(node) if isinstance(node, dict) else set()
+    keys = _names(node, path) if isinstance(node, dict) else set()
     if tag_of(node).startswith(INCLUDE):
         keys |= set(_read(path.resolve().parent / _included(node)))
     return keys

@@ -123,6 +123,12 @@ def test_an_audio_file_of_two_speakers_is_in_no_cohort(tmp_path):
     assert "line 3" in line and "1.wav" in line
 
 
+ALIASES = "[&a [1]" + "".join(
+    f", &{new} [{', '.join(9 * [f'*{old}'])}]"
+    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
 @pytest.mark.parametrize("read", [load_hparams, resolve])
 @pytest.mark.parametrize(
     "overrides, what",
@@ -134,6 +140,7 @@ def test_an_audio_file_of_two_speakers_is_in_no_cohort(tmp_path):
         ("seed: !PLACEHOLDER", "needs"),
         ("seed: !!int x", "YAML"),
         ("seed: " + "[" * 1200, "brackets"),
+        (f"seed: {ALIASES}]\nseed: 1", "aliases"),
         ("\x85\U000f0000: 1\n\U000f0000: 1", "twice|YAML"),
     ],
 )
@@ -145,12 +152,6 @@ def test_overrides(tmp_path, read, overrides, what):
     assert str(error.value).isprintable()
 
 
-ALIASES = "[&a [1]" + "".join(
-    f", &{new} [{', '.join(9 * [f'*{old}'])}]"
-    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
-)
-
-
 @pytest.mark.parametrize("read", [load_hparams, resolve])
 @pytest.mark.parametrize(
     "content, what",
@@ -158,6 +159,9 @@ ALIASES = "[&a [1]" + "".join(
         (b"seed: \xff", "UTF-8"),
         (b"", "no keys"),
         (b"-1", "no keys"),
+        (b"1: 2", "the key 1, expected a name"),
+        (b"? [a]\n: 1", "expected a name"),
+        ("a\ufeffb: !PLACEHOLDER".encode(), "needs 'a"),
         (b"seed: " + b"[" * 10**5, "brackets"),  # took 8 s
         (f"seed: {ALIASES}]".encode(), "aliases"),  # took hours
         (b"&a [*a]", "aliases"),
@@ -168,6 +172,11 @@ ALIASES = "[&a [1]" + "".join(
             b"--- !apply:speechbrain_hyperbolic.hparams.flatten\n"
             b"recipe: !include:b.yaml",
             "no keys",
+        ),
+        (
+            b"--- !apply:speechbrain_hyperbolic.hparams.flatten\n"
+            b"recipe: {1: 2}",
+            "expected a name",
         ),
     ],
 )
