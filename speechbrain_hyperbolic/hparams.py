@@ -240,18 +240,16 @@ def _parse(text: str, name: str | pathlib.Path) -> Any:
         try:
             # Before values are made of them, which ruamel.yaml writes out
             # where a key is there twice.
-            if _count(ruamel.yaml.YAML().compose(text), {}) > _MOST_VALUES:
-                raise InputError(
-                    f"{name} has more than {_MOST_VALUES} values, with those "
-                    "that its aliases repeat"
-                )
-            return ruamel.yaml.YAML().load(text)
-        except InputError:
-            raise
+            if _count(ruamel.yaml.YAML().compose(text), {}) <= _MOST_VALUES:
+                return ruamel.yaml.YAML().load(text)
         except (ValueError, RecursionError) as error:  # "!!int x"; "- - - ..."
             raise InputError(
                 f"{name} is not valid YAML: {shown(str(error))}"
             ) from error
+    raise InputError(
+        f"{name} has more than {_MOST_VALUES} values, with those that its "
+        "aliases repeat"
+    )
 
 
 def _count(node: ruamel.yaml.Node | None, counts: dict[int, float]) -> float:
