@@ -29,8 +29,9 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain_hyperbolic.errors import InputError, shown
 
 INCLUDE = "!include:"
-# Far above those of any recipe; each takes seconds to find out otherwise.
-_MOST_VALUES = 10_000
+# Twice and more those of any stock recipe; a file of as many takes seconds.
+_MOST_CHARACTERS = 50_000
+_MOST_VALUES = 4_000  # and keys
 _MOST_BRACKETS = 100  # one in the other
 
 
@@ -231,6 +232,11 @@ def _valid_yaml(name: str | pathlib.Path) -> Iterator[None]:
 
 
 def _parse(text: str, name: str | pathlib.Path) -> Any:
+    if len(text) > _MOST_CHARACTERS:
+        raise InputError(
+            f"{name} has {len(text)} characters, expected {_MOST_CHARACTERS} "
+            "at most"
+        )
     brackets = ((c in "[{") - (c in "]}") for c in text)
     if max(itertools.accumulate(brackets), default=0) > _MOST_BRACKETS:
         raise InputError(
@@ -247,8 +253,8 @@ def _parse(text: str, name: str | pathlib.Path) -> Any:
                 f"{name} is not valid YAML: {shown(str(error))}"
             ) from error
     raise InputError(
-        f"{name} has more than {_MOST_VALUES} values, with those that its "
-        "aliases repeat"
+        f"{name} has more than {_MOST_VALUES} keys and values, with those that "
+        "its aliases repeat"
     )
 
 

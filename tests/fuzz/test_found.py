@@ -162,7 +162,10 @@ def test_overrides(tmp_path, read, overrides, what):
         (b"1: 2", "the key 1, expected a name"),
         (b"? [a]\n: 1", "expected a name"),
         ("a\ufeffb: !PLACEHOLDER".encode(), "needs 'a"),
-        (b"seed: " + b"[" * 10**5, "brackets"),  # took 8 s
+        (b"seed: " + b"[" * 10**4, "brackets"),
+        (b"seed: " + b"[" * 10**5, "characters"),  # took 8 s
+        (b"seed: [" + b"1," * 10**5 + b"]", "characters"),  # took 6 s
+        (b"seed: [" + b"1," * 10**4 + b"]", "values"),
         (f"seed: {ALIASES}]".encode(), "aliases"),  # took hours
         (b"&a [*a]", "aliases"),
         (b"seed: !ref <a> / 0\na: 1", "zero"),
