@@ -259,7 +259,7 @@ def _parse(text: str, name: str | pathlib.Path) -> Any:
 
 
 def _count(node: ruamel.yaml.Node | None, counts: dict[int, float]) -> float:
-    """How many values there are, those of an alias each time.
+    """How many keys and values there are, those of an alias each time.
 
     Of one that holds itself there is no end of them.
     """
@@ -330,6 +330,7 @@ def _flat(tree: Any, path: str | pathlib.Path) -> Any:
 
 
 def _names(tree: dict, path: str | pathlib.Path) -> set[str]:
+    """The keys, where all of them are text."""
     for key in tree:
         if not isinstance(key, str):
             raise InputError(

@@ -24,6 +24,7 @@ The waveforms of a batch are of one length: 0.1 s or more, in -1 to 1.
 """
 
 import contextlib
+import io
 import logging
 import math
 import pathlib
@@ -290,7 +291,7 @@ def _convert(encoder: torch.nn.Module, sample_rate: int) -> Any:
         ),
     }
     # PyTorch 2.7 prints what it rewrites.
-    silent = contextlib.redirect_stdout(None)
+    silent = contextlib.redirect_stdout(io.StringIO())
     with torch.no_grad(), _without_warnings("torch.onnx"), silent:
         program = torch.onnx.export(
             encoder.eval(),
