@@ -19,6 +19,7 @@ TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",
     "pytest-cov>=7",
+    "pytest-timeout>=2.3",
     "hypothesis>=6.100",
     # What reads the shards beside this package, and SpeechBrain with it
     "webdataset>=0.2.96",

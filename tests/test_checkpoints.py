@@ -1,6 +1,5 @@
 """Checkpoints survive a kill, and their average is the mean."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from speechbrain_hyperbolic.checkpoints import (
     find_epochs,
 )
 from speechbrain_hyperbolic.errors import InputError
+from tests.processes import run_as_two
 
 
 def model_of(value):
@@ -227,14 +227,5 @@ def save_as(rank, folder):
 
 
 def test_no_process_looks_at_what_another_deletes(tmp_path):
-    context = multiprocessing.get_context("fork")
-    processes = [
-        context.Process(target=save_as, args=(rank, tmp_path))
-        for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    run_as_two(save_as, tmp_path)
     assert len(RecentCheckpointer(tmp_path).list_checkpoints()) == 1

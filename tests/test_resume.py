@@ -1,6 +1,5 @@
 """A run that is killed ends as one that is not, bit by bit."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -26,6 +25,7 @@ from speechbrain_hyperbolic.resume import (
 )
 from speechbrain_hyperbolic.statistics import EpochStatistics
 from speechbrain_hyperbolic.training import make_datasets
+from tests.processes import run_as_two
 from tests.resuming import ROOT, Trainings, make_corpus
 from tests.test_training import CROP, hparams
 
@@ -250,16 +250,7 @@ def go_on_as(rank, folder):
 
 
 def test_each_process_goes_on_from_its_own(tmp_path):
-    context = multiprocessing.get_context("fork")
-    processes = [
-        context.Process(target=go_on_as, args=(rank, tmp_path))
-        for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    run_as_two(go_on_as, tmp_path)
 
 
 @pytest.mark.parametrize("drawn", [1, 3, 4, 8])

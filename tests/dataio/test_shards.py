@@ -5,7 +5,6 @@ import csv
 import errno
 import io
 import json
-import multiprocessing
 import os
 import resource
 import signal
@@ -31,6 +30,7 @@ from speechbrain_hyperbolic.dataio.shards import (
 )
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.training import make_datasets
+from tests.processes import start
 
 RATE = 16000
 CROP = 1600
@@ -351,18 +351,10 @@ def test_of_another_run(files, packed, change, message):
         make_datasets(hparams(files, packed, **change))
 
 
-def in_process(target, *args):
-    process = multiprocessing.get_context("fork").Process(
-        target=target, args=args
-    )
-    process.start()
-    return process
-
-
 def test_packing_goes_on_after_a_kill(files, packed, tmp_path):
     """Whole shards stay as they are, and all is as if not killed."""
     for shards in (1, 3, 5):
-        process = in_process(pack, files, tmp_path, 8)
+        process = start(pack, files, tmp_path, 8)
         deadline = time.monotonic() + 30
         while len(list(tmp_path.glob("train/*.index.json"))) < shards:
             assert time.monotonic() < deadline
@@ -387,7 +379,7 @@ def pack_small(files, out, result):
 
 def test_a_write_that_fails(files, packed, tmp_path):
     read, write = os.pipe()
-    in_process(pack_small, files, tmp_path, write).join()
+    start(pack_small, files, tmp_path, write).join()
     message = os.read(read, 1000).decode()
     os.close(read), os.close(write)
     assert "can't write" in message and os.strerror(errno.EFBIG) in message

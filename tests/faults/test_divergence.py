@@ -2,7 +2,6 @@
 
 import csv
 import json
-import multiprocessing
 import os
 
 import pytest
@@ -13,6 +12,7 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.training import SpeakerBrain
 from tests.faults.runs import Run
+from tests.processes import run_as_two
 from tests.test_systems import load
 
 BATCH = 4
@@ -132,15 +132,6 @@ def train_as(rank, folder):
 
 def test_a_loss_of_one_process_alone(tmp_path):
     """They count alike, and end; the report has the batch of that one."""
-    context = multiprocessing.get_context("fork")
-    processes = [
-        context.Process(target=train_as, args=(rank, tmp_path))
-        for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    run_as_two(train_as, tmp_path)
     report = json.loads((tmp_path / "diverged.json").read_text())
     assert report["ids"] == ["nan-0", "nan-1"] and report["loss"] == "nan"
