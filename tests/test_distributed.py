@@ -20,8 +20,8 @@ from speechbrain_hyperbolic.dataio.shards import pack
 from speechbrain_hyperbolic.distributed import start_processes
 from speechbrain_hyperbolic.errors import InputError
 from tests import distributed_jobs as jobs
-from tests.resuming import make_corpus
-from tests.test_recipes import TRAIN, VOXCELEB
+from tests.corpora import make_corpus
+from tests.scripts import TRAIN, VOXCELEB
 
 pytest.importorskip("resource")  # limits of a process: not on Windows
 

@@ -2,15 +2,11 @@
 
 import csv
 import json
-import os
-import pathlib
 import re
 import runpy
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import matplotlib.image
 import pytest
@@ -25,20 +21,18 @@ from speechbrain_hyperbolic.dataio.make_trials import (
 from speechbrain_hyperbolic.dataio.synthetic import make_synthetic_corpus
 from speechbrain_hyperbolic.dataio.trials import write_trials
 from speechbrain_hyperbolic.verification import read_results
+from tests.corpora import make_sounds
+from tests.scripts import TRAIN, VOXCELEB, Script, run_script
 
 pytest.importorskip("espeakng_loader")
 
-VOXCELEB = pathlib.Path(__file__).parents[1] / "recipes" / "VoxCeleb"
 OWN_CORPUS = VOXCELEB.parent / "OwnCorpus"
-TRAIN = VOXCELEB / "train_speaker_embeddings.py"
 VERIFY = VOXCELEB / "speaker_verification.py"
 SPEAKERS = 12
 TINY = [
     "--channels=32",
     "--batch_size=16",
     "--num_workers=0",
-    "--noise_source=generate",
-    "--rir_source=generate",
 ]
 
 
@@ -50,32 +44,32 @@ def corpus(tmp_path_factory):
         folder / "corpus", n_train=SPEAKERS, n_test=8, utterances=(10, 8)
     )
     make_trial_list(folder / "corpus", folder / "trials.txt")
+    make_sounds(folder / "sounds")
     return folder
+
+
+def sounds(corpus):
+    return [
+        f"--noise_source={corpus / 'sounds'}",
+        f"--rir_source={corpus / 'sounds' / 'rir'}",
+    ]
 
 
 def command(script, corpus, output, *options, trials=None):
     hparams = "ham_ecapa" if script == TRAIN else "verification_ham_ecapa"
     return [
-        sys.executable,
         script,
         VOXCELEB / "hparams" / f"{hparams}.yaml",
         f"--data_folder={corpus / 'corpus'}",
         f"--verification_file={trials or corpus / 'trials.txt'}",
         f"--output_folder={output}",
+        *(sounds(corpus) if script == TRAIN else []),
         *options,
     ]
 
 
-def run(*arguments):
-    done = subprocess.run(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    return done.returncode, done.stdout
-
-
 def run_own_corpus(corpus, output, *options):
-    return run(
-        sys.executable,
+    return run_script(
         OWN_CORPUS / "run.py",
         f"--data_folder={corpus / 'corpus'}",
         f"--output_folder={output}",
@@ -151,7 +145,7 @@ def test_exported_weights_are_the_average(trained):
 
 
 def test_debug_mode(corpus, tmp_path):
-    code, printed = run(
+    code, printed = run_script(
         *command(
             TRAIN,
             corpus,
@@ -174,18 +168,11 @@ def test_a_killed_run_resumes_and_says_so(corpus, tmp_path):
         "--number_of_epochs=3",
         *TINY,
     )
-    process = subprocess.Popen(
-        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("save/CKPT*")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    with Script(tmp_path / "log", *arguments) as training:
+        training.wait_for(lambda: list(tmp_path.glob("save/CKPT*")))
     assert not (tmp_path / "model").exists()
 
-    code, printed = run(*arguments)
+    code, printed = run_script(*arguments)
     assert code == 0, printed
     assert f"Resuming from {tmp_path}/save/CKPT" in printed
     assert "Going into epoch 1\n" not in printed
@@ -256,14 +243,14 @@ def test_a_run_with_other_settings_is_not_gone_on_with(trained, corpus):
 
 
 def test_a_folder_that_speechbrain_cannot_take(tmp_path):
-    code, printed = run(
-        sys.executable, OWN_CORPUS / "run.py", f"--data_folder={tmp_path}/a=b"
+    code, printed = run_script(
+        OWN_CORPUS / "run.py", f"--data_folder={tmp_path}/a=b"
     )
     assert code == 2 and "has a '=' in its name" in printed
 
 
 def test_wrong_number_of_speakers(corpus, tmp_path):
-    code, printed = run(*command(TRAIN, corpus, tmp_path, *TINY))
+    code, printed = run_script(*command(TRAIN, corpus, tmp_path, *TINY))
     assert code == 2
     assert (
         f"error: out_n_neurons is 5994, but {tmp_path}/save/train.csv has "
@@ -276,7 +263,7 @@ def test_trial_of_a_missing_file(corpus, tmp_path):
     shutil.copy(corpus / "trials.txt", tmp_path)
     with open(tmp_path / "trials.txt", "a") as file:
         file.write("0 nobody/1 nobody/2\n")
-    code, printed = run(
+    code, printed = run_script(
         *command(
             VERIFY, corpus, tmp_path / "out", trials=tmp_path / "trials.txt"
         )
@@ -289,7 +276,7 @@ def test_trial_of_a_missing_file(corpus, tmp_path):
 def test_hyperbolic_score_ranks_as_cosine_on_the_cap(trained, corpus, tmp_path):
     """The published clip puts every embedding on the cap: equal EER."""
     output, _ = trained
-    code, printed = run(
+    code, printed = run_script(
         *command(
             VERIFY,
             corpus,
@@ -309,7 +296,7 @@ def test_hyperbolic_score_ranks_as_cosine_on_the_cap(trained, corpus, tmp_path):
 
 def verify(corpus, output, *options, trials=None):
     """Runs the verification of the run in ``trained``; what it printed."""
-    code, printed = run(
+    code, printed = run_script(
         *command(VERIFY, corpus, output, *options, trials=trials)
     )
     assert code == 0, printed
@@ -361,8 +348,8 @@ def fine_tune(name, corpus, output, *options):
         f"--out_n_neurons={SPEAKERS}",
         *options,
     )
-    arguments[2] = VOXCELEB / "hparams" / f"{name}.yaml"
-    code, printed = run(*arguments)
+    arguments[1] = VOXCELEB / "hparams" / f"{name}.yaml"
+    code, printed = run_script(*arguments)
     assert code == 0, printed
     assert (output / "model" / "embedding_model.ckpt").is_file()
     (folder,) = (output / "save").glob("CKPT*")
@@ -429,8 +416,8 @@ def test_fine_tuning_on_other_speakers(trained, corpus, tmp_path):
         f"--out_n_neurons={SPEAKERS}",
         f"--pretrain_path={other}",
     )
-    arguments[2] = VOXCELEB / "hparams" / "ham_ecapa_large_margin.yaml"
-    code, printed = run(*arguments)
+    arguments[1] = VOXCELEB / "hparams" / "ham_ecapa_large_margin.yaml"
+    code, printed = run_script(*arguments)
     assert code == 2 and "has other speakers than" in printed
 
 
@@ -438,8 +425,8 @@ def test_nothing_to_start_from(corpus, tmp_path):
     arguments = command(
         TRAIN, corpus, tmp_path / "out", f"--pretrain_path={tmp_path}"
     )
-    arguments[2] = VOXCELEB / "hparams" / "ham_ecapa_own_speakers.yaml"
-    code, printed = run(*arguments)
+    arguments[1] = VOXCELEB / "hparams" / "ham_ecapa_own_speakers.yaml"
+    code, printed = run_script(*arguments)
     assert code == 2 and "has no checkpoint of a finished epoch" in printed
     assert not (tmp_path / "out" / "save" / "train.csv").exists()
 
@@ -472,19 +459,18 @@ def test_cnceleb(corpus, tmp_path):
     (lists / "trials.lst").write_text("\n".join(trials))
     output = tmp_path / "out"
     own = [f"--data_folder={root}", f"--lists_folder={lists}"]
-    code, printed = run(
-        sys.executable,
+    code, printed = run_script(
         TRAIN,
         VOXCELEB / "hparams" / "ham_ecapa_cnceleb.yaml",
         *own,
+        *sounds(corpus),
         *TINY,
         f"--out_n_neurons={SPEAKERS}",
         "--number_of_epochs=1",
         f"--output_folder={output}",
     )
     assert code == 0, printed
-    code, printed = run(
-        sys.executable,
+    code, printed = run_script(
         VERIFY,
         VOXCELEB / "hparams" / "verification_ham_ecapa_cnceleb.yaml",
         *own,
@@ -507,8 +493,7 @@ def test_results_row(trained, corpus, tmp_path):
     shutil.copy(VOXCELEB / "README.md", readme)
     before = readme.read_text().splitlines()
     lists = {name: str(corpus / "trials.txt") for name in "OEH"}
-    code, printed = run(
-        sys.executable,
+    code, printed = run_script(
         VOXCELEB / "results.py",
         VOXCELEB / "hparams" / "verification_ham_ecapa.yaml",
         f"--data_folder={corpus / 'corpus'}",
@@ -532,15 +517,14 @@ def test_results_row(trained, corpus, tmp_path):
     replace_row = runpy.run_path(str(VOXCELEB / "results.py"))["replace_row"]
     replace_row(readme, "HAM-Softmax, here", "| anew |")
     assert readme.read_text().splitlines()[changed] == "| anew |"
-    code, printed = run(
-        sys.executable,
+    code, printed = run_script(
         VOXCELEB / "results.py",
         "verification.yaml",
         "--row=nothing",
         f"--readme={readme}",
     )
     assert code == 2 and "has 0 rows that start with 'nothing'" in printed
-    code, printed = run(
-        sys.executable, VOXCELEB / "results.py", "a.yaml", "--lists={X: a}"
+    code, printed = run_script(
+        VOXCELEB / "results.py", "a.yaml", "--lists={X: a}"
     )
     assert code == 2 and "expected paths by some of O, E, H" in printed

@@ -25,12 +25,12 @@ from speechbrain_hyperbolic.resume import (
 )
 from speechbrain_hyperbolic.statistics import EpochStatistics
 from speechbrain_hyperbolic.training import make_datasets
+from tests.corpora import make_corpus
 from tests.processes import run_as_two
-from tests.resuming import ROOT, Trainings, make_corpus
+from tests.scripts import ROOT, TRAIN, Script
 from tests.test_training import CROP, hparams
 
 KILLS = 20
-SCRIPT = ROOT / "recipes" / "VoxCeleb" / "train_speaker_embeddings.py"
 # Warm-up and margin are on their way, there are sounds of every kind, and the
 # masks of SpecAugment.
 OPTIONS = [
@@ -52,16 +52,11 @@ def folder(tmp_path_factory):
     return make_corpus(tmp_path_factory.mktemp("resume"))
 
 
-@pytest.fixture(scope="module")
-def trainings(folder):
-    trainings = Trainings(folder / "printed.txt")
-    yield trainings
-    trainings.close()
-
-
-def arguments(folder, output, *options):
-    return [
-        SCRIPT,
+def start(folder, output, *options):
+    """A training of two seconds an epoch."""
+    return Script(
+        output.with_name(f"{output.name}.log"),
+        TRAIN,
         ROOT / "hparams" / "ham_schedule_ecapa.yaml",
         f"--data_folder={folder / 'corpus'}",
         f"--verification_file={folder / 'trials.txt'}",
@@ -70,7 +65,7 @@ def arguments(folder, output, *options):
         f"--rir_source={folder / 'sounds' / 'rir'}",
         *OPTIONS,
         *options,
-    ]
+    )
 
 
 def result(output):
@@ -103,10 +98,11 @@ def assert_identical(a, b, where=""):
         assert a == b, where
 
 
-def run(trainings, *arguments):
+def run(*arguments):
     """To its end."""
-    trainings.start(*arguments)
-    assert trainings.wait() == 0, trainings.printed()[-3000:]
+    with start(*arguments) as training:
+        code, printed = training.finish()
+    assert code == 0, printed
 
 
 def wait_for(condition, seconds=60):
@@ -115,19 +111,22 @@ def wait_for(condition, seconds=60):
         time.sleep(1e-3)
 
 
-def test_killed_at_random_moments(folder, trainings):
+def test_killed_at_random_moments(folder):
     """In start-up, in training and while a checkpoint is written."""
 
     def trains():
-        return "Going into epoch" in trainings.printed()
+        return "Going into epoch" in training.printed()
 
     whole = folder / "whole"
+    with start(folder, folder / "first") as training:
+        training.wait_for(trains)  # from then on, all start as fast
     began = time.monotonic()
-    trainings.start(*arguments(folder, whole))
-    wait_for(trains)
-    start_up = time.monotonic() - began
-    assert trainings.wait() == 0, trainings.printed()[-3000:]
-    training = time.monotonic() - began - start_up
+    with start(folder, whole) as training:
+        training.wait_for(trains)
+        start_up = time.monotonic() - began
+        code, printed = training.finish()
+    assert code == 0, printed
+    duration = time.monotonic() - began - start_up
     expected = result(whole)
     assert expected["log"].count("\n") == 3
 
@@ -136,18 +135,18 @@ def test_killed_at_random_moments(folder, trainings):
     while kills < KILLS or code != 0:
         output = folder / f"killed{runs}"
         writing = output / "save" / "partial"
-        pid = trainings.start(*arguments(folder, output))
-        if kills < KILLS and kills % 5 == 0:
-            time.sleep(uniform(0, start_up))
-        elif kills < KILLS:
-            wait_for(trains)
-            time.sleep(uniform(0, training / 4))
-            if kills % 5 == 1:
-                wait_for(lambda: any(writing.glob("CKPT*")), 5)  # noqa: B023
-        if kills < KILLS:
-            os.kill(pid, signal.SIGKILL)
-        code = trainings.wait()
-        assert code in (0, -signal.SIGKILL), trainings.printed()[-3000:]
+        with start(folder, output) as training:
+            if kills < KILLS and kills % 5 == 0:
+                time.sleep(uniform(0, start_up))
+            elif kills < KILLS:
+                wait_for(trains)
+                time.sleep(uniform(0, duration / 4))
+                if kills % 5 == 1:
+                    wait_for(lambda: any(writing.glob("CKPT*")), 5)  # noqa: B023
+            if kills < KILLS:
+                training.kill()
+            code, printed = training.finish()
+        assert code in (0, -signal.SIGKILL), printed
         kills += code != 0
         writings += code != 0 and any(writing.glob("CKPT*"))
         if code == 0:
@@ -157,44 +156,39 @@ def test_killed_at_random_moments(folder, trainings):
     assert writings > 0
 
 
-def kill_in_training(trainings, output, *arguments):
+def kill_in_training(folder, output, *options):
     """SIGKILL at the first checkpoint that it makes."""
     before = set(output.glob("save/CKPT*"))
-    pid = trainings.start(*arguments)
-    wait_for(lambda: set(output.glob("save/CKPT*")) - before)
-    os.kill(pid, signal.SIGKILL)
-    assert trainings.wait() == -signal.SIGKILL, trainings.printed()[-3000:]
+    with start(folder, output, *options) as training:
+        training.wait_for(lambda: set(output.glob("save/CKPT*")) - before)
+    assert training.process.exitcode == -signal.SIGKILL, training.printed()
 
 
-def test_accumulated_gradients_and_other_workers(folder, trainings):
+def test_accumulated_gradients_and_other_workers(folder):
     """A checkpoint waits for the step; workers may persist or be none."""
     accumulating = "--grad_accumulation_factor=4"
     persistent = "--dataloader_options={persistent_workers: True}"
     whole, output = folder / "accumulated", folder / "accumulated, killed"
-    run(trainings, *arguments(folder, whole, accumulating, persistent))
+    run(folder, whole, accumulating, persistent)
     for workers in ("1", "0"):
         options = [accumulating, f"--num_workers={workers}"]
-        kill_in_training(
-            trainings, output, *arguments(folder, output, *options)
-        )
-    run(trainings, *arguments(folder, output, accumulating))
+        kill_in_training(folder, output, *options)
+    run(folder, output, accumulating)
     assert_identical(result(whole), result(output))
 
 
-def test_shards(folder, trainings):
+def test_shards(folder):
     """A run goes on within an epoch of them, with other workers."""
     prepared = folder / "prepared"
     prepare_corpus(folder / "corpus", prepared, ["s6", "s7"], [80, 20])
     pack(prepared, folder / "shards", shard_size=7)
     packed = [f"--shards_folder={folder / 'shards'}", "--shuffle_buffer=20"]
     whole, output = folder / "sharded", folder / "sharded, killed"
-    run(trainings, *arguments(folder, whole, *packed))
+    run(folder, whole, *packed)
     for workers in ("2", "0", "3"):
         options = [*packed, f"--num_workers={workers}"]
-        kill_in_training(
-            trainings, output, *arguments(folder, output, *options)
-        )
-    run(trainings, *arguments(folder, output, *packed))
+        kill_in_training(folder, output, *options)
+    run(folder, output, *packed)
     assert_identical(result(whole), result(output))
 
 

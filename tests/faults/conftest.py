@@ -36,8 +36,8 @@ def corpus(tmp_path_factory):
 def finished(corpus, tmp_path_factory):
     """The output of a run of two epochs, not to be written to."""
     with Run(corpus, tmp_path_factory.mktemp("finished") / "out") as run:
-        code, lines = run.finish()
-    assert code == 0, "\n".join(lines)
+        code, printed = run.finish()
+    assert code == 0, printed
     return run.output
 
 

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.faults.runs import SCRIPT, SPEAKERS, VOXCELEB, Run, options_of
+from tests.faults.runs import SPEAKERS, Run, arguments_of
 
 # Every program's clock, but for an offset that it may change while it runs.
 CLOCK = r"""
@@ -107,9 +107,7 @@ def test_a_run_that_moves(corpus, tmp_path, locales):
     done = subprocess.run(
         [
             sys.executable,
-            SCRIPT,
-            VOXCELEB / "hparams" / "ham_ecapa.yaml",
-            *options_of(corpus, output, "--number_of_epochs=1"),
+            *arguments_of(corpus, output, "--number_of_epochs=1"),
         ],
         env=environment,
         capture_output=True,
@@ -129,9 +127,9 @@ def test_a_run_that_moves(corpus, tmp_path, locales):
             f"--number_of_epochs={epochs}",
             first=functools.partial(settle, locales, language, zone),
         ) as run:
-            code, lines = run.finish()
-        assert code == 0, "\n".join(lines)
-        assert f", after epoch {epochs - 1} of {epochs}" in "\n".join(lines)
+            code, printed = run.finish()
+        assert code == 0, printed
+        assert f", after epoch {epochs - 1} of {epochs}" in printed
         after = [(output / "save" / name).read_bytes() for name in stays]
         assert after == before
     with open(output / "save" / "train.csv", encoding="utf-8") as file:

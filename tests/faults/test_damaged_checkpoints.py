@@ -157,8 +157,7 @@ def test_a_run_goes_on_from_the_one_before(corpus, resumable):
     before, newest = sorted((resumable / "save").glob("CKPT*"))
     flip_a_bit(newest / "optimizer.ckpt")
     with Run(corpus, resumable) as run:
-        code, lines = run.finish()
-    printed = "\n".join(lines)
+        code, printed = run.finish()
     assert code == 0, printed
     assert f"{newest} is damaged (optimizer.ckpt is not what was" in printed
     assert f"Resuming from {before}, after epoch 1 of 2" in printed

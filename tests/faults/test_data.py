@@ -52,8 +52,8 @@ def test_a_killed_worker(corpus, resumable):
     assert "DataLoader worker (pid" in error
     assert ": the same command goes on" in error
     with Run(corpus, resumable, "--number_of_epochs=3") as run:
-        code, lines = run.finish()
-    assert code == 0, "\n".join(lines)
+        code, printed = run.finish()
+    assert code == 0, printed
 
 
 def truncate(path):

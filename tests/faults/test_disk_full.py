@@ -43,9 +43,9 @@ def test_goes_on_when_there_is_space_again(corpus, finished, mount):
 
     filler.unlink()
     with Run(*options, **log) as run:
-        code, lines = run.finish()
-    assert code == 0, "\n".join(lines)
-    assert f"Resuming from {output}/save/CKPT" in "\n".join(lines)
+        code, printed = run.finish()
+    assert code == 0, printed
+    assert f"Resuming from {output}/save/CKPT" in printed
     assert len(digests(output)) > len(before)
 
 

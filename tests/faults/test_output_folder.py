@@ -12,7 +12,8 @@ import pytest
 
 from speechbrain_hyperbolic.dataio.run_lock import lock_run
 from speechbrain_hyperbolic.errors import InputError
-from tests.faults.runs import VOXCELEB, Run
+from tests.faults.runs import Run
+from tests.scripts import VOXCELEB
 
 OWN_CORPUS = VOXCELEB.parent / "OwnCorpus" / "run.py"
 
@@ -109,6 +110,6 @@ def test_all_processes_of_a_distributed_run_refuse(corpus, resumable):
         )
         with main, other:
             assert "is in use by process" in main.error()
-            code, lines = other.finish()
+            code, printed = other.finish()
     assert code == 2
-    assert "error" not in "\n".join(lines)
+    assert "error" not in printed

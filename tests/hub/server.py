@@ -118,7 +118,11 @@ class LoopbackHub:
 
     def __enter__(self):
         for server in self._servers.values():
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+            threading.Thread(
+                target=server.serve_forever,
+                kwargs={"poll_interval": 0.01},  # seconds until it is shut down
+                daemon=True,
+            ).start()
         return self
 
     def __exit__(self, *_):

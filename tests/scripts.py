@@ -1,0 +1,101 @@
+"""The recipes' scripts, each in a process of its own.
+
+They are forked from a server that has imported what takes seconds to import.
+"""
+
+import multiprocessing
+import os
+import pathlib
+import runpy
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).parents[1]
+VOXCELEB = ROOT / "recipes" / "VoxCeleb"
+TRAIN = VOXCELEB / "train_speaker_embeddings.py"
+PATIENCE = 300  # seconds; a hang is longer
+
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(
+    [
+        "matplotlib.pyplot",
+        "speechbrain.lobes.models.ECAPA_TDNN",
+        "speechbrain_hyperbolic.augment",
+        "speechbrain_hyperbolic.dataio.noise",
+        "speechbrain_hyperbolic.export",
+        "speechbrain_hyperbolic.nnet.losses",
+        "speechbrain_hyperbolic.training",
+        "speechbrain_hyperbolic.verification",
+        "torch._dynamo",  # which an optimizer imports
+    ]
+)
+
+
+class Script:
+    """A script that goes on beside the test, until the end of a ``with``.
+
+    Arguments
+    ---------
+    log : pathlib.Path
+        For what it prints.
+    *arguments : str or pathlib.Path
+        The script, and its own.
+    first : callable
+        What the process does before it is the script, e.g. sets a limit.
+    """
+
+    def __init__(self, log, *arguments, first=None):
+        self.log = log
+        log.touch()  # it is read before the script has begun to print
+        self.process = _processes.Process(
+            target=_run, args=([str(a) for a in arguments], log, first)
+        )
+        self.process.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+    def kill(self):
+        """By SIGKILL, if it has not ended."""
+        self.process.kill()
+        self.process.join()
+
+    def wait_for(self, condition):
+        """Until it's true, or what the script printed shows why not."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert self.process.is_alive(), self.printed()
+            assert time.monotonic() < deadline, self.printed()
+            time.sleep(1e-3)
+
+    def finish(self):
+        """Its exit code, negative if it was killed, and what it printed."""
+        self.process.join(PATIENCE)
+        assert not self.process.is_alive(), f"hangs\n{self.printed()}"
+        return self.process.exitcode, self.printed()
+
+    def printed(self):
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+
+def run_script(*arguments):
+    """Its exit code and what it printed, at its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        with Script(pathlib.Path(folder) / "log", *arguments) as script:
+            return script.finish()
+
+
+def _run(arguments, log, first):
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    # As a script has it on Linux, and not as the server that forked this.
+    multiprocessing.set_start_method("fork", force=True)
+    if first:
+        first()
+    sys.argv = arguments
+    runpy.run_path(arguments[0], run_name="__main__")
