@@ -38,11 +38,10 @@ from speechbrain_hyperbolic.inference.recognition import (
     HyperbolicSpeakerRecognition,
 )
 from speechbrain_hyperbolic.verification import format_results, read_results
+from tests.scripts import ROOT, VOXCELEB, run_script
 
 pytest.importorskip("espeakng_loader")
 
-ROOT = pathlib.Path(__file__).parents[2]
-VOXCELEB = ROOT / "recipes" / "VoxCeleb"
 HPARAMS = VOXCELEB / "hparams"
 SPEAKERS, EPOCHS = 4, 2
 TEXT = "Synthetic speech by eSpeak NG: no person speaks."
@@ -50,20 +49,14 @@ TEXT = "Synthetic speech by eSpeak NG: no person speaks."
 
 def script(name, hparams, work, *options):
     """Runs a script of the recipe as a user does."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            VOXCELEB / name,
-            HPARAMS / hparams,
-            f"--data_folder={work / 'corpus'}",
-            f"--verification_file={work / 'trials.txt'}",
-            *options,
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+    code, printed = run_script(
+        VOXCELEB / name,
+        HPARAMS / hparams,
+        f"--data_folder={work / 'corpus'}",
+        f"--verification_file={work / 'trials.txt'}",
+        *options,
     )
-    assert done.returncode == 0, done.stdout
+    assert code == 0, printed
 
 
 @pytest.fixture(scope="module")
