@@ -21,6 +21,7 @@ from speechbrain.utils.parameter_transfer import Pretrainer
 
 from speechbrain_hyperbolic.dataio.checksums import find_damage, write_sums
 from speechbrain_hyperbolic.dataio.files import naming_the_file
+from speechbrain_hyperbolic.distributed import GivenUp
 from speechbrain_hyperbolic.errors import InputError, is_finite
 from speechbrain_hyperbolic.sharded_state import Rows, read_state, shards_of
 
@@ -131,8 +132,12 @@ class RecentCheckpointer(Checkpointer):
                 )
                 ddp_barrier()  # every process has written its part
                 whole = self._publish(saved, name, verbosity) if saved else None
-        except OSError:
-            shutil.rmtree(partial, ignore_errors=True)  # it may need the space
+        except (OSError, RuntimeError) as error:
+            if if_main_process() and isinstance(error, OSError):
+                # What is left to do may need the space.
+                shutil.rmtree(partial, ignore_errors=True)
+            elif not partial.exists():
+                raise GivenUp("the main process could not save") from error
             raise
         ddp_barrier()  # nobody looks for checkpoints before it's there
         return whole

@@ -32,6 +32,10 @@ STOPPED = (
 )
 
 
+class GivenUp(RuntimeError):
+    """Another process has given up what all do, and tells why."""
+
+
 def start_processes(run_opts: dict[str, Any]) -> None:
     """Joins the processes that torchrun has started, if it has.
 
@@ -169,6 +173,8 @@ def end_together() -> Iterator[None]:
         if is_distributed_initialized():
             torch.distributed.destroy_process_group()
         signal.signal(signal.SIGTERM, before)
+    except GivenUp:
+        sys.exit(2)
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, RuntimeError) and LOST.search(str(error)):
             _leave()

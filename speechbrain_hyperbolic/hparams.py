@@ -26,9 +26,11 @@ import ruamel.yaml
 import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 
+from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.errors import InputError, shown
 
 INCLUDE = "!include:"
+SAVED = "hyperparams.yaml"  # of a run, in its output folder
 # Twice and more those of any stock recipe; a file of as many takes seconds.
 _MOST_CHARACTERS = 50_000
 _MOST_VALUES = 4_000  # and keys
@@ -417,7 +419,7 @@ def check_same_run(
     InputError
         Names the first key that differs, and both its values.
     """
-    before_file = pathlib.Path(output_folder) / "hyperparams.yaml"
+    before_file = pathlib.Path(output_folder) / SAVED
     if not before_file.is_file():
         return
     before = _settings(read_nodes(before_file))
@@ -429,6 +431,27 @@ def check_same_run(
                 f"and now it is {now.get(key)}: pass another --output_folder, "
                 f"or --{key}={before.get(key)} to go on with that run"
             )
+
+
+def save_resolved(
+    hparams_file: str | pathlib.Path,
+    overrides: str | dict,
+    output_folder: str | pathlib.Path,
+) -> None:
+    """Writes hyperparams.yaml, as the stock ``create_experiment_directory``.
+
+    That one empties the file first, and a kill would leave it so.
+
+    Arguments
+    ---------
+    hparams_file : str or pathlib.Path
+    overrides : str or dict
+    output_folder : str or pathlib.Path
+    """
+    with atomic_path(pathlib.Path(output_folder) / SAVED) as temporary:
+        text = f"# Generated from {pathlib.Path(hparams_file).resolve()}\n"
+        text += _resolve(hparams_file, overrides)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _settings(nodes: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Checkpoints survive a kill, and their average is the mean."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -16,7 +17,8 @@ from speechbrain_hyperbolic.checkpoints import (
     average_epochs,
     find_epochs,
 )
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.distributed import GivenUp
+from speechbrain_hyperbolic.errors import InputError, one_line
 from tests.processes import run_as_two
 
 
@@ -229,3 +231,32 @@ def save_as(rank, folder):
 def test_no_process_looks_at_what_another_deletes(tmp_path):
     run_as_two(save_as, tmp_path)
     assert len(RecentCheckpointer(tmp_path).list_checkpoints()) == 1
+
+
+def give_up_as(rank, folder):
+    """One of two processes, of which the first finds the disk full."""
+    os.environ["RANK"] = str(rank)
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder / 'rendezvous'}", rank=rank, world_size=2
+    )
+
+    def save(value, path):
+        if rank == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        while path.parent.exists():
+            time.sleep(0.01)
+        torch.save(value, path)
+
+    checkpointer = RecentCheckpointer(
+        folder, recoverables={"m": {}}, custom_save_hooks={"m": save}
+    )
+    with pytest.raises(GivenUp if rank else OSError) as raised:
+        checkpointer.save_checkpoint()
+    if rank == 0:
+        assert "CKPT.yaml: No space left" in one_line(raised.value)
+
+
+def test_one_process_gives_up_what_another_saves(tmp_path):
+    """That one does not tell of files that are gone."""
+    run_as_two(give_up_as, tmp_path)
+    assert not (tmp_path / "partial").exists()

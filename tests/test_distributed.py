@@ -17,7 +17,11 @@ from torch.utils.data import DistributedSampler
 
 from speechbrain_hyperbolic.dataio.corpus import prepare_corpus
 from speechbrain_hyperbolic.dataio.shards import pack
-from speechbrain_hyperbolic.distributed import start_processes
+from speechbrain_hyperbolic.distributed import (
+    GivenUp,
+    end_together,
+    start_processes,
+)
 from speechbrain_hyperbolic.errors import InputError
 from tests import distributed_jobs as jobs
 from tests.corpora import make_corpus
@@ -303,6 +307,16 @@ def test_a_dead_process_ends_the_job_which_resumes(corpus):
     printed, _ = process.communicate()
     assert process.returncode == 0, printed
     assert epochs(output)[-1] == f"epoch: {last + 1}"
+
+
+def test_what_another_has_given_up(monkeypatch, capfd):
+    """It is told by that one."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match="2"), end_together():
+        raise GivenUp
+    signal.signal(signal.SIGTERM, before)
+    assert not any(capfd.readouterr())
 
 
 def test_an_error_of_the_first_process_ends_all(corpus):

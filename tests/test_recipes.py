@@ -10,6 +10,7 @@ import sys
 
 import matplotlib.image
 import pytest
+import speechbrain
 import torch
 from speechbrain.inference.speaker import SpeakerRecognition
 
@@ -20,6 +21,7 @@ from speechbrain_hyperbolic.dataio.make_trials import (
 )
 from speechbrain_hyperbolic.dataio.synthetic import make_synthetic_corpus
 from speechbrain_hyperbolic.dataio.trials import write_trials
+from speechbrain_hyperbolic.hparams import nest_overrides
 from speechbrain_hyperbolic.verification import read_results
 from tests.corpora import make_sounds
 from tests.scripts import TRAIN, VOXCELEB, Script, run_script
@@ -240,6 +242,19 @@ def test_a_run_with_other_settings_is_not_gone_on_with(trained, corpus):
     assert code == 2
     assert "holds a run with margin 0.2, and now it is 0.9" in printed
     assert [file.stat().st_mtime_ns for file in files] == before
+
+
+@pytest.mark.parametrize(
+    "value", [1e-4, 1e-15, None, True, [90, 10], {"a": None}, "generate"]
+)
+def test_options_arrive_as_they_were_given(value):
+    """From run.py to the scripts, which read YAML 1.2."""
+    functions = runpy.run_path(str(OWN_CORPUS / "run.py"))
+    option = f"--lr={functions['written'](value)}"
+    assert functions["parse"]([option]) == {"lr": value}
+    _, _, overrides = speechbrain.parse_arguments(["a.yaml", option])
+    hparams = VOXCELEB / "hparams" / "ham_ecapa.yaml"
+    assert nest_overrides(hparams, overrides) == {"lr": value}
 
 
 def test_a_folder_that_speechbrain_cannot_take(tmp_path):

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 
-import yaml
+import ruamel.yaml
 
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.dataio.make_trials import make_trial_list
@@ -73,8 +73,18 @@ def main():
     corpus = pathlib.Path(options.data_folder or "synthetic_speech")
     output = pathlib.Path(options.output_folder or f"results/{corpus.name}")
     output = output.resolve()
-    with lock_run(output):
-        pass  # the training holds it; where there is one, nothing is changed
+    with lock_run(output):  # which the training then does itself
+        training, verification = prepare_all(options, overrides, corpus, output)
+    untrained = {"output_folder": output / "untrained", "pretrain_path": None}
+    # The training first: it may refuse to go on, and then nothing has changed.
+    run(TRAIN, training)
+    run(VERIFY, {**verification, **untrained})
+    run(VERIFY, {**verification, "output_folder": output / "trained"})
+    summarize(output, options.data_folder, time.monotonic() - began)
+
+
+def prepare_all(options, overrides, corpus, output):
+    """Corpus, trials and CSV files; the options of the two scripts."""
     data = corpus.resolve()
     if options.data_folder is None:
         print("Synthetic speech by eSpeak NG: no recordings of people.")
@@ -113,29 +123,36 @@ def main():
         "n_crops": 0,
         "cache_folder": output / "embeddings",
     }
-    untrained = {"output_folder": output / "untrained", "pretrain_path": "null"}
-    # The training first: it may refuse to go on, and then nothing has changed.
-    run(TRAIN, training)
-    run(VERIFY, {**verification, **untrained})
-    run(VERIFY, {**verification, "output_folder": output / "trained"})
-    summarize(output, options.data_folder, time.monotonic() - began)
+    return training, verification
 
 
 def parse(arguments):
-    """--key=value arguments as a dict, the values read as YAML."""
+    """--key=value arguments as a dict, the values read as the scripts do."""
     pairs = {}
     for argument in arguments:
         key, equals, value = argument.removeprefix("--").partition("=")
         if not (argument.startswith("--") and equals):
             raise InputError(f"{argument!r} is not of the form --key=value")
-        pairs[key] = yaml.safe_load(value)
+        try:
+            pairs[key] = ruamel.yaml.YAML(typ="safe").load(value)
+        except ruamel.yaml.YAMLError:
+            raise InputError(f"{argument!r} is not valid YAML") from None
     return pairs
+
+
+def written(value):
+    """As the scripts read it."""
+    return (
+        str(value)
+        if isinstance(value, str | os.PathLike)
+        else json.dumps(value)
+    )
 
 
 def run(script, overrides):
     """Runs a recipe's script as a user would, in its folder."""
     command = [script, HPARAMS[script]]
-    command += [f"--{key}={value}" for key, value in overrides.items()]
+    command += [f"--{key}={written(value)}" for key, value in overrides.items()]
     print(f"\n$ cd {VOXCELEB}\n$ python {shlex.join(command)}", flush=True)
     # Threads that wait by spinning halve the speed where a core is shared.
     environment = {"OMP_WAIT_POLICY": "passive", **os.environ}

@@ -21,7 +21,11 @@ from speechbrain_hyperbolic.dataio.run_lock import lock_run
 from speechbrain_hyperbolic.distributed import end_together, start_processes
 from speechbrain_hyperbolic.errors import exit_on_input_error
 from speechbrain_hyperbolic.export import export_model
-from speechbrain_hyperbolic.hparams import load_hparams, nest_overrides
+from speechbrain_hyperbolic.hparams import (
+    load_hparams,
+    nest_overrides,
+    save_resolved,
+)
 from speechbrain_hyperbolic.memory import keep_freed_memory
 from speechbrain_hyperbolic.training import (
     SpeakerBrain,
@@ -52,7 +56,8 @@ def train(hparams_file, run_opts, overrides, hparams):
     output_folder = hparams["output_folder"]
     data_folders(hparams["data_folder"])
     check_resumable(hparams_file, overrides, hparams)
-    sb.create_experiment_directory(output_folder, hparams_file, overrides)
+    sb.create_experiment_directory(output_folder)
+    run_on_main(save_resolved, args=[hparams_file, overrides, output_folder])
 
     run_on_main(prepare, args=[hparams])
     train_data, valid_data, label_encoder = make_datasets(hparams)

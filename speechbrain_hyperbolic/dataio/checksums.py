@@ -7,6 +7,7 @@ import hashlib
 import os
 import pathlib
 import re
+import zipfile
 
 SUMS = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
@@ -38,8 +39,9 @@ def find_damage(folder: str | pathlib.Path) -> str:
     Returns
     -------
     damage : str
-        Names the first file that is missing or has changed; "" if all are as
-        they were, or there are no checksums to tell by.
+        Names the first file that is missing, has changed or came later; "" if
+        all are as they were. Without checksums, one that is empty, or a zip
+        file (of torch.save) without its end.
 
     Example
     -------
@@ -53,20 +55,29 @@ def find_damage(folder: str | pathlib.Path) -> str:
     'a.ckpt is not what was saved'
     """
     folder = pathlib.Path(folder)
+    files = _files(folder)
     if not (folder / SUMS).is_file():
-        return ""
+        cut = (name for name, path in files.items() if _is_cut(path))
+        return next((f"{name} is truncated" for name in cut), "")
     text = (folder / SUMS).read_text(encoding="utf-8", errors="replace")
     lines = [_LINE.fullmatch(line) for line in text.splitlines()]
     if not lines or None in lines:
         return f"{SUMS} is not what was saved"
     # Only what is in the folder is opened, whatever the lines say.
-    files = _files(folder)
     for digest, name in (line.groups() for line in lines if line):
         if name not in files:
             return f"{name} is missing"
-        if _digest(files[name]) != digest:
+        if _digest(files.pop(name)) != digest:
             return f"{name} is not what was saved"
-    return ""
+    # E.g. since lines are missing; those of a file system are hidden.
+    later = [name for name in files if not files[name].name.startswith(".")]
+    return f"{later[0]} is not in {SUMS}" if later else ""
+
+
+def _is_cut(path: pathlib.Path) -> bool:
+    with open(path, "rb") as file:
+        start = file.read(2)
+        return not start or (start == b"PK" and not zipfile.is_zipfile(file))
 
 
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -28,7 +28,11 @@ import tqdm
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio import audio
-from speechbrain_hyperbolic.dataio.files import Stamp, atomic_path
+from speechbrain_hyperbolic.dataio.files import (
+    Stamp,
+    atomic_path,
+    naming_the_file,
+)
 from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.errors import InputError, shown
 
@@ -465,7 +469,8 @@ def _measure_all(
         unit="file",
         dynamic_ncols=True,
     )
-    with bar, open(journal or os.devnull, "a", encoding="utf-8") as file:
+    path = journal or os.devnull
+    with bar, naming_the_file(path), open(path, "a", encoding="utf-8") as file:
         for chunk, results in zip(chunks, _map(measure, chunks), strict=True):
             for path, (key, measured) in zip(chunk, results, strict=True):
                 found[path] = measured
@@ -657,7 +662,7 @@ def prepare_corpus(
     write_csv(train, save_folder / "train.csv")
     write_csv(dev, save_folder / "dev.csv")
     stamp.write()
-    journal.unlink()
+    journal.unlink(missing_ok=True)
     logger.info(
         f"{len(train)} train and {len(dev)} dev utterances of "
         f"{len({u.spk_id for u in train})} speakers; the "

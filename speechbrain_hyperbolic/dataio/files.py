@@ -48,9 +48,15 @@ def naming_the_file(
 def _why_it_grows_no_more(path: str | pathlib.Path) -> OSError | None:
     try:
         # Not made anew, where another process has removed it.
-        with open(path, "r+b") as file:
-            file.seek(0, os.SEEK_END)
-            file.write(bytes(2**20))
+        with open(path, "r+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            rest = memoryview(bytes(2**20))
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+            finally:
+                with contextlib.suppress(OSError):  # of a device
+                    file.truncate(size)
     except OSError as error:
         return OSError(error.errno, error.strerror)
     return None

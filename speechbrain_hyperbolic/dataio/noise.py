@@ -21,6 +21,7 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.dataio.files import Stamp, atomic_path
+from speechbrain_hyperbolic.dataio.run_lock import wait_for_lock
 from speechbrain_hyperbolic.errors import InputError
 
 # Makes samples
@@ -145,21 +146,22 @@ def _prepare(
 
 def _download(url: str, folder: pathlib.Path) -> str | pathlib.Path:
     """The folder, or "generate" where the archive can't be had."""
-    if folder.is_dir():
-        return folder
     partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # what an interruption left
-    try:
-        download_file(url, str(partial / "archive.zip"), unpack=True)
-    except (OSError, shutil.ReadError) as error:
-        logger.warning(
-            f"can't download {url} ({error}): augmenting with generated "
-            "sounds instead; pass the path of a folder you have, e.g. MUSAN or "
-            "RIRS_NOISES, as --noise_source or --rir_source"
-        )
-        return "generate"
-    (partial / "archive.zip").unlink()
-    os.replace(partial, folder)
+    with wait_for_lock(folder.with_name(f"{folder.name}.lock")):
+        if folder.is_dir():
+            return folder
+        shutil.rmtree(partial, ignore_errors=True)  # what a kill left
+        try:
+            download_file(url, str(partial / "archive.zip"), unpack=True)
+        except (OSError, shutil.ReadError) as error:
+            logger.warning(
+                f"can't download {url} ({error}): augmenting with generated "
+                "sounds instead; pass the path of a folder you have, e.g. "
+                "MUSAN or RIRS_NOISES, as --noise_source or --rir_source"
+            )
+            return "generate"
+        (partial / "archive.zip").unlink()
+        os.replace(partial, folder)
     return folder
 
 
@@ -193,7 +195,10 @@ def write_noise_csv(
     chosen = next(
         (folder / s for s in subfolders if (folder / s).is_dir()), folder
     )
-    files = sorted(chosen.rglob("*.wav"))
+    # But for hidden ones, such as a kill may leave.
+    files = sorted(
+        file for file in chosen.rglob("*.wav") if not file.name.startswith(".")
+    )
     if not files:
         raise InputError(
             f"{chosen} holds no wav files for augmentation: pass a folder, "

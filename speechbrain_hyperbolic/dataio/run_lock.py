@@ -68,26 +68,14 @@ def lock_run(output_folder: str | pathlib.Path) -> Iterator[None]:
 def _lock(path: pathlib.Path) -> TextIO:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = open(path, "a+", encoding="utf-8")
-    try:
-        # Not flock, which the workers of a data loader would inherit, and
-        # hold for as long as they outlive a killed run.
-        if sys.platform != "win32":
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
-            # E.g. NFS without its lock service, Lustre mounted without flock.
-            logger.warning(
-                f"{path} can't be locked ({error.strerror}): take care that no "
-                "other run writes there"
-            )
-            return file
+    if not _take(file):
         file.seek(0)
         holder = file.read().strip() or "another process"
         file.close()
         raise InputError(
             f"{path.parent} is in use by {holder}: wait for that run, end it, "
             "or pass another --output_folder"
-        ) from None
+        )
     with naming_the_file(path):
         file.truncate(0)
         print(f"process {os.getpid()} on {socket.gethostname()}", file=file)
@@ -96,3 +84,45 @@ def _lock(path: pathlib.Path) -> TextIO:
         with tempfile.TemporaryFile(dir=path.parent) as probe:
             probe.write(bytes(_ROOM))
     return file
+
+
+@contextlib.contextmanager
+def wait_for_lock(path: str | pathlib.Path) -> Iterator[None]:
+    """Waits for the process that holds a file, and then holds it.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file, of which nothing is read; it's made where it is missing.
+
+    Example
+    -------
+    >>> with wait_for_lock(getfixture("tmpdir") / "lock"):
+    ...     pass
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        if not _take(file):
+            logger.info(f"Waiting for another run, which holds {path}.")
+            _take(file, waits=True)
+        yield
+
+
+def _take(file: TextIO, waits: bool = False) -> bool:
+    """Whether a file is locked now, or can't be by anyone."""
+    if sys.platform == "win32":
+        return True
+    try:
+        # Not flock, which the workers of a data loader would inherit, and
+        # hold for as long as they outlive a killed run.
+        fcntl.lockf(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        # E.g. NFS without its lock service, Lustre mounted without flock.
+        logger.warning(
+            f"{file.name} can't be locked ({error.strerror}): take care that "
+            "no other run writes there"
+        )
+    return True

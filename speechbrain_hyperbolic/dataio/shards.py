@@ -135,6 +135,7 @@ def _pack_table(
         )
     for left in folder.glob(".*"):
         left.unlink()  # what a kill has left
+    before = _sizes_before(folder / MANIFEST)
     shards: list[dict[str, Any]] = []
     description = f"Packing {table.stem}"
     with tqdm.tqdm(
@@ -143,7 +144,7 @@ def _pack_table(
         for first in range(0, len(rows), shard_size):
             path = folder / f"{table.stem}-{len(shards):06d}.tar"
             own = rows[first : first + shard_size]
-            if not index_of(path).is_file():
+            if not _is_whole(path, own, first, before.get(path.name)):
                 _write_shard(path, own, first, bar)
             bar.update(first + len(own) - bar.n)
             shards.append(
@@ -162,6 +163,59 @@ def _pack_table(
     with atomic_path(folder / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1))
     logger.info(f"{len(rows)} utterances are in {len(shards)} shards, {folder}")
+
+
+def _sizes_before(manifest: pathlib.Path) -> dict[str, int]:
+    """Shard -> bytes, of shards that were packed to their end before."""
+    try:
+        shards = json.loads(manifest.read_text(encoding="utf-8"))["shardlist"]
+        return {shard["url"]: shard["filesize"] for shard in shards}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _is_whole(
+    path: pathlib.Path,
+    rows: list[dict[str, str]],
+    first: int,
+    size: int | None,
+) -> bool:
+    """Whether a shard and its index are there, and fit rows and each other."""
+    try:
+        index = json.loads(index_of(path).read_text(encoding="utf-8"))
+        with open(path, "rb", buffering=0) as shard:
+            file = shard.fileno()
+            return size in (None, os.fstat(file).st_size) and all(
+                _says(number, row).items() <= entry.items()
+                and _file_at(file, entry["at"]) == _file_of(entry)
+                for number, (row, entry) in enumerate(
+                    zip(rows, index, strict=True), start=first
+                )
+            )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _says(number: int, row: dict[str, str]) -> dict[str, Any]:
+    """What an index has of an utterance, but for where it is."""
+    suffix = pathlib.PurePath(row["wav"]).suffix.lower()
+    return {
+        "name": f"{number:09d}{suffix}",
+        "id": row["ID"],
+        "spk_id": row["spk_id"],
+        "start": int(row["start"]),
+        "stop": int(row["stop"]),
+    }
+
+
+def _file_of(entry: Entry) -> tuple[str, bytes]:
+    return entry["name"], b"%011o" % entry["size"]
+
+
+def _file_at(file: int, at: int) -> tuple[str | None, bytes]:
+    """The name of the file that a shard has there, and its size."""
+    header = os.pread(file, BLOCK, at)
+    return _name_in(header), header[124:135]
 
 
 def _read_table(path: pathlib.Path) -> list[dict[str, str]]:
@@ -212,19 +266,13 @@ def _write_shard(
                         f"can't read {source} ({error.strerror}): restore it, "
                         "or prepare again without it"
                     ) from error
-                says = {
-                    "id": row["ID"],
-                    "spk_id": row["spk_id"],
-                    "start": int(row["start"]),
-                    "stop": int(row["stop"]),
-                }
-                name = f"{number:09d}{source.suffix.lower()}"
-                offset = archive.offset
-                _add(archive, name, content)
-                text = json.dumps(says).encode()
+                says = _says(number, row)
+                place = {"at": archive.offset, "size": len(content)}
+                _add(archive, says["name"], content)
+                beside = {k: v for k, v in says.items() if k != "name"}
+                text = json.dumps(beside).encode()
                 _add(archive, f"{number:09d}.json", text)
-                size = len(content)
-                index.append({"name": name, "at": offset, "size": size, **says})
+                index.append(says | place)
                 bar.update()
     with atomic_path(index_of(path)) as temporary:
         temporary.write_text(json.dumps(index))
@@ -345,15 +393,11 @@ class Shards:
         # Not by a position in the file, which forked workers share.
         file, at = self.files[shard].fileno(), entry["at"]
         with _naming(path):
-            header = os.pread(file, BLOCK, at)
+            found = _file_at(file, at)
             content = os.pread(file, entry["size"], at + BLOCK)
-        found = _name_in(header)
-        if (found, header[124:135]) != (
-            entry["name"],
-            b"%011o" % entry["size"],
-        ):
+        if found != _file_of(entry):
             raise InputError(
-                f"{path} has {found or 'no file'} at {at}, expected "
+                f"{path} has {found[0] or 'no file'} at {at}, expected "
                 f"{entry['name']} of {entry['size']} bytes: it is not the "
                 "shard that its index is of; restore both, or pack again"
             )

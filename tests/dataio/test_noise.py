@@ -1,10 +1,13 @@
 """The sounds for augmentation, from each source."""
 
+import contextlib
 import csv
 import functools
 import http.server
 import io
+import pathlib
 import threading
+import time
 import zipfile
 
 import numpy as np
@@ -15,6 +18,7 @@ from speechbrain.augment.time_domain import AddNoise, AddReverb
 
 from speechbrain_hyperbolic.dataio.noise import prepare_noise, prepare_rirs
 from speechbrain_hyperbolic.errors import InputError
+from tests.processes import start
 
 REFUSED = "http://127.0.0.1:9/noises.zip"  # the discard port
 
@@ -111,6 +115,28 @@ def test_refused_download_generates_and_says_so(tmp_path, caplog):
     assert caplog.text.count(f"can't download {REFUSED}") == 1
 
 
+def test_what_a_kill_leaves_of_a_generated_sound(tmp_path):
+    """It is no sound, be it whole or not."""
+    noise, _ = prepare(tmp_path, "generate")
+    for name in (".000.wav.a_b.wav", ".001.wav.cd1.wav"):
+        left = pathlib.Path(noise[0]).with_name(name)
+        left.write_bytes(pathlib.Path(noise[1]).read_bytes()[: 10**5])
+    (tmp_path / "noise.json").unlink()
+    assert prepare(tmp_path, "generate")[0] == noise
+
+
+@contextlib.contextmanager
+def serving(handler):
+    """The address."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=[0.01]).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def test_download(tmp_path):
     """The stock download, from a server on loopback."""
     wav(tmp_path / "a.wav")
@@ -122,19 +148,45 @@ def test_download(tmp_path):
     handler = functools.partial(
         http.server.SimpleHTTPRequestHandler, directory=tmp_path / "served"
     )
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        url = f"http://127.0.0.1:{server.server_port}"
+    with serving(handler) as url:
         missing = prepare(tmp_path / "x", "download", f"{url}/none.zip")
         (tmp_path / "served" / "cut.zip").write_bytes(archive.getvalue()[:500])
         cut = prepare(tmp_path / "x", "download", f"{url}/cut.zip")
         noise, music = prepare(tmp_path / "x", "download", f"{url}/noises.zip")
-    finally:
-        server.shutdown()
     assert "generated" in missing[0][0] and "generated" in cut[0][0]
     archived = tmp_path / "x" / "work" / "archive" / "a.wav"
     assert noise == music == [str(archived)]
+
+
+def test_two_runs_download_once(tmp_path):
+    """The second waits for the first."""
+    wav(tmp_path / "a.wav")
+    with zipfile.ZipFile(tmp_path / "noises.zip", "w") as file:
+        file.write(tmp_path / "a.wav", "a.wav")
+    asked = threading.Semaphore(0)
+
+    class Slow(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            asked.release()
+            time.sleep(0.5)
+            super().do_GET()
+
+    with serving(functools.partial(Slow, directory=tmp_path)) as url:
+        runs = [tmp_path / "run a", tmp_path / "run b"]
+        arguments = [
+            ("download", f"{url}/noises.zip", tmp_path / "work")
+            + (run / "noise.csv", run / "music.csv")
+            for run in runs
+        ]
+        other = start(prepare_noise, *arguments[0])
+        asked.acquire()
+        prepare_noise(*arguments[1])
+        other.join()
+    assert not asked.acquire(blocking=False)
+    for run in runs:
+        assert files(run / "noise.csv") == [
+            str(tmp_path / "work/archive/a.wav")
+        ]
 
 
 def test_a_list_is_kept_for_its_source_only(tmp_path):

@@ -318,13 +318,16 @@ def edit_json(path, change):
         ),
     ],
 )
-def test_bad_shards(files, tmp_path, spoil, message):
+def test_bad_shards(files, packed, tmp_path, spoil, message):
+    """They are refused, and packed again where that is asked for."""
     pack(files, tmp_path, shard_size=8)
     spoil(tmp_path / "train" / "train-000001.tar")
     with pytest.raises(InputError, match=message) as raised:
         list(dataset(tmp_path / "train"))
     assert "\n" not in str(raised.value)
     assert not list(tmp_path.parent.glob("*.wav"))
+    pack(files, tmp_path, shard_size=8)
+    assert content_of(tmp_path) == content_of(packed)
 
 
 def test_audio_that_is_none(files, tmp_path):

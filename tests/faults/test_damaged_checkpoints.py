@@ -128,6 +128,30 @@ def test_those_without_checksums(tmp_path):
     assert (model.weight == 4).all()
 
 
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("change", [truncate, empty])
+def test_damage_without_checksums(tmp_path, caplog, change):
+    """Of what a copy has broken off, or a file system has lost."""
+    _, newest = save(tmp_path, [1, 2])
+    (newest / SUMS).unlink()
+    change(newest / "embedding_model.ckpt")
+    assert recovered(tmp_path) == 1
+    assert f"{newest} is damaged (embedding_model.ckpt is trun" in caplog.text
+
+
+def test_a_line_of_checksums_is_lost(tmp_path, caplog):
+    _, newest = save(tmp_path, [1, 2])
+    lines = (newest / SUMS).read_text().splitlines(keepends=True)
+    (newest / SUMS).write_text(lines[0])
+    flip_a_bit(newest / "embedding_model.ckpt")
+    (newest / ".nfs1").touch()  # a file system's own
+    assert recovered(tmp_path) == 1
+    assert f"embedding_model.ckpt is not in {SUMS}" in caplog.text
+
+
 def test_an_exported_model(tmp_path):
     """It has no checksums, and is a zip file, whose end is missing."""
     model = torch.nn.Linear(50, 50)

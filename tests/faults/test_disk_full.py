@@ -7,11 +7,16 @@ import re
 import resource
 import shutil
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
+from speechbrain_hyperbolic.dataio.corpus import read_utterances
 from speechbrain_hyperbolic.dataio.files import atomic_path, naming_the_file
-from tests.faults.runs import Run
+from speechbrain_hyperbolic.hparams import read_nodes, resolve, save_resolved
+from tests.faults.runs import HPARAMS, Run
+from tests.processes import start
 
 
 def digests(folder):
@@ -98,6 +103,45 @@ def test_other_files(mount):
         torch.save(torch.zeros(10**5), temporary)
     assert failed.value.errno == errno.ENOSPC
     assert not list(folder.iterdir())
+
+
+def test_the_journal_of_a_preparation(mount, tmp_path):
+    folder = mount("-t", "tmpfs", "-o", "size=64k", "none")
+    soundfile.write(tmp_path / "a.wav", np.zeros(1600), 16000)
+    (folder / "filler").write_bytes(bytes(shutil.disk_usage(folder).free))
+    with pytest.raises(OSError, match="No space.*prepare.journal"):
+        read_utterances(
+            {"a": str(tmp_path / "a.wav")}, journal=folder / "prepare.journal"
+        )
+
+
+def test_what_is_no_want_of_space_leaves_the_file_alone(tmp_path):
+    path = tmp_path / "train_log.txt"
+    path.write_text("epoch: 1")
+    with pytest.raises(RuntimeError, match="lost"), naming_the_file(path):
+        raise RuntimeError("lost the other process")
+    assert path.read_text() == "epoch: 1"
+
+
+def test_settings_that_do_not_fit(tmp_path):
+    """Those of before stay."""
+    resolved = {}
+    for margin in (0.1, 0.3):
+        overrides = {"data_folder": "/corpus", "margin": margin}
+        if resolved:
+            process = start(save_small, HPARAMS, overrides, tmp_path)
+            process.join()
+            assert process.exitcode == 1
+        else:
+            save_resolved(HPARAMS, overrides, tmp_path)
+            resolved = resolve(HPARAMS, overrides)
+    assert str(read_nodes(tmp_path / "hyperparams.yaml")) == str(resolved)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def save_small(*arguments):
+    limit_files(1000)
+    save_resolved(*arguments)
 
 
 def test_a_file_that_is_gone_is_not_made_anew(tmp_path):

@@ -7,13 +7,15 @@ import runpy
 import signal
 import socket
 import sys
+import time
 
 import pytest
 
+from speechbrain_hyperbolic.dataio import make_trials
 from speechbrain_hyperbolic.dataio.run_lock import lock_run
 from speechbrain_hyperbolic.errors import InputError
 from tests.faults.runs import Run
-from tests.scripts import VOXCELEB
+from tests.scripts import PATIENCE, VOXCELEB, Script, run_script
 
 OWN_CORPUS = VOXCELEB.parent / "OwnCorpus" / "run.py"
 
@@ -80,6 +82,31 @@ def test_two_runs(corpus, resumable, monkeypatch, capsys):
         # Its worker may live on for some seconds.
         with lock_run(resumable):
             pass
+
+
+def prepares_for_long(began):
+    """As of a corpus of many files."""
+
+    def make_trial_list(*_, **__):
+        began.touch()
+        time.sleep(PATIENCE)
+
+    make_trials.make_trial_list = make_trial_list
+
+
+def test_two_runs_in_their_preparation(corpus, tmp_path):
+    began, output = tmp_path / "began", tmp_path / "out"
+    arguments = [
+        OWN_CORPUS,
+        f"--data_folder={corpus / 'corpus'}",
+        f"--output_folder={output}",
+    ]
+    first = functools.partial(prepares_for_long, began)
+    with Script(tmp_path / "log", *arguments, first=first) as run:
+        run.wait_for(began.exists)
+        code, printed = run_script(*arguments)
+        assert code == 2
+        assert f"{output} is in use by process {run.process.pid}" in printed
 
 
 def join(rank, port):
