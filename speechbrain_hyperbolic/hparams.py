@@ -78,7 +78,8 @@ def load_hparams(path: str | pathlib.Path, overrides: str | dict = "") -> dict:
     ------
     InputError
         If the file is missing or not YAML, a !PLACEHOLDER is not replaced, an
-        override names no key of the file or has not its shape, or a tag names
+        override names no key of the file or has not its shape, as what is no
+        number has not where the file has one, or a tag names
         nothing that can be imported, or does not fit it.
     """
     overrides = nest_overrides(path, overrides)
@@ -364,6 +365,7 @@ def _check_keys(path: pathlib.Path, overrides: dict[str, Any]) -> None:
             raise InputError(
                 f"{path} has no key {shown(name)}{_hint(name, known)}"
             )
+        _check_number(path, name, tree[name], value)
         if tag_of(tree[name]).startswith(INCLUDE):
             _check_included(path, name, tree[name], value)
 
@@ -385,8 +387,18 @@ def _check_included(
                 f"{path}: override {name}: {{{shown(str(key))}: ...}} is no "
                 f"key of {_included(node)}{_hint(key, keys)}"
             )
+        _check_number(file, key, tree.get(key), value)
         if tag_of(tree.get(key)).startswith(INCLUDE):
             _check_included(file, key, tree[key], value)
+
+
+def _check_number(path: pathlib.Path, key: str, node: Any, value: Any) -> None:
+    is_number = isinstance(node, (int, float)) and not isinstance(node, bool)
+    if is_number and isinstance(value, (str, list, dict)) and not tag_of(value):
+        raise InputError(
+            f"{path}: {shown(key)} is {shown(str(value))}, expected a number, "
+            f"as the {node} there"
+        )
 
 
 def _hint(name: object, known: Iterable[str]) -> str:

@@ -203,6 +203,7 @@ def test_a_killed_run_resumes_and_says_so(corpus, tmp_path):
             "no key marign; did you mean margin",
         ),
         (TRAIN, ["--data_folder=/tmp", "--lr=0", "--lr=1"], "has lr twice"),
+        (TRAIN, ["--data_folder=/tmp", "--lr=abc"], "lr is abc, exp.* 0.001"),
         (TRAIN, ["--data_folder=/tmp", "--margin=abc"], "margin is abc, exp"),
         (
             VERIFY,
