@@ -7,11 +7,11 @@ embeddings; each process has one thread. Beside the time of the clock there is
 that of the processor, which tells what a step costs where others use it too.
 """
 
+import argparse
 import gc
 import os
 import pathlib
 import statistics
-import sys
 import tempfile
 import time
 
@@ -124,5 +124,10 @@ def main(quick):
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
     print(f"{machine()}; commit {commit()}", flush=True)
-    main("--quick" in sys.argv[1:])
+    main(options.quick)
