@@ -133,11 +133,12 @@ class RecentCheckpointer(Checkpointer):
                 ddp_barrier()  # every process has written its part
                 whole = self._publish(saved, name, verbosity) if saved else None
         except (OSError, RuntimeError) as error:
-            if if_main_process() and isinstance(error, OSError):
+            if not if_main_process():
+                if not partial.exists():
+                    raise GivenUp("the main process could not save") from error
+            elif isinstance(error, OSError):
                 # What is left to do may need the space.
                 shutil.rmtree(partial, ignore_errors=True)
-            elif not partial.exists():
-                raise GivenUp("the main process could not save") from error
             raise
         ddp_barrier()  # nobody looks for checkpoints before it's there
         return whole

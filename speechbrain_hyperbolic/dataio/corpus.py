@@ -469,8 +469,8 @@ def _measure_all(
         unit="file",
         dynamic_ncols=True,
     )
-    path = journal or os.devnull
-    with bar, naming_the_file(path), open(path, "a", encoding="utf-8") as file:
+    log = journal or os.devnull
+    with bar, naming_the_file(log), open(log, "a", encoding="utf-8") as file:
         for chunk, results in zip(chunks, _map(measure, chunks), strict=True):
             for path, (key, measured) in zip(chunk, results, strict=True):
                 found[path] = measured

@@ -146,9 +146,11 @@ def _prepare(
 
 def _download(url: str, folder: pathlib.Path) -> str | pathlib.Path:
     """The folder, or "generate" where the archive can't be had."""
+    if folder.is_dir():  # where perhaps nothing can be written, a lock neither
+        return folder
     partial = folder.with_name(f"{folder.name}.partial")
     with wait_for_lock(folder.with_name(f"{folder.name}.lock")):
-        if folder.is_dir():
+        if folder.is_dir():  # another run has downloaded it
             return folder
         shutil.rmtree(partial, ignore_errors=True)  # what a kill left
         try:
