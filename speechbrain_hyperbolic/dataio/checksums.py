@@ -39,9 +39,10 @@ def find_damage(folder: str | pathlib.Path) -> str:
     Returns
     -------
     damage : str
-        Names the first file that is missing, has changed or came later; "" if
-        all are as they were. Without checksums, one that is empty, or a zip
-        file (of torch.save) without its end.
+        Names the first file that is missing or has changed, or a ``.ckpt``
+        that has no checksum; "" if all are as they were. Without any
+        checksums, one that is empty, or a zip file (of torch.save) without
+        its end.
 
     Example
     -------
@@ -69,9 +70,9 @@ def find_damage(folder: str | pathlib.Path) -> str:
             return f"{name} is missing"
         if _digest(files.pop(name)) != digest:
             return f"{name} is not what was saved"
-    # E.g. since lines are missing; those of a file system are hidden.
-    later = [name for name in files if not files[name].name.startswith(".")]
-    return f"{later[0]} is not in {SUMS}" if later else ""
+    # Lines are missing; but other files may be somebody's notes.
+    more = [name for name in files if ".ckpt" in name]
+    return f"{more[0]} is not in {SUMS}" if more else ""
 
 
 def _is_cut(path: pathlib.Path) -> bool:

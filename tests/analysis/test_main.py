@@ -15,6 +15,7 @@ from speechbrain_hyperbolic.analysis.trained import (
     read_trained,
 )
 from speechbrain_hyperbolic.checkpoints import find_epochs
+from speechbrain_hyperbolic.dataio.checksums import write_sums
 from speechbrain_hyperbolic.errors import InputError
 from tests.analysis.runs import HEADS, SPEAKERS, write_run
 
@@ -110,6 +111,7 @@ def run_with_encoder(tmp_path):
     encoder = load_hyperpyyaml(ENCODER)["embedding_model"]
     for checkpoint in find_epochs(folder / "save", 5):
         torch.save(encoder.state_dict(), checkpoint / "embedding_model.ckpt")
+        write_sums(checkpoint)
     rows = ["ID,duration,wav,start,stop,spk_id"]
     rng = np.random.default_rng(0)
     for speaker in SPEAKERS[:3]:

@@ -93,7 +93,7 @@ class Client:
         assert status == 2 and not out, err
         assert "Traceback" not in err
         # A progress bar of the client may be before it, or come after.
-        bar = r"^.*B/s\] *"
+        bar = r"^.*B/s\](?: |\x1b\[A)*"
         errors = re.findall(rf"(?:^|\r|{bar})error: (.*)$", err, re.MULTILINE)
         assert len(errors) == 1, err
         return errors[0]
