@@ -1,5 +1,6 @@
 """Checkpoints that are whole, and the average of the last ones."""
 
+import contextlib
 import logging
 import os
 import pathlib
@@ -116,8 +117,10 @@ class RecentCheckpointer(Checkpointer):
             If it can't be written: names the file. What there was stays.
         """
         partial = self.checkpoints_dir / "partial"
-        if if_main_process() and partial.exists():
-            shutil.rmtree(partial)  # what a kill left
+        if if_main_process():  # what a kill left
+            for left in (partial, partial.with_name("given_up")):
+                if left.exists():
+                    shutil.rmtree(left)
         ddp_barrier()
         stage = Checkpointer(
             partial,
@@ -137,8 +140,11 @@ class RecentCheckpointer(Checkpointer):
                 if not partial.exists():
                     raise GivenUp("the main process could not save") from error
             elif isinstance(error, OSError):
-                # What is left to do may need the space.
-                shutil.rmtree(partial, ignore_errors=True)
+                # What is left to do may need the space. At once, since the
+                # others look whether it is there.
+                given_up = partial.with_name("given_up")
+                os.replace(partial, given_up)
+                shutil.rmtree(given_up, ignore_errors=True)
             raise
         ddp_barrier()  # nobody looks for checkpoints before it's there
         return whole
@@ -276,8 +282,12 @@ def _read_meta(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _newest_file(folder: pathlib.Path) -> pathlib.Path:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return max(files, key=lambda path: path.stat().st_mtime_ns, default=folder)
+    ages = {}
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another process' now
+            if path.is_file():
+                ages[path] = path.stat().st_mtime_ns
+    return max(ages, key=ages.__getitem__, default=folder)
 
 
 def find_epochs(

@@ -79,7 +79,7 @@ def load_hparams(path: str | pathlib.Path, overrides: str | dict = "") -> dict:
     InputError
         If the file is missing or not YAML, a !PLACEHOLDER is not replaced, an
         override names no key of the file or has not its shape, as what is no
-        number has not where the file has one, or a tag names
+        number where the file has one, or a tag names
         nothing that can be imported, or does not fit it.
     """
     overrides = nest_overrides(path, overrides)
@@ -392,9 +392,14 @@ def _check_included(
             _check_included(file, key, tree[key], value)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _check_number(path: pathlib.Path, key: str, node: Any, value: Any) -> None:
-    is_number = isinstance(node, (int, float)) and not isinstance(node, bool)
-    if is_number and isinstance(value, (str, list, dict)) and not tag_of(value):
+    if not _is_number(node) or value is None or tag_of(value):
+        return
+    if not _is_number(value):
         raise InputError(
             f"{path}: {shown(key)} is {shown(str(value))}, expected a number, "
             f"as the {node} there"

@@ -47,7 +47,7 @@ class Script:
 
     def __init__(self, log, *arguments, first=None):
         self.log = log
-        log.touch()  # it is read before the script has begun to print
+        log.write_text("")  # it is read before the script empties it
         self.process = _processes.Process(
             target=_run, args=([str(a) for a in arguments], log, first)
         )

@@ -21,6 +21,7 @@ from speechbrain_hyperbolic.dataio.make_trials import (
 )
 from speechbrain_hyperbolic.dataio.synthetic import make_synthetic_corpus
 from speechbrain_hyperbolic.dataio.trials import write_trials
+from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.hparams import nest_overrides
 from speechbrain_hyperbolic.verification import read_results
 from tests.corpora import make_sounds
@@ -204,6 +205,7 @@ def test_a_killed_run_resumes_and_says_so(corpus, tmp_path):
         ),
         (TRAIN, ["--data_folder=/tmp", "--lr=0", "--lr=1"], "has lr twice"),
         (TRAIN, ["--data_folder=/tmp", "--lr=abc"], "lr is abc, exp.* 0.001"),
+        (TRAIN, ["--data_folder=/tmp", "--lr=True"], "lr is True, exp.*number"),
         (TRAIN, ["--data_folder=/tmp", "--margin=abc"], "margin is abc, exp"),
         (
             VERIFY,
@@ -246,7 +248,11 @@ def test_a_run_with_other_settings_is_not_gone_on_with(trained, corpus):
 
 
 @pytest.mark.parametrize(
-    "value", [1e-4, 1e-15, None, True, [90, 10], {"a": None}, "generate"]
+    "value",
+    [
+        *(1e-4, 1e-15, 7, None, True, [90, 10], {"a": None}, "generate"),
+        *("5", "null", "2024-01-01", "/a: b", "1e-4", "", "Zoë"),
+    ],
 )
 def test_options_arrive_as_they_were_given(value):
     """From run.py to the scripts, which read YAML 1.2."""
@@ -256,6 +262,16 @@ def test_options_arrive_as_they_were_given(value):
     _, _, overrides = speechbrain.parse_arguments(["a.yaml", option])
     hparams = VOXCELEB / "hparams" / "ham_ecapa.yaml"
     assert nest_overrides(hparams, overrides) == {"lr": value}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [".inf", "1e400", ".nan", "2024-01-01", "2024-13-01", "[", "a: b: c"],
+)
+def test_options_that_cannot_be_passed_on(value):
+    functions = runpy.run_path(str(OWN_CORPUS / "run.py"))
+    with pytest.raises(InputError, match="is not a number, text, list or map"):
+        functions["parse"]([f"--lr={value}"])
 
 
 def test_a_folder_that_speechbrain_cannot_take(tmp_path):

@@ -119,7 +119,7 @@ def prepare_all(options, overrides, corpus, output):
     verification = {
         "data_folder": data,
         "verification_file": trials,
-        "training": json.dumps(training),
+        "training": training,
         "n_crops": 0,
         "cache_folder": output / "embeddings",
     }
@@ -134,19 +134,31 @@ def parse(arguments):
         if not (argument.startswith("--") and equals):
             raise InputError(f"{argument!r} is not of the form --key=value")
         try:
-            pairs[key] = ruamel.yaml.YAML(typ="safe").load(value)
-        except ruamel.yaml.YAMLError:
-            raise InputError(f"{argument!r} is not valid YAML") from None
+            pairs[key] = load(value)
+            passes = load(written(pairs[key])) == pairs[key]
+        except (ruamel.yaml.YAMLError, ValueError, TypeError):
+            passes = False
+        if not passes:
+            raise InputError(
+                f"{argument!r} is not a number, text, list or mapping in YAML"
+            )
     return pairs
 
 
+def load(text):
+    return ruamel.yaml.YAML(typ="safe").load(text)
+
+
 def written(value):
-    """As the scripts read it."""
-    return (
-        str(value)
-        if isinstance(value, str | os.PathLike)
-        else json.dumps(value)
-    )
+    """Text that the scripts read as a value."""
+    if not isinstance(value, str | os.PathLike):
+        return json.dumps(value)
+    text = str(value)
+    try:
+        plain = load(text) == text
+    except (ruamel.yaml.YAMLError, ValueError):
+        plain = False
+    return text if plain else json.dumps(text)
 
 
 def run(script, overrides):

@@ -10,6 +10,7 @@ import re
 import zipfile
 
 SUMS = "SHA256SUMS"
+_OF_A_CHECKPOINT = re.compile(r"[^.].*\.ckpt(\.\d+-of-\d+)?")
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
@@ -41,8 +42,8 @@ def find_damage(folder: str | pathlib.Path) -> str:
     damage : str
         Names the first file that is missing or has changed, or a ``.ckpt``
         that has no checksum; "" if all are as they were. Without any
-        checksums, one that is empty, or a zip file (of torch.save) without
-        its end.
+        checksums, a ``.ckpt`` that is empty, or a zip file (of torch.save)
+        without its end.
 
     Example
     -------
@@ -58,7 +59,7 @@ def find_damage(folder: str | pathlib.Path) -> str:
     folder = pathlib.Path(folder)
     files = _files(folder)
     if not (folder / SUMS).is_file():
-        cut = (name for name, path in files.items() if _is_cut(path))
+        cut = (name for name in files if _counts(name) and _is_cut(files[name]))
         return next((f"{name} is truncated" for name in cut), "")
     text = (folder / SUMS).read_text(encoding="utf-8", errors="replace")
     lines = [_LINE.fullmatch(line) for line in text.splitlines()]
@@ -70,9 +71,13 @@ def find_damage(folder: str | pathlib.Path) -> str:
             return f"{name} is missing"
         if _digest(files.pop(name)) != digest:
             return f"{name} is not what was saved"
-    # Lines are missing; but other files may be somebody's notes.
-    more = [name for name in files if ".ckpt" in name]
-    return f"{more[0]} is not in {SUMS}" if more else ""
+    more = next(filter(_counts, files), "")  # whose line is missing
+    return more and f"{more} is not in {SUMS}"
+
+
+def _counts(name: str) -> bool:
+    """Whether a file is of a checkpoint, and not somebody's notes."""
+    return bool(_OF_A_CHECKPOINT.fullmatch(pathlib.PurePath(name).name))
 
 
 def _is_cut(path: pathlib.Path) -> bool:

@@ -149,21 +149,21 @@ def _download(url: str, folder: pathlib.Path) -> str | pathlib.Path:
     if folder.is_dir():  # where perhaps nothing can be written, a lock neither
         return folder
     partial = folder.with_name(f"{folder.name}.partial")
-    with wait_for_lock(folder.with_name(f"{folder.name}.lock")):
-        if folder.is_dir():  # another run has downloaded it
-            return folder
-        shutil.rmtree(partial, ignore_errors=True)  # what a kill left
-        try:
+    try:
+        with wait_for_lock(folder.with_name(f"{folder.name}.lock")):
+            if folder.is_dir():  # another run has downloaded it
+                return folder
+            shutil.rmtree(partial, ignore_errors=True)  # what a kill left
             download_file(url, str(partial / "archive.zip"), unpack=True)
-        except (OSError, shutil.ReadError) as error:
-            logger.warning(
-                f"can't download {url} ({error}): augmenting with generated "
-                "sounds instead; pass the path of a folder you have, e.g. "
-                "MUSAN or RIRS_NOISES, as --noise_source or --rir_source"
-            )
-            return "generate"
-        (partial / "archive.zip").unlink()
-        os.replace(partial, folder)
+            (partial / "archive.zip").unlink()
+            os.replace(partial, folder)
+    except (OSError, shutil.ReadError) as error:
+        logger.warning(
+            f"can't download {url} ({error}): augmenting with generated "
+            "sounds instead; pass the path of a folder you have, e.g. MUSAN or "
+            "RIRS_NOISES, as --noise_source or --rir_source"
+        )
+        return "generate"
     return folder
 
 

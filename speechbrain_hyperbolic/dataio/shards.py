@@ -165,12 +165,23 @@ def _pack_table(
     logger.info(f"{len(rows)} utterances are in {len(shards)} shards, {folder}")
 
 
+# What JSON raises that is something else
+_NO_INDEX = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+
+
 def _sizes_before(manifest: pathlib.Path) -> dict[str, int]:
     """Shard -> bytes, of shards that were packed to their end before."""
     try:
         shards = json.loads(manifest.read_text(encoding="utf-8"))["shardlist"]
         return {shard["url"]: shard["filesize"] for shard in shards}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, *_NO_INDEX):
         return {}
 
 
@@ -185,14 +196,16 @@ def _is_whole(
         index = json.loads(index_of(path).read_text(encoding="utf-8"))
         with open(path, "rb", buffering=0) as shard:
             file = shard.fileno()
-            return size in (None, os.fstat(file).st_size) and all(
+            held = os.fstat(file).st_size
+            return size in (None, held) and all(
                 _says(number, row).items() <= entry.items()
                 and _file_at(file, entry["at"]) == _file_of(entry)
+                and entry["at"] + BLOCK + entry["size"] <= held
                 for number, (row, entry) in enumerate(
                     zip(rows, index, strict=True), start=first
                 )
             )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, *_NO_INDEX):
         return False
 
 

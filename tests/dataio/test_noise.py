@@ -137,6 +137,12 @@ def serving(handler):
         server.server_close()
 
 
+def test_a_work_folder_that_cannot_be_made(tmp_path, caplog):
+    (tmp_path / "work").touch()
+    noise, _ = prepare(tmp_path, "download")
+    assert "generated" in noise[0] and "can't download" in caplog.text
+
+
 def test_download(tmp_path):
     """The stock download, from a server on loopback."""
     wav(tmp_path / "a.wav")

@@ -276,6 +276,14 @@ def edit_json(path, change):
     path.write_text(json.dumps(value))
 
 
+def spoil_both(tar):
+    """A cut shard, an index that is none, and nothing that says so."""
+    os.truncate(tar, tar.stat().st_size - 10240)
+    other = tar.with_name("train-000002.tar")
+    edit_json(index_of(other), lambda rows: rows[3].update(at=10**30))
+    tar.with_name("manifest.json").unlink()
+
+
 @pytest.mark.parametrize(
     "spoil, message",
     [
@@ -295,6 +303,7 @@ def edit_json(path, change):
             lambda tar: edit_json(index_of(tar), list.pop),
             "has 7 utterances, expected 8",
         ),
+        (spoil_both, "manifest.json is missing: pack first"),
         (
             lambda tar: edit_json(
                 index_of(tar), lambda rows: rows[3].update(spk_id="nobody")

@@ -135,8 +135,10 @@ def empty(path):
 @pytest.mark.parametrize("change", [truncate, empty])
 def test_damage_without_checksums(tmp_path, caplog, change):
     """Of what a copy has broken off, or a file system has lost."""
-    _, newest = save(tmp_path, [1, 2])
-    (newest / SUMS).unlink()
+    first, newest = save(tmp_path, [1, 2])
+    for folder in (first, newest):
+        (folder / SUMS).unlink()
+        (folder / "notes.txt").touch()  # no part of it
     change(newest / "embedding_model.ckpt")
     assert recovered(tmp_path) == 1
     assert f"{newest} is damaged (embedding_model.ckpt is trun" in caplog.text
@@ -147,9 +149,16 @@ def test_a_line_of_checksums_is_lost(tmp_path, caplog):
     lines = (newest / SUMS).read_text().splitlines(keepends=True)
     (newest / SUMS).write_text(lines[0])
     flip_a_bit(newest / "embedding_model.ckpt")
-    (newest / "notes.txt").touch()  # no part of it
     assert recovered(tmp_path) == 1
     assert f"embedding_model.ckpt is not in {SUMS}" in caplog.text
+
+
+def test_somebody_elses_files(tmp_path):
+    """As a Mac and an editor leave them."""
+    _, newest = save(tmp_path, [1, 2])
+    for name in ("._embedding_model.ckpt", "a.ckpt.bak", "notes.txt"):
+        (newest / name).touch()
+    assert recovered(tmp_path) == 2
 
 
 def test_an_exported_model(tmp_path):
