@@ -3,10 +3,12 @@
 They are forked from a server that has imported what takes seconds to import.
 """
 
+import contextlib
 import multiprocessing
 import os
 import pathlib
 import runpy
+import signal
 import sys
 import tempfile
 import time
@@ -58,6 +60,10 @@ class Script:
 
     def __exit__(self, *_):
         self.kill()
+        # With the workers that it leaves. One that had not begun to watch over
+        # it lives for ever, and so then do the server and its standard output.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def kill(self):
         """By SIGKILL, if it has not ended."""
@@ -90,6 +96,7 @@ def run_script(*arguments):
 
 
 def _run(arguments, log, first):
+    os.setsid()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
