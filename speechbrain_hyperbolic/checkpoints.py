@@ -286,7 +286,9 @@ def _newest_file(folder: pathlib.Path) -> pathlib.Path:
     for path in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):  # another process' now
             if path.is_file():
-                ages[path] = path.stat().st_mtime_ns
+                status = path.stat()
+                # Of one tick of the clock it's the one that grew till it failed
+                ages[path] = status.st_mtime_ns, status.st_size
     return max(ages, key=ages.__getitem__, default=folder)
 
 

@@ -30,7 +30,7 @@ from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.errors import InputError, shown
 
 INCLUDE = "!include:"
-SAVED = "hyperparams.yaml"  # of a run, in its output folder
+HPARAMS = "hyperparams.yaml"  # of a run, and of a model folder
 # Twice and more those of any stock recipe; a file of as many takes seconds.
 _MOST_CHARACTERS = 50_000
 _MOST_VALUES = 4_000  # and keys
@@ -79,8 +79,8 @@ def load_hparams(path: str | pathlib.Path, overrides: str | dict = "") -> dict:
     InputError
         If the file is missing or not YAML, a !PLACEHOLDER is not replaced, an
         override names no key of the file or has not its shape, as what is no
-        number where the file has one, or a tag names
-        nothing that can be imported, or does not fit it.
+        number where the file has one, or a tag names nothing that can be
+        imported, or does not fit it.
     """
     overrides = nest_overrides(path, overrides)
     _check_keys(pathlib.Path(path), overrides)
@@ -397,9 +397,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _check_number(path: pathlib.Path, key: str, node: Any, value: Any) -> None:
-    if not _is_number(node) or value is None or tag_of(value):
-        return
-    if not _is_number(value):
+    fits = _is_number(value) or value is None or tag_of(value)
+    if _is_number(node) and not fits:
         raise InputError(
             f"{path}: {shown(key)} is {shown(str(value))}, expected a number, "
             f"as the {node} there"
@@ -436,7 +435,7 @@ def check_same_run(
     InputError
         Names the first key that differs, and both its values.
     """
-    before_file = pathlib.Path(output_folder) / SAVED
+    before_file = pathlib.Path(output_folder) / HPARAMS
     if not before_file.is_file():
         return
     before = _settings(read_nodes(before_file))
@@ -465,7 +464,7 @@ def save_resolved(
     overrides : str or dict
     output_folder : str or pathlib.Path
     """
-    with atomic_path(pathlib.Path(output_folder) / SAVED) as temporary:
+    with atomic_path(pathlib.Path(output_folder) / HPARAMS) as temporary:
         text = f"# Generated from {pathlib.Path(hparams_file).resolve()}\n"
         text += _resolve(hparams_file, overrides)
         temporary.write_text(text, encoding="utf-8")

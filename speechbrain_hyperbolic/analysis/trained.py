@@ -16,7 +16,7 @@ from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain_hyperbolic.checkpoints import average_epochs
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.geometry import Points
-from speechbrain_hyperbolic.hparams import check_same_run, read_nodes
+from speechbrain_hyperbolic.hparams import HPARAMS, check_same_run, read_nodes
 from speechbrain_hyperbolic.lobes.heads import JointClassifier
 from speechbrain_hyperbolic.lobes.similarity import (
     Cosine,
@@ -25,7 +25,6 @@ from speechbrain_hyperbolic.lobes.similarity import (
 from speechbrain_hyperbolic.scoring.extraction import Encoder, extract
 from speechbrain_hyperbolic.training import LABELS, MAY_CHANGE
 
-HPARAMS = "hyperparams.yaml"
 _ENCODER = ("compute_features", "mean_var_norm", "embedding_model")
 _LOSS = ("classifier", "compute_cost")
 # Of what has directions alone: the cap of the published clip at c = 3. All at

@@ -165,7 +165,7 @@ def _pack_table(
     logger.info(f"{len(rows)} utterances are in {len(shards)} shards, {folder}")
 
 
-# What JSON raises that is something else
+# What is raised where JSON is no index, or no manifest
 _NO_INDEX = (
     ValueError,
     KeyError,

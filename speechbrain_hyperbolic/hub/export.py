@@ -29,7 +29,7 @@ from speechbrain_hyperbolic.dataio.synthetic import make_synthetic_corpus
 from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.export import stock_node, write_hyperparams
-from speechbrain_hyperbolic.hparams import read_nodes, tag_of
+from speechbrain_hyperbolic.hparams import HPARAMS, read_nodes, tag_of
 from speechbrain_hyperbolic.hub.card import (
     CARD,
     DET,
@@ -59,7 +59,6 @@ _Value = TypeVar("_Value")
 logger = get_logger(__name__)
 
 CHECKPOINT = "embedding_model.ckpt"
-HPARAMS = "hyperparams.yaml"
 RESULTS = "results.json"
 EXAMPLES = "examples"
 _FILES = {CONFIG, WEIGHTS, CHECKPOINT, HPARAMS, LABELS, CARD}
