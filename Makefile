@@ -1,13 +1,13 @@
-# The two commands of the README, demo and test. Each makes a virtual
+# The two commands of the README: demo and test. Each makes a virtual
 # environment in .venv, installs what it needs, and runs.
 PYTHON ?= python3
 VENV := .venv
 LOCKED := requirements/ci.txt
 PIP = $(VENV)/bin/python -m pip install --quiet
-# A process a core, of one thread: files of tests keep what they share.
+# One process per core, one thread each; a file's tests share their fixtures.
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test coverage minimum pytest lock clean
+.PHONY: demo test coverage minimum pytest lock size clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/python recipes/OwnCorpus/run.py --output_folder=results/demo
@@ -21,22 +21,21 @@ test: $(VENV)/test
 coverage: $(VENV)/test
 	$(PYTEST) --cov
 
-# The lowest versions that setup.py admits, in an environment of their own.
-# What mypy finds depends on the versions, and is of the highest.
+# The lowest versions that setup.py admits, in an environment of their own
 minimum:
 	$(MAKE) pytest VENV=.venv-minimum LOCKED=requirements/minimum.txt
 
 pytest: $(VENV)/test
 	$(PYTEST)
 
-# A file with the name of the extra stands for its installation.
+# A file named after the extra marks its installation as done.
 $(VENV)/demo: setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --editable '.[demo]'
 	touch $@
 
-# The list is whole. With dependencies, pip would look at newer releases of what
-# is asked for with an extra (coverage[toml]), whose hashes the list has not.
+# The list is complete, so pip resolves no dependencies, which would look for
+# releases whose hashes the list does not have.
 $(VENV)/test: setup.py $(LOCKED)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --no-deps --require-hashes --requirement $(LOCKED)
@@ -44,7 +43,7 @@ $(VENV)/test: setup.py $(LOCKED)
 	$(VENV)/bin/python -m pip check
 	touch $@
 
-# What is locked stays so where setup.py admits it: delete a line to renew it.
+# Keeps locked versions that setup.py still admits: delete a line to renew it.
 lock:
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) uv
@@ -53,6 +52,14 @@ lock:
 		--output-file requirements/minimum.txt
 LOCK = pip compile --quiet --universal --python-version 3.10 \
 	--no-python-downloads --no-annotate --generate-hashes --extra test setup.py
+
+# Lines of Python, and the largest files
+size:
+	@for folder in speechbrain_hyperbolic tests benchmarks; do \
+		printf '%-24s %6d\n' $$folder \
+			$$(git ls-files -co --exclude-standard "$$folder/*.py" | xargs cat | wc -l); \
+	done
+	@git ls-files -co --exclude-standard '*.py' | xargs wc -l | sort -rn | sed -n 2,11p
 
 clean:
 	rm -rf $(VENV) .venv-minimum results

@@ -11,7 +11,17 @@ VERSION = re.search(
     (ROOT / "speechbrain_hyperbolic" / "__init__.py").read_text(),
 ).group(1)
 
+# The wheel takes the recipes and their hparams into the package, in the layout
+# that "sb-hyperbolic recipes FOLDER" copies to a user.
+RECIPES = {
+    "speechbrain_hyperbolic.recipes.OwnCorpus": "recipes/OwnCorpus",
+    "speechbrain_hyperbolic.recipes.VoxCeleb": "recipes/VoxCeleb",
+    "speechbrain_hyperbolic.recipes.VoxCeleb.hparams": "hparams",
+}
+
 DEMO = ["espeakng-loader>=0.2.4"]
+# With webdataset, SpeechBrain imports importlib_metadata too.
+SHARDS = ["webdataset>=0.2.96", "importlib_metadata>=6"]
 TENSORBOARD = ["tensorboard>=2.17"]
 ONNX = ["onnx>=1.17", "onnxscript>=0.6.1", "onnxruntime>=1.20"]
 APP = ["gradio>=6.17.3,<7"]
@@ -21,9 +31,6 @@ TEST = [
     "pytest-cov>=7",
     "pytest-timeout>=2.3",
     "hypothesis>=6.100",
-    # What reads the shards beside this package, and SpeechBrain with it
-    "webdataset>=0.2.96",
-    "importlib_metadata>=6",
     "ruff>=0.12",
     "mypy>=2",
     "setuptools>=77",
@@ -41,16 +48,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["speechbrain_hyperbolic*"]),
+    packages=[*find_packages(include=["speechbrain_hyperbolic*"]), *RECIPES],
+    package_dir=RECIPES,
     package_data={
-        # "recipes" is a link to the top level's; its "hparams" to that one's.
-        "speechbrain_hyperbolic": [
-            "py.typed",
-            "recipes/*/*.py",
-            "recipes/*/*.md",
-            "recipes/*/hparams/*.yaml",
-        ],
-        "speechbrain_hyperbolic.analysis": ["page.*"],
+        "": ["*.md", "*.yaml", "*.j2", "py.typed"],
+        "speechbrain_hyperbolic.analysis": ["*.html", "*.css", "*.js"],
     },
     install_requires=[
         "speechbrain>=1.1,<1.2",
@@ -62,6 +64,10 @@ setup(
         "sentencepiece",
         "numpy>=1.26",
         "scipy>=1.12",
+        "scikit-learn>=1.4",
+        "joblib>=1.3",
+        "filelock>=3.12",
+        "jinja2>=3.1",
         "soundfile>=0.12.1",
         "av>=12",
         "matplotlib>=3.8",
@@ -74,9 +80,10 @@ setup(
     },
     extras_require={
         "demo": DEMO,
+        "shards": SHARDS,
         "tensorboard": TENSORBOARD,
         "onnx": ONNX,
         "app": APP,
-        "test": DEMO + TENSORBOARD + ONNX + APP + TEST,
+        "test": DEMO + SHARDS + TENSORBOARD + ONNX + APP + TEST,
     },
 )

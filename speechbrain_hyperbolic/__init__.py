@@ -1,3 +1,49 @@
 """Hyperbolic softmax losses for speaker verification with SpeechBrain."""
 
-__version__ = "0.1.0"
+import importlib
+from typing import Any
+
+__version__ = "0.2.0.dev0"
+
+# Imported at first use, so that importing the package does not import torch.
+_MODULES = {
+    "HyperbolicClassifier": "lobes.classifiers",
+    "JointClassifier": "lobes.classifiers",
+    "MaskedNormalization": "lobes.features",
+    "MarginSoftmax": "nnet.losses",
+    "JointLoss": "nnet.losses",
+    "AdditiveMargin": "nnet.margins",
+    "AdditiveAngularMargin": "nnet.margins",
+    "RealAdditiveMargin": "nnet.margins",
+    "MarginSchedule": "nnet.schedulers",
+    "WarmUp": "nnet.schedulers",
+    "OneOf": "augment",
+    "AddBabble": "augment",
+    "prepare_noise": "dataio.noise",
+    "prepare_rirs": "dataio.noise",
+    "SharedEpochCounter": "dataio.crops",
+    "RecentCheckpointer": "training.checkpoints",
+    "AveragedPretrainer": "training.checkpoints",
+    "SpeakerBrain": "training.brain",
+    "HyperbolicSpeakerRecognition": "inference.recognition",
+    "VoiceprintStore": "inference.voiceprints",
+    "pretrained_module": "inference.model",
+    "eer": "evaluation.metrics",
+    "min_dcf": "evaluation.metrics",
+}
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(
+        importlib.import_module(f"{__name__}.{_MODULES[name]}"), name
+    )
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from speechbrain.augment.time_domain import AddNoise
 
+from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.errors import InputError
 
 
@@ -22,8 +23,13 @@ class OneOf(torch.nn.Module):
     Arguments
     ---------
     augmentations : list of torch.nn.Module
-        Each takes ``(waveforms)`` or ``(waveforms, lengths)``; one that has
-        an argument ``pool`` is also given the whole batch.
+        Each takes ``(waveforms)`` or ``(waveforms, lengths)``; one with an
+        argument ``pool`` also gets the whole batch.
+
+    Raises
+    ------
+    InputError
+        If there are none.
 
     Example
     -------
@@ -41,21 +47,8 @@ class OneOf(torch.nn.Module):
     def forward(
         self, waveforms: torch.Tensor, lengths: torch.Tensor
     ) -> torch.Tensor:
-        """Augments a batch.
-
-        Arguments
-        ---------
-        waveforms : torch.Tensor
-            Shape [batch, time].
-        lengths : torch.Tensor
-            Relative lengths in (0, 1], shape [batch].
-
-        Returns
-        -------
-        waveforms : torch.Tensor
-            Of the same shape.
-        """
-        # On the CPU: else each look at the rows would wait for the GPU.
+        """Augments waveforms [batch, time] of relative lengths [batch]."""
+        # On the CPU: every look at the rows would wait for the GPU otherwise.
         chosen = torch.randint(len(self.augmentations), (len(waveforms),))
         augmented = torch.empty_like(waveforms)
         for number, augmentation in enumerate(self.augmentations):
@@ -72,25 +65,23 @@ class OneOf(torch.nn.Module):
 
 
 class AddBabble(AddNoise):
-    """Adds the voices of several utterances.
+    """Adds the voices of several speakers.
 
-    They are drawn from files of speech, or, where there are none, from the
-    batch. For each batch the files give as many crops as there are utterances
-    to add babble to.
+    They are drawn from files of speech or, without any, from the batch.
 
     Arguments
     ---------
     speakers_low : int
-        Fewest voices in the babble. Published: 3.
+        Fewest voices. Published: 3.
     speakers_high : int
         Most voices. Published: 8.
     snr_low : float
         Lowest signal-to-noise ratio, in dB. Published: 13.
     snr_high : float
-        Highest. Published: 20.
+        Highest, in dB. Published: 20.
     csv_file : str or pathlib.Path
-        Files of speech (MUSAN), as ``prepare_noise`` writes it. Where it is
-        missing at the first batch, the batch is drawn from.
+        Files of speech, as ``prepare_noise`` lists them. If it is missing at
+        the first batch, voices are drawn from the batch.
     **options : dict
         For the stock AddNoise.
 
@@ -101,7 +92,7 @@ class AddBabble(AddNoise):
     torch.Size([2, 16000])
     """
 
-    csv_file: str | pathlib.Path | None
+    csv_file: StrPath | None
 
     def __init__(
         self,
@@ -109,7 +100,7 @@ class AddBabble(AddNoise):
         speakers_high: int = 8,
         snr_low: float = 13,
         snr_high: float = 20,
-        csv_file: str | pathlib.Path | None = None,
+        csv_file: StrPath | None = None,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -121,25 +112,9 @@ class AddBabble(AddNoise):
     def forward(
         self, waveforms: torch.Tensor, lengths: torch.Tensor, pool: torch.Tensor
     ) -> torch.Tensor:
-        """Adds babble to a batch.
-
-        Arguments
-        ---------
-        waveforms : torch.Tensor
-            Shape [batch, time].
-        lengths : torch.Tensor
-            Relative lengths in (0, 1], shape [batch].
-        pool : torch.Tensor
-            Utterances to draw from where there are no files, shape
-            [any, time].
-
-        Returns
-        -------
-        waveforms : torch.Tensor
-            Shape [batch, time].
-        """
+        """Adds babble to waveforms [batch, time], of files or of ``pool``."""
         if self.csv_file and not pathlib.Path(self.csv_file).is_file():
-            self.csv_file = None  # what the stock class draws noise without
+            self.csv_file = None  # then the stock class calls noise_funct
         self.noise_funct = lambda speech: self._babble(speech, pool)
         return super().forward(waveforms, lengths)
 
@@ -151,12 +126,11 @@ class AddBabble(AddNoise):
         return self._babble(voices, voices), lengths
 
     def _babble(self, speech: torch.Tensor, pool: torch.Tensor) -> torch.Tensor:
-        # An own random shift a draw: in a small pool, where an utterance can
-        # only be mixed with itself, the copy is at least not aligned with it.
+        # Each voice has its own random shift: in a small pool, where an
+        # utterance can meet only itself, the copy is at least not aligned.
         babble = torch.zeros_like(speech)
         for row in babble:
-            voices = _draw(self.speakers_low, self.speakers_high + 1)
-            for _ in range(voices):
+            for _ in range(_draw(self.speakers_low, self.speakers_high + 1)):
                 voice = pool[_draw(0, len(pool))]
                 row += voice.roll(_draw(0, len(voice)))
         return babble

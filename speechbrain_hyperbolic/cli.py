@@ -1,179 +1,144 @@
-"""The command ``sb-hyperbolic``: what people do daily with a trained model.
-
-Exit codes: 0 done, or the same speaker; 1 different speakers, or an unknown
-one; 2 something that was given is wrong, and one line says what; 3 a fault of
-the program, with its traceback.
-"""
+"""The command ``sb-hyperbolic``: what people do daily with a trained model."""
 
 import argparse
 import json
 import math
 import os
 import pathlib
-import shutil
 import sys
-import tempfile
 import traceback
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any
 
-from speechbrain_hyperbolic.errors import InputError, exit_on_input_error
-
-if TYPE_CHECKING:  # it takes seconds
-    from speechbrain_hyperbolic.inference.recognition import (
-        HyperbolicSpeakerRecognition,
-    )
-
+from speechbrain_hyperbolic import __version__
+from speechbrain_hyperbolic.errors import InputError, exit_on_error
 
 SAME, DIFFERENT, FAULT = 0, 1, 3
 _MODEL = "SB_HYPERBOLIC_MODEL"
-_RECIPES = pathlib.Path(__file__).with_name("recipes")
-
 _EPILOG = f"""\
 examples:
-  sb-hyperbolic export results/demo my-model --verification results/demo/trained
+  sb-hyperbolic export results/demo my-model
   sb-hyperbolic verify a.wav b.wav --model my-model
-  sb-hyperbolic enrol Ada ada1.wav ada2.wav --store voices --model my-model
+  sb-hyperbolic enroll Ada ada1.wav ada2.wav --store voices --model my-model
   sb-hyperbolic identify someone.wav --store voices --model my-model
   sb-hyperbolic push my-model user/my-model
   sb-hyperbolic recipes my-recipes
 
-A model is a folder that export made, or the name of one on the Hugging Face
-Hub, user/model; --model can be left out where {_MODEL} names it.
-exit codes: 0 done, or the same speaker; 1 different speakers, or unknown;
-2 something that was given is wrong; 3 a fault of the program.
+A model is a folder that training or export made, or user/model on the Hugging
+Face Hub. --model can be left out if {_MODEL} is set.
+
+exit codes:
+  0  done, or the same speaker      2  something that you gave is wrong
+  1  different speakers or unknown  3  a fault of the program
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Arguments
-    ---------
-    arguments : list of str
-        None: those of the process.
-
-    Returns
-    -------
-    code : int
-        The exit code.
-    """
+    """Runs a command and returns its exit code."""
     options = make_parser().parse_args(arguments)
-    with exit_on_input_error():
-        try:
+    try:
+        with exit_on_error():
             return options.run(options)
-        except InputError:
-            raise
-        except Exception:  # Python's own code for it, 1, would be an answer
-            traceback.print_exc()
-            return FAULT
+    except Exception:  # Python's own exit code for it, 1, is an answer here
+        traceback.print_exc()
+        return FAULT
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The options of all commands.
-
-    Returns
-    -------
-    parser : argparse.ArgumentParser
-    """
+    """The options of all commands."""
     parser = argparse.ArgumentParser(
         prog="sb-hyperbolic",
-        description="Verify, enrol and identify speakers; export and share "
+        description="Verify, enroll and identify speakers; export and share "
         "models.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    with_json = argparse.ArgumentParser(add_help=False)
+    with_json.add_argument(
+        "--json", action="store_true", help="print one JSON object per line"
+    )
+    with_model = argparse.ArgumentParser(add_help=False)
+    with_model.add_argument(
+        "--model",
+        default=os.environ.get(_MODEL),
+        help=f"a folder, or user/model on the Hub (default: ${_MODEL})",
+    )
+    with_model.add_argument("--revision", help="of a model on the Hub")
+    with_model.add_argument("--device", help="cpu or cuda (default: a GPU)")
+    with_threshold = argparse.ArgumentParser(add_help=False)
+    either = with_threshold.add_mutually_exclusive_group()
+    either.add_argument(
+        "--threshold", type=float, help="accept scores above this"
+    )
+    either.add_argument(
+        "--false-accepts",
+        type=float,
+        metavar="RATE",
+        help="use the model's threshold at this rate of false accepts, e.g. "
+        "0.01 (default: its threshold at the equal error rate)",
+    )
 
-    def add(
-        run: Callable[[argparse.Namespace], int], text: str
-    ) -> argparse.ArgumentParser:
-        command = commands.add_parser(run.__name__, help=text, description=text)
+    with_names = argparse.ArgumentParser(add_help=False)
+    with_names.add_argument(
+        "--speaker-names",
+        action="store_true",
+        help="include the names of the training speakers",
+    )
+
+    def add(run: Any, *parents: Any, aliases: Sequence[str] = ()) -> Any:
+        command = commands.add_parser(
+            run.__name__,
+            help=run.__doc__,
+            description=run.__doc__,
+            parents=[*parents, with_json],
+            aliases=aliases,
+        )
         command.set_defaults(run=run)
-        command.add_argument(
-            "--json", action="store_true", help="print JSON, an object a line"
-        )
-        return command
+        return command.add_argument
 
-    def add_model(command: argparse.ArgumentParser) -> None:
-        command.add_argument(
-            "--model",
-            default=os.environ.get(_MODEL),
-            help=f"a folder, or user/model on the Hub (default: ${_MODEL})",
-        )
-        command.add_argument("--revision", help="of a model on the Hub")
-        command.add_argument("--device", help="cpu or cuda (default: a GPU)")
+    argument = add(verify, with_model, with_threshold)
+    argument("a")
+    argument("b")
 
-    def add_threshold(command: argparse.ArgumentParser) -> None:
-        which = command.add_mutually_exclusive_group()
-        which.add_argument(
-            "--threshold", type=float, help="accept scores above it"
-        )
-        which.add_argument(
-            "--false-accepts",
-            type=float,
-            metavar="RATE",
-            help="the model's threshold at this rate, e.g. 0.01 (default: its "
-            "threshold at the equal error rate)",
-        )
+    argument = add(enroll, with_model, aliases=["enrol"])
+    argument("name")
+    argument("files", nargs="+", metavar="file")
+    argument("--store", required=True, help="a file, made if it is missing")
+    argument("--how", default="mean", choices=("mean", "midpoint"))
 
-    command = add(verify, "Are two recordings of the same speaker?")
-    command.add_argument("a")
-    command.add_argument("b")
-    add_model(command)
-    add_threshold(command)
+    argument = add(identify, with_model, with_threshold)
+    argument("files", nargs="+", metavar="file")
+    argument("--store", required=True, help="the file that enroll made")
+    argument("--top", type=int, default=5, help="how many speakers to show")
 
-    command = add(enrol, "Add a speaker to a store of voiceprints.")
-    command.add_argument("name")
-    command.add_argument("files", nargs="+", metavar="file")
-    command.add_argument("--store", required=True, help="made where missing")
-    command.add_argument("--how", default="mean", choices=("mean", "midpoint"))
-    add_model(command)
+    argument = add(export, with_names)
+    argument("run_folder", help="the training's output folder")
+    argument("folder", help="to make")
+    argument("--verification", help="the output folder of its verification")
+    argument("--clips", nargs=2, metavar="file", help="two example recordings")
+    argument("--training-data", default="", help="Markdown for the card")
+    argument("--license", default="apache-2.0", help="(default: apache-2.0)")
+    argument("--language", nargs="+", help="of the training data, e.g. en")
+    argument("--datasets", nargs="+", default=[], help="their names on the Hub")
+    argument("--onnx", action="store_true", help="also write model.onnx")
+    argument("--force", action="store_true", help="replace an earlier export")
 
-    command = add(identify, "Who of the enrolled speakers is it, or none?")
-    command.add_argument("files", nargs="+", metavar="file")
-    command.add_argument("--store", required=True)
-    command.add_argument("--top", type=int, default=5, help="speakers shown")
-    add_model(command)
-    add_threshold(command)
+    argument = add(push, with_names)
+    argument("folder")
+    argument("repo_id", metavar="user/model")
+    argument("--private", action="store_true", help="only you can see it")
+    argument("--revision", help="a branch (default: main)")
+    argument("--message", help="of the commit")
 
-    command = add(
-        export, "Make a model folder, with a card, of a training run."
-    )
-    command.add_argument("run_folder", help="the training's output folder")
-    command.add_argument("folder", help="to make")
-    command.add_argument(
-        "--verification", help="output folder of the verification of that run"
-    )
-    command.add_argument("--clips", nargs=2, metavar="file")
-    command.add_argument("--training-data", default="", help="for the card")
-    command.add_argument("--license", default="apache-2.0")
-    command.add_argument("--language", nargs="+", help="e.g. en")
-    command.add_argument("--datasets", nargs="+", default=[], help="on the Hub")
-    command.add_argument("--onnx", action="store_true", help="model.onnx too")
-
-    command = add(
-        push,
-        "Send a model folder to the Hugging Face Hub, with the names of the "
-        "training speakers (label_encoder.txt). Log in first: hf auth login.",
-    )
-    command.add_argument("folder")
-    command.add_argument("repo_id", metavar="user/model")
-    command.add_argument("--private", action="store_true")
-    command.add_argument("--revision", help="a branch (default: main)")
-    command.add_argument("--message", help="of the commit")
-
-    command = add(
-        recipes, "Copy the recipes and their hparams, to edit and to run."
-    )
-    command.add_argument("folder", help="to make")
+    add(recipes)("folder", help="to make")
     return parser
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Compares two recordings."""
+    """Tell whether two recordings are of the same speaker."""
     model = _load(options)
-    assert model.config is not None  # of from_pretrained
     threshold = _threshold(model, options)
     a, b = (model.embed(path) for path in (options.a, options.b))
     score = model.score(a, b)
@@ -191,28 +156,25 @@ def verify(options: argparse.Namespace) -> int:
     return SAME if same else DIFFERENT
 
 
-def enrol(options: argparse.Namespace) -> int:
-    """Adds a speaker to a store."""
+def enroll(options: argparse.Namespace) -> int:
+    """Add a speaker to a store of voiceprints."""
     if os.path.isfile(options.name):
         raise InputError(
-            f"{options.name} is a file, expected the name of a speaker first: "
-            "enrol NAME FILE ..."
+            f"{options.name} is a file, expected a speaker's name first: "
+            "enroll NAME FILE ..."
         )
     model = _load(options)
     from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
 
-    path = pathlib.Path(options.store)
-    if path.exists():
-        store = VoiceprintStore.load(path, model.fingerprint)
-    else:
-        store = VoiceprintStore(model.fingerprint)
-    replaced = options.name in store
-    store.add(options.name, model.enrol(options.files, how=options.how))
-    store.save(path)
+    voiceprint = model.enroll(options.files, how=options.how)
+    with VoiceprintStore.update(options.store, model.fingerprint) as store:
+        replaced = options.name in store
+        store.add(options.name, voiceprint)
     _say(
         options,
         f"{options.name} {'replaced' if replaced else 'enrolled'} from "
-        f"{len(options.files)} file(s): {len(store)} speaker(s) in {path}",
+        f"{len(options.files)} file(s): {len(store)} speaker(s) in "
+        f"{options.store}",
         name=options.name,
         replaced=replaced,
         files=len(options.files),
@@ -222,39 +184,34 @@ def enrol(options: argparse.Namespace) -> int:
 
 
 def identify(options: argparse.Namespace) -> int:
-    """Looks for speakers in a store."""
+    """Tell which enrolled speaker it is, if any."""
     if not os.path.exists(options.store):
-        raise InputError(f"{options.store} is missing: enrol a speaker first")
+        raise InputError(f"{options.store} is missing: enroll a speaker first")
     model = _load(options)
     from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
 
     store = VoiceprintStore.load(options.store, model.fingerprint)
     threshold = _threshold(model, options)
-    unknown = False
+    code = SAME
     for path in options.files:
         found = model.identify(path, store, threshold, top=options.top)
-        unknown |= found.name is None
+        if found.name is None:
+            code = DIFFERENT
         ranking = ", ".join(f"{n} {s:.3f}" for n, s in found.ranking)
         _say(
             options,
             f"{path}: {found.name or 'unknown'} (threshold {threshold:.3f}; "
             f"{ranking})",
             file=path,
-            name=found.name,
-            score=found.score,
-            threshold=threshold,
-            ranking=found.ranking,
+            **found._asdict(),
         )
-    return DIFFERENT if unknown else SAME
+    return code
 
 
 def export(options: argparse.Namespace) -> int:
-    """Makes a model folder."""
+    """Make a model folder for others, with a card, from a run."""
     from speechbrain_hyperbolic.hub.export import export_run
-    from speechbrain_hyperbolic.hub.onnx import check_packages, export_onnx
 
-    if options.onnx:
-        check_packages()  # before anything is replaced
     folder = export_run(
         options.run_folder,
         options.folder,
@@ -264,67 +221,50 @@ def export(options: argparse.Namespace) -> int:
         license=options.license,
         language=options.language,
         datasets=options.datasets,
+        speaker_names=options.speaker_names,
+        onnx=options.onnx,
+        overwrite=options.force,
     )
-    if options.onnx:
-        export_onnx(folder)
-    files = sorted(
-        p.relative_to(folder).as_posix() for p in folder.rglob("*.*")
-    )
-    _say(
-        options,
-        f"{folder}: {', '.join(files)}",
-        folder=str(folder),
-        files=files,
-    )
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = [path.relative_to(folder).as_posix() for path in paths]
+    text = f"{folder}: {', '.join(files)}"
+    _say(options, text, folder=str(folder), files=files)
     return 0
 
 
 def push(options: argparse.Namespace) -> int:
-    """Sends a model folder to the Hub."""
-    from speechbrain_hyperbolic.hub.transfer import push_to_hub
+    """Send a model folder to the Hub; log in before: hf auth login."""
+    from speechbrain_hyperbolic.hub.push import push_model
 
-    url = push_to_hub(
+    url = push_model(
         options.folder,
         options.repo_id,
         private=options.private,
         revision=options.revision,
-        commit_message=options.message,
+        message=options.message,
+        speaker_names=options.speaker_names,
     )
     _say(options, url, url=url)
     return 0
 
 
 def recipes(options: argparse.Namespace) -> int:
-    """Copies the recipes to a folder of the user's."""
-    folder = pathlib.Path(options.folder)
-    if folder.exists():
-        raise InputError(f"{folder} is there already: name a new folder")
-    unwanted = shutil.ignore_patterns("__pycache__", "results", ".*")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
-            copy = f"{partial}/{folder.name}"
-            shutil.copytree(_RECIPES, copy, ignore=unwanted)
-            os.rename(copy, folder)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made: {error}") from error
+    """Copy the recipes and their hparams, to edit and to run."""
+    from speechbrain_hyperbolic.hparams import copy_recipes
+
+    folder = pathlib.Path(copy_recipes(options.folder))
     scripts = sorted(str(path) for path in folder.glob("*/*.py"))
-    _say(
-        options,
-        "\n".join(scripts),
-        folder=str(folder),
-        scripts=scripts,
-    )
+    _say(options, "\n".join(scripts), folder=str(folder), scripts=scripts)
     return 0
 
 
-def _load(options: argparse.Namespace) -> "HyperbolicSpeakerRecognition":
+def _load(options: argparse.Namespace) -> Any:
     if not options.model:
         raise InputError(
-            f"there is no model: pass --model, or set {_MODEL}, to a folder "
-            "that export made or to user/model on the Hub"
+            f"no model is given: pass --model, or set {_MODEL}, to a model "
+            "folder or to user/model on the Hub"
         )
-    # SpeechBrain takes seconds to import, which --help need not wait for.
+    # It imports SpeechBrain, which takes seconds: too long for --help.
     from speechbrain_hyperbolic.inference.recognition import (
         HyperbolicSpeakerRecognition,
     )
@@ -336,14 +276,14 @@ def _load(options: argparse.Namespace) -> "HyperbolicSpeakerRecognition":
     )
 
 
-def _threshold(
-    model: "HyperbolicSpeakerRecognition", options: argparse.Namespace
-) -> float:
-    if options.threshold is not None:
-        if not math.isfinite(options.threshold):
-            raise InputError(f"--threshold is {options.threshold}: no number")
-        return options.threshold
-    return model.threshold_at(options.false_accepts)
+def _threshold(model: Any, options: argparse.Namespace) -> float:
+    if options.threshold is None:
+        return model.threshold_at(options.false_accepts)
+    if not math.isfinite(options.threshold):
+        raise InputError(
+            f"--threshold is {options.threshold}, expected a finite number"
+        )
+    return options.threshold
 
 
 def _say(options: argparse.Namespace, text: str, **fields: object) -> None:

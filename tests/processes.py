@@ -1,8 +1,10 @@
 """Functions of a test in processes that are forked from it."""
 
 import multiprocessing
+import os
 import threading
 
+import torch
 import tqdm
 
 
@@ -16,15 +18,24 @@ def start(function, *arguments):
 
 
 def run_as_two(function, folder):
-    """function(rank, folder) in each of two processes, which both succeed."""
-    processes = [start(function, rank, folder) for rank in range(2)]
+    """function(rank, folder) in two processes of a gloo group; both succeed."""
+    processes = [start(_join, function, rank, folder) for rank in range(2)]
     for process in processes:
         process.join()
         assert process.exitcode == 0
 
 
+def _join(function, rank, folder):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder / 'rendezvous'}", rank=rank, world_size=2
+    )
+    function(rank, folder)
+    torch.distributed.destroy_process_group()
+
+
 def _run(function, *arguments):
-    # The lock of the progress bars is shared by processes: one that is killed
-    # while it draws would leave the test's own bars waiting for ever.
+    # Processes share the lock of the progress bars: one that is killed while
+    # it draws would leave the test's own bars waiting forever.
     tqdm.tqdm.set_lock(threading.RLock())
     function(*arguments)

@@ -16,7 +16,7 @@ import time
 ROOT = pathlib.Path(__file__).parents[1]
 VOXCELEB = ROOT / "recipes" / "VoxCeleb"
 TRAIN = VOXCELEB / "train_speaker_embeddings.py"
-PATIENCE = 300  # seconds; a hang is longer
+PATIENCE = 300  # seconds, after which a script counts as hanging
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(
@@ -25,31 +25,26 @@ _processes.set_forkserver_preload(
         "speechbrain.lobes.models.ECAPA_TDNN",
         "speechbrain_hyperbolic.augment",
         "speechbrain_hyperbolic.dataio.noise",
-        "speechbrain_hyperbolic.export",
-        "speechbrain_hyperbolic.nnet.losses",
-        "speechbrain_hyperbolic.training",
-        "speechbrain_hyperbolic.verification",
+        "speechbrain_hyperbolic.evaluation.results",
+        "speechbrain_hyperbolic.hub.export",
+        "speechbrain_hyperbolic.lobes.classifiers",
+        "speechbrain_hyperbolic.training.brain",
+        "speechbrain_hyperbolic.training.datasets",
         "torch._dynamo",  # which an optimizer imports
     ]
 )
 
 
 class Script:
-    """A script that goes on beside the test, until the end of a ``with``.
+    """A script that runs beside the test, until the end of a ``with``.
 
-    Arguments
-    ---------
-    log : pathlib.Path
-        For what it prints.
-    *arguments : str or pathlib.Path
-        The script, and its own.
-    first : callable
-        What the process does before it is the script, e.g. sets a limit.
+    ``log`` is the file of its output; ``arguments`` are the script's path and
+    its own; ``first`` is called in its process before it starts.
     """
 
     def __init__(self, log, *arguments, first=None):
         self.log = log
-        log.write_text("")  # it is read before the script empties it
+        log.write_text("")  # it is read before the script opens it
         self.process = _processes.Process(
             target=_run, args=([str(a) for a in arguments], log, first)
         )
@@ -60,8 +55,8 @@ class Script:
 
     def __exit__(self, *_):
         self.kill()
-        # With the workers that it leaves. One that had not begun to watch over
-        # it lives for ever, and so then do the server and its standard output.
+        # With its workers: one that has not yet begun to watch its parent
+        # would live forever.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
@@ -71,7 +66,7 @@ class Script:
         self.process.join()
 
     def wait_for(self, condition):
-        """Until it's true, or what the script printed shows why not."""
+        """Until it is true; fails with the output if the script ends."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
             assert self.process.is_alive(), self.printed()
@@ -79,7 +74,7 @@ class Script:
             time.sleep(1e-3)
 
     def finish(self):
-        """Its exit code, negative if it was killed, and what it printed."""
+        """Its exit code, negative if it was killed, and its output."""
         self.process.join(PATIENCE)
         assert not self.process.is_alive(), f"hangs\n{self.printed()}"
         return self.process.exitcode, self.printed()
@@ -89,7 +84,7 @@ class Script:
 
 
 def run_script(*arguments):
-    """Its exit code and what it printed, at its end."""
+    """Its exit code and its output."""
     with tempfile.TemporaryDirectory() as folder:
         with Script(pathlib.Path(folder) / "log", *arguments) as script:
             return script.finish()
@@ -100,7 +95,7 @@ def _run(arguments, log, first):
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    # As a script has it on Linux, and not as the server that forked this.
+    # As a script has it on Linux, and not as the server that forked this
     multiprocessing.set_start_method("fork", force=True)
     if first:
         first()

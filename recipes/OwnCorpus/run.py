@@ -6,8 +6,8 @@
 
 The corpus is speaker/[session/]utterance.{wav,flac,ogg,m4a}; without a trial
 list, one is made. It runs, and shows, the commands of ../VoxCeleb: train an
-encoder with HAM-Softmax, verify it untrained and trained. What else is given
-goes to the training, e.g. --number_of_epochs=30 --margin=0.1.
+encoder with HAM-Softmax, verify it untrained and trained. All other options go
+to the training, e.g. --number_of_epochs=30 --margin=0.1.
 """
 
 import argparse
@@ -21,38 +21,36 @@ import sys
 import time
 
 import ruamel.yaml
+import speechbrain as sb
 
-from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.files import atomic_path, lock_run
 from speechbrain_hyperbolic.dataio.make_trials import make_trial_list
-from speechbrain_hyperbolic.dataio.run_lock import lock_run
 from speechbrain_hyperbolic.dataio.scores import read_score_table
-from speechbrain_hyperbolic.dataio.synthetic import make_synthetic_corpus
-from speechbrain_hyperbolic.errors import InputError, exit_on_input_error
-from speechbrain_hyperbolic.hparams import load_hparams
-from speechbrain_hyperbolic.plots import plot_det
-from speechbrain_hyperbolic.training import check_resumable, prepare
-from speechbrain_hyperbolic.verification import (
+from speechbrain_hyperbolic.errors import InputError, exit_on_error
+from speechbrain_hyperbolic.evaluation.plots import plot_det
+from speechbrain_hyperbolic.evaluation.results import (
     format_results,
     interval_note,
     read_results,
 )
+from speechbrain_hyperbolic.hparams import load_hparams
+from speechbrain_hyperbolic.hub.export import export_model
+from speechbrain_hyperbolic.training.datasets import prepare
 
-TRAIN = "train_speaker_embeddings.py"
-VERIFY = "speaker_verification.py"
-HPARAMS = {
-    TRAIN: "hparams/ham_ecapa.yaml",
-    VERIFY: "hparams/verification_ham_ecapa.yaml",
-}
-VOXCELEB = pathlib.Path(__file__).resolve().parents[1] / "VoxCeleb"
+HERE = pathlib.Path(__file__).resolve().parent
+VOXCELEB = HERE.parent / "VoxCeleb"
+HPARAMS = VOXCELEB / "hparams"  # in a copy of the recipes
+if not HPARAMS.is_dir():
+    HPARAMS = HERE.parents[1] / "hparams"  # in the repository
 
-# What makes ham_ecapa.yaml small enough for two cores, no GPU, some minutes.
+# ham_ecapa.yaml made small enough for two CPU cores and some minutes
 SMALL = {
-    "channels": 96,
-    "batch_size": 32,
-    "number_of_epochs": 15,
-    "lr_decay": 0.9,
-    "num_workers": 1,
-    "split_ratio": [90, 10],
+    "channels": "96",
+    "batch_size": "32",
+    "number_of_epochs": "15",
+    "lr_decay": "0.9",
+    "num_workers": "1",
+    "split_ratio": "[90, 10]",
     "check_audio": "decode",
     "noise_source": "generate",
     "rir_source": "generate",
@@ -60,7 +58,7 @@ SMALL = {
 
 
 def main():
-    """Trains, verifies both encoders, and sums up."""
+    """Trains, verifies untrained and trained, and summarizes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -69,130 +67,108 @@ def main():
     parser.add_argument("--output_folder", help="default: results/CORPUS")
     options, extra = parser.parse_known_args()
     began = time.monotonic()
-    overrides = parse(extra)
-    corpus = pathlib.Path(options.data_folder or "synthetic_speech")
-    output = pathlib.Path(options.output_folder or f"results/{corpus.name}")
-    output = output.resolve()
-    with lock_run(output):  # which the training then does itself
-        training, verification = prepare_all(options, overrides, corpus, output)
-    untrained = {"output_folder": output / "untrained", "pretrain_path": None}
-    # The training first: it may refuse to go on, and then nothing has changed.
-    run(TRAIN, training)
-    run(VERIFY, {**verification, **untrained})
-    run(VERIFY, {**verification, "output_folder": output / "trained"})
-    summarize(output, options.data_folder, time.monotonic() - began)
-
-
-def prepare_all(options, overrides, corpus, output):
-    """Corpus, trials and CSV files; the options of the two scripts."""
-    data = corpus.resolve()
-    if options.data_folder is None:
-        print("Synthetic speech by eSpeak NG: no recordings of people.")
-        data = make_synthetic_corpus(output / "synthetic_corpus")
-    trials = pathlib.Path(options.trials or output / "trials.txt").resolve()
-    for path in (data, trials, output):
+    name = pathlib.Path(options.data_folder or "synthetic_speech").name
+    output = pathlib.Path(options.output_folder or f"results/{name}").resolve()
+    data = pathlib.Path(options.data_folder or output / "synthetic_corpus")
+    trials = pathlib.Path(options.trials or output / "trials.txt")
+    paths = {
+        "data_folder": data.resolve(),
+        "verification_file": trials.resolve(),
+    }
+    for path in (*paths.values(), output):
         if "=" in str(path):
             raise InputError(
                 f"{path} has a '=' in its name, which SpeechBrain's command "
                 "line does not take: choose another folder"
             )
-    if "out_n_neurons" in overrides:
-        raise InputError("out_n_neurons is counted here: leave it out")
-    training = {
-        "data_folder": str(data),
-        "verification_file": str(trials),
-        "output_folder": str(output),
-        **SMALL,
-        **overrides,
+
+    if options.data_folder is None:
+        print("Synthetic speech by eSpeak NG: no recordings of people.")
+        run(HERE / "synthetic_speech.py", paths["data_folder"])
+    given = {argument.partition("=")[0] for argument in extra}
+    training = [
+        HPARAMS / "ham_ecapa.yaml",
+        *as_options({**paths, "output_folder": output}),
+        *(f"--{k}={v}" for k, v in SMALL.items() if f"--{k}" not in given),
+        *extra,
+    ]
+    with lock_run(output):  # which the training then does itself
+        speakers = prepare_data(training)
+    run(
+        VOXCELEB / "train_speaker_embeddings.py",
+        *training,
+        f"--out_n_neurons={speakers}",
+    )
+
+    export_model(output, output / "untrained" / "model", untrained=True)
+    models = {
+        "untrained": output / "untrained" / "model",
+        "trained": output / "model",
     }
-    hparams_file = VOXCELEB / HPARAMS[TRAIN]
-    hparams = load_hparams(hparams_file, training)
-    resumes = check_resumable(hparams_file, training, hparams)
-    if options.trials is None and not (resumes and trials.is_file()):
-        make_trial_list(data, trials, check_audio=SMALL["check_audio"])
-    # Prepared here as the training will, to count the speakers that are left.
+    for system, model in models.items():
+        verification = {
+            **paths,
+            "model_folder": model,
+            "output_folder": output / system,
+            "cache_folder": output / "embeddings",
+        }
+        run(
+            VOXCELEB / "speaker_verification.py",
+            HPARAMS / "verification.yaml",
+            *as_options(verification),
+            "--n_crops=0",
+            *(option for option in extra if option.startswith("--device=")),
+        )
+    summarize(output, options.data_folder, time.monotonic() - began)
+
+
+def prepare_data(training):
+    """Makes the trial list, prepares as the training will, counts speakers."""
+    hparams_file, _, overrides = sb.parse_arguments([*map(str, training)])
+    hparams = load_hparams(hparams_file, overrides)
+    trials = pathlib.Path(hparams["verification_file"])
+    if not trials.exists():
+        make_trial_list(
+            hparams["data_folder"], trials, check_audio=hparams["check_audio"]
+        )
     prepare(hparams)
     with open(hparams["train_annotation"], newline="") as file:
-        speakers = {row["spk_id"] for row in csv.DictReader(file)}
-    training["out_n_neurons"] = len(speakers)
-
-    verification = {
-        "data_folder": data,
-        "verification_file": trials,
-        "training": training,
-        "n_crops": 0,
-        "cache_folder": output / "embeddings",
-    }
-    return training, verification
+        return len({row["spk_id"] for row in csv.DictReader(file)})
 
 
-def parse(arguments):
-    """--key=value arguments as a dict, the values read as the scripts do."""
-    pairs = {}
-    for argument in arguments:
-        key, equals, value = argument.removeprefix("--").partition("=")
-        if not (argument.startswith("--") and equals):
-            raise InputError(f"{argument!r} is not of the form --key=value")
+def as_options(paths):
+    """Options with paths, quoted where YAML would not read them as text."""
+    for key, path in paths.items():
+        text = str(path)
         try:
-            pairs[key] = load(value)
-            passes = load(written(pairs[key])) == pairs[key]
-        except (ruamel.yaml.YAMLError, ValueError, TypeError):
-            passes = False
-        if not passes:
-            raise InputError(
-                f"{argument!r} is not a number, text, list or mapping in YAML"
-            )
-    return pairs
+            plain = ruamel.yaml.YAML(typ="safe").load(f"k: {text}")
+        except ruamel.yaml.YAMLError:
+            plain = None
+        yield f"--{key}={text if plain == {'k': text} else json.dumps(text)}"
 
 
-def load(text):
-    return ruamel.yaml.YAML(typ="safe").load(text)
-
-
-def written(value):
-    """Text that the scripts read as a value."""
-    if not isinstance(value, str | os.PathLike):
-        return json.dumps(value)
-    text = str(value)
-    try:
-        plain = load(text) == text
-    except (ruamel.yaml.YAMLError, ValueError):
-        plain = False
-    return text if plain else json.dumps(text)
-
-
-def run(script, overrides):
-    """Runs a recipe's script as a user would, in its folder."""
-    command = [script, HPARAMS[script]]
-    command += [f"--{key}={written(value)}" for key, value in overrides.items()]
-    print(f"\n$ cd {VOXCELEB}\n$ python {shlex.join(command)}", flush=True)
-    # Threads that wait by spinning halve the speed where a core is shared.
+def run(*command):
+    """Runs a script as a user would, and shows how."""
+    command = [str(part) for part in command]
+    print(f"\n$ python {shlex.join(command)}", flush=True)
+    # Threads that spin while they wait halve the speed of a shared core.
     environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
-    code = subprocess.run(
-        [sys.executable, *command], cwd=VOXCELEB, env=environment
-    ).returncode
-    if code:
-        sys.exit(code)
+    code = subprocess.run([sys.executable, *command], env=environment)
+    if code.returncode:
+        sys.exit(code.returncode)
 
 
 def summarize(output, data_folder, seconds):
     """One screen: error rates before and after, and where things are."""
     rows, curves = {}, {}
     for system in ("untrained", "trained"):
-        for subset, result in read_results(
-            output / system / "results.json"
-        ).items():
-            rows[f"{system}, {subset}"] = result
+        results = read_results(output / system / "results.json")
+        rows |= {f"{system}, {name}": row for name, row in results.items()}
         table = read_score_table(output / system / "scores.txt")
-        curves[system] = (
-            table.scores[table.labels == 1],
-            table.scores[table.labels == 0],
-        )
-    plot_det(
-        curves,
-        output / "det.png",
-        title=pathlib.Path(data_folder or "Synthetic speech").name,
-    )
+        target = table.labels == 1
+        curves[system] = table.scores[target], table.scores[~target]
+    title = pathlib.Path(data_folder or "Synthetic speech").name
+    plot_det(curves, output / "det.png", title=title)
     summary = (
         f"HAM-Softmax on {data_folder or 'synthetic speech (eSpeak NG)'}, "
         f"{seconds / 60:.1f} minutes; {interval_note(rows)}\n\n"
@@ -207,5 +183,5 @@ def summarize(output, data_folder, seconds):
 
 
 if __name__ == "__main__":
-    with exit_on_input_error():
+    with exit_on_error():
         main()

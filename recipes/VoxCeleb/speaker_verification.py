@@ -1,48 +1,45 @@
 #!/usr/bin/env python3
-"""Verifies a trained encoder on a trial list: error rates, scores, plots.
+"""Verifies a trained model on a trial list: error rates, scores, plots.
 
-> python speaker_verification.py hparams/verification_ham_ecapa.yaml \
-      --data_folder=/path/to/VoxCeleb1 [--score=hyperbolic] \
-      [--normalisation=as-norm] [--calibration_file=/path/to/trials.txt]
+> python speaker_verification.py hparams/verification.yaml \
+      --data_folder=/path/to/VoxCeleb1 --model_folder=/path/to/model \
+      [--score=hyperbolic] [--normalization=as-norm] \
+      [--calibration_file=/path/to/trials.txt]
 
-Leaves scores.txt, results.json, det.png and scores.png in the output folder.
-Run again after an interruption, it goes on.
+It writes scores.txt, results.json, det.png and scores.png to the output folder.
+After an interruption, run it again to resume.
 """
 
 import functools
+import os
 import sys
 
 import speechbrain as sb
 from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_hyperbolic import verification
 from speechbrain_hyperbolic.dataio.corpus import read_speakers
 from speechbrain_hyperbolic.dataio.scores import write_scores
 from speechbrain_hyperbolic.dataio.trials import fetch_trials, read_trials
-from speechbrain_hyperbolic.errors import exit_on_input_error
-from speechbrain_hyperbolic.geometry import check_c
-from speechbrain_hyperbolic.hparams import load_hparams
-from speechbrain_hyperbolic.plots import plot_det, plot_score_histogram
-from speechbrain_hyperbolic.scoring.calibration import check_quality
-from speechbrain_hyperbolic.scoring.extraction import (
+from speechbrain_hyperbolic.errors import exit_on_error
+from speechbrain_hyperbolic.evaluation import results, scorer
+from speechbrain_hyperbolic.evaluation.calibration import check_quality
+from speechbrain_hyperbolic.evaluation.extraction import (
     Encoder,
     extract,
     weights_fingerprint,
 )
-from speechbrain_hyperbolic.scoring.normalisation import check_normalisation
-from speechbrain_hyperbolic.scoring.scorer import (
-    Scorer,
-    calibrate,
-    check_held_out,
-    features,
-    read_cohort,
-    warn_of_training_speakers,
+from speechbrain_hyperbolic.evaluation.normalization import check_normalization
+from speechbrain_hyperbolic.evaluation.plots import (
+    plot_det,
+    plot_score_histogram,
 )
-from speechbrain_hyperbolic.scoring.similarity import (
-    check_enrolment,
+from speechbrain_hyperbolic.evaluation.scores import (
+    check_enrollment,
     make_score,
 )
+from speechbrain_hyperbolic.hparams import find_hparams, load_hparams
+from speechbrain_hyperbolic.inference.config import read_config
 
 logger = get_logger(__name__)
 
@@ -50,57 +47,65 @@ logger = get_logger(__name__)
 def main():
     """Embeds, scores, evaluates."""
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
+    hparams_file = find_hparams(hparams_file, __file__)
     hparams = load_hparams(hparams_file, overrides)
-    output_folder = hparams["output_folder"]
     speakers = read_speakers(hparams["data_folder"])
     score = check_options(hparams)
+    output_folder = os.path.normpath(hparams["output_folder"])
     sb.create_experiment_directory(output_folder, hparams_file, overrides)
 
+    # The trials, and others to calibrate on
     trial_list = fetch_trials(
         hparams["verification_file"], hparams["save_folder"]
     )
-    trials, paths = open_trials(trial_list, hparams, hparams["enrolment_file"])
+    trials, paths = open_trials(trial_list, hparams, hparams["enrol_file"])
     lists = {"verification_file": trials}
     held_out = hparams["calibration_file"]
     if held_out:
         held_out = open_trials(
-            held_out, hparams, hparams["calibration_enrolment_file"]
+            held_out, hparams, hparams["calibration_enrol_file"]
         )
-        check_held_out(held_out[0], trials)
+        scorer.check_held_out(held_out[0], trials)
         lists["calibration_file"] = held_out[0]
-    warn_of_training_speakers(hparams["training"]["train_annotation"], **lists)
+    run_folder = os.path.normpath(f"{hparams['model_folder']}/..")
+    scorer.warn_of_training_speakers(f"{run_folder}/save/train.csv", **lists)
 
-    scorer = make_scorer(score, hparams, run_opts["device"] or infer_device())
+    # Embeddings and scores
+    score_trials = make_scorer(
+        score, hparams, run_opts["device"] or infer_device()
+    )
     quality = hparams["calibration_quality"] or []
     if held_out:
-        calibration = calibrate(scorer, *held_out, quality)
-    scores, sides = scorer(trials, paths)
+        calibration = scorer.calibrate(score_trials, *held_out, quality)
+    scores, sides = score_trials(trials, paths)
     if held_out:
-        scores = calibration(features(scores, sides, quality))
+        scores = calibration(scorer.features(scores, sides, quality))
         calibration.save(f"{output_folder}/calibration.json")
-
     models, utterances = trials.models, trials.utterances
     write_scores(
         f"{output_folder}/scores.txt",
-        [models[row] for row in trials.enrol],
+        [models[row] for row in trials.enroll],
         [utterances[row] for row in trials.test],
         trials.labels,
         scores,
     )
-    results = verification.evaluate_trials(
+
+    # Error rates and plots
+    found = results.evaluate_trials(
         trials,
         scores,
         speakers,
         hparams["bootstrap_replicates"],
         calibrated=bool(held_out),
     )
-    state = hparams["embedding_model"].state_dict()
-    for result in results.values():  # so that no other model gets them
-        result["encoder"] = weights_fingerprint(state)
-    verification.write_results(results, f"{output_folder}/results.json")
+    for result in found.values():  # an export takes only its own model's
+        result["encoder"] = weights_fingerprint(
+            hparams["embedding_model"].state_dict()
+        )
+    results.write_results(found, f"{output_folder}/results.json")
     target, nontarget = scores[trials.labels == 1], scores[trials.labels == 0]
-    encoder = hparams["pretrain_path"] or "the untrained encoder"
-    system = f"{encoder}: {', '.join(scoring_steps(hparams))}"
+    steps = describe_scores(hparams)
+    system = f"{hparams['model_folder']}: {steps}"
     plot_det(
         {system: (target, nontarget)},
         f"{output_folder}/det.png",
@@ -111,12 +116,12 @@ def main():
         nontarget,
         f"{output_folder}/scores.png",
         title=trial_list.name,
-        threshold=results["all trials"]["eer_threshold"],
-        xlabel=", ".join(scoring_steps(hparams)),
+        threshold=found["all trials"]["eer_threshold"],
+        xlabel=steps,
     )
     logger.info(
-        f"{system} on {trial_list}; {verification.interval_note(results)}:\n"
-        + verification.format_results(results)
+        f"{system} on {trial_list}; {results.interval_note(found)}:\n"
+        + results.format_results(found)
     )
     logger.info(
         f"scores.txt, results.json, det.png and scores.png are in "
@@ -125,72 +130,64 @@ def main():
 
 
 def check_options(hparams):
-    """The score; all is checked before anything is computed."""
-    check_enrolment(hparams["enrolment"])
-    check_c(hparams["clip_c"])
-    check_quality(hparams["calibration_quality"])
-    if hparams["normalisation"]:
-        check_normalisation(hparams["normalisation"], hparams["top_k"])
+    """The score, after all options are checked, before long computations."""
+    if hparams["clip_c"] is None:
+        hparams["clip_c"] = read_config(hparams["model_folder"]).clip_c
+    check_enrollment(hparams["enrollment"])
+    check_quality(hparams["calibration_quality"] or [])
+    if hparams["normalization"]:
+        check_normalization(hparams["normalization"], hparams["top_k"])
     return make_score(hparams["score"], hparams["clip_c"])
 
 
-def open_trials(path, hparams, enrolment_file=None):
+def open_trials(path, hparams, enrol_file):
     """The trials of a list, and where their audio is."""
-    trials = read_trials(path, enrolment_file)
-    verification.check_both_classes(trials, path)
-    return trials, verification.locate(trials, hparams["data_folder"], path)
+    trials = read_trials(path, enrol_file)
+    results.check_both_classes(trials, path)
+    return trials, results.locate(trials, hparams["data_folder"], path)
 
 
 def make_scorer(score, hparams, device):
     """Everything between audio files and scores."""
-    hparams["pretrainer"].collect_files()
-    hparams["pretrainer"].load_collected()
-    encoder = Encoder(
-        hparams["compute_features"],
-        hparams["mean_var_norm"],
-        hparams["embedding_model"],
-        device,
-    )
+    names = ("compute_features", "mean_var_norm", "embedding_model")
     embed = functools.partial(
         extract,
-        encoder,
-        sample_rate=hparams["sample_rate"],
+        Encoder(*(hparams[name] for name in names), device),
+        sample_rate=read_config(hparams["model_folder"]).sample_rate,
         n_crops=hparams["n_crops"],
         crop_length=hparams["crop_length"],
         cache_folder=hparams["cache_folder"],
         batch_seconds=hparams["batch_seconds"],
     )
     cohort = None
-    if hparams["normalisation"]:
-        cohort = read_cohort(
+    if hparams["normalization"]:
+        cohort = scorer.read_cohort(
             hparams["cohort_file"], hparams["cohort_utterances"]
         )
-    return Scorer(
+    return scorer.Scorer(
         embed,
         score,
-        hparams["enrolment"],
+        hparams["enrollment"],
         hparams["clip_c"],
-        hparams["normalisation"],
+        hparams["normalization"],
         cohort,
         hparams["top_k"],
     )
 
 
-def scoring_steps(hparams):
+def describe_scores(hparams):
     """How the scores are made, in the words of the options."""
     steps = [hparams["score"]]
     if hparams["n_crops"]:
-        steps.append(
-            f"whole and {hparams['n_crops']} crops of "
-            f"{hparams['crop_length']:g} s"
-        )
-    if hparams["normalisation"]:
-        steps.append(hparams["normalisation"])
+        length = hparams["crop_length"]
+        steps.append(f"whole and {hparams['n_crops']} crops of {length:g} s")
+    if hparams["normalization"]:
+        steps.append(hparams["normalization"])
     if hparams["calibration_file"]:
         steps.append("calibrated")
-    return steps
+    return ", ".join(steps)
 
 
 if __name__ == "__main__":
-    with exit_on_input_error():
+    with exit_on_error():
         main()

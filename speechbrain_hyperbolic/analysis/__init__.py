@@ -1,1 +1,0 @@
-"""Pictures of a trained folder, see ``__main__``."""

@@ -1,125 +1,80 @@
-"""What a table says of speakers: columns to colour by."""
+"""What a table says about speakers, as groups with colors and markers."""
 
-import math
+import itertools
 from typing import NamedTuple
 
+import matplotlib
 import numpy as np
+from matplotlib.colors import to_hex
 
-SPEAKER = "spk_id"
-UNKNOWN, OTHER = "unknown", "other"
-# As many as the palette has colours that are told apart.
-MOST_CATEGORIES = 6
+from speechbrain_hyperbolic.evaluation.plots import COLORS
+
+OTHER, UNKNOWN = "other", "unknown"
+MARKERS = ("o", "s", "^", "D", "v", "P")  # told apart without colors too
+_GRAYS = {OTHER: ("#595959", "P"), UNKNOWN: ("#8c8c8c", "X")}
+_RANGES = 5
 
 
 class Column(NamedTuple):
-    """A column of a table of speakers, with a value for each of some.
+    """What is known about N speakers, in texts that are "" where nothing is.
 
-    Arguments
-    ---------
-    name : str
-    values : list of str
-        Shape [N]; "" where the table says nothing.
-    numbers : np.ndarray
-        Shape [N], NaN where it says nothing; None: it's a category.
-    categories : list of str
-        Of a category: at most six, the last of which may be ``OTHER``.
+    ``groups`` [N] are the names of categories, or of ranges of numbers;
+    ``styles`` has their (color, marker), in the order of the legend.
     """
 
     name: str
     values: list[str]
-    numbers: np.ndarray | None
-    categories: list[str]
-
-    def groups(self) -> dict:
-        """Splits the speakers: by category, or a number at its median.
-
-        Returns
-        -------
-        groups : dict
-            Name -> which, bool, shape [N]. No group is empty.
-        """
-        if self.numbers is None:
-            values = np.array([self.category(v) for v in self.values])
-            groups = {name: values == name for name in self.categories}
-            groups[UNKNOWN] = values == UNKNOWN
-        else:
-            median = np.nanmedian(self.numbers)
-            groups = {
-                f"{self.name} up to {median:g}": self.numbers <= median,
-                f"{self.name} above {median:g}": self.numbers > median,
-                UNKNOWN: np.isnan(self.numbers),
-            }
-        return {name: which for name, which in groups.items() if which.any()}
-
-    def category(self, value: str) -> str:
-        """The category that a value is in.
-
-        Arguments
-        ---------
-        value : str
-
-        Returns
-        -------
-        category : str
-        """
-        if not value:
-            return UNKNOWN
-        return value if value in self.categories else OTHER
+    groups: np.ndarray
+    styles: dict[str, tuple[str, str]]
 
 
-def columns_of(table: dict, speakers: list[str]) -> dict:
-    """What a table says of some speakers, by column.
+def columns_of(table: dict, speakers: list[str]) -> dict[str, Column]:
+    """The columns of a table that say something about the speakers, by name.
 
-    A column of numbers with more than six different ones is a number, any
-    other a category. One that says nothing of them is left out.
-
-    Arguments
-    ---------
-    table : dict
-        Speaker -> its row, as ``corpus.read_speaker_table`` gives it.
-    speakers : list of str
-        Shape [N].
-
-    Returns
-    -------
-    columns : dict
-        Name -> ``Column``.
-
-    Example
-    -------
-    >>> columns_of({"ann": {"sex": "f"}}, ["bob", "ann"])["sex"].values
-    ['', 'f']
+    >>> columns_of({"ann": {"sex": "f"}}, ["bob", "ann"])["sex"].groups
+    array(['unknown', 'f'], dtype=object)
     """
-    names = dict.fromkeys(name for row in table.values() for name in row)
     columns = {}
-    for name in filter(None, names):  # a comma at the header's end names ""
-        if name == SPEAKER:
-            continue
+    for name in dict.fromkeys(name for row in table.values() for name in row):
         values = [table.get(s, {}).get(name, "").strip() for s in speakers]
-        if any(values):
-            columns[name] = _column(name, values)
+        if any(values) and name not in ("", "spk_id"):
+            columns[name] = make_column(name, values)
     return columns
 
 
-def _column(name: str, values: list[str]) -> Column:
-    known = [value for value in values if value]
-    counts = {value: known.count(value) for value in sorted(set(known))}
-    if len(counts) > MOST_CATEGORIES:
-        numbers = [_number(value) for value in values]
-        if all(
-            math.isfinite(n)
-            for n, value in zip(numbers, values, strict=True)
-            if value
-        ):
-            return Column(name, values, np.array(numbers), [])
-        most = sorted(counts, key=counts.__getitem__, reverse=True)
-        most = most[: MOST_CATEGORIES - 1]
-        return Column(name, values, None, [*sorted(most), OTHER])
-    return Column(name, values, None, list(counts))
+def make_column(name: str, values: list[str]) -> Column:
+    """Groups many different numbers by range, and other texts by category.
+
+    Of more than six categories, the five most frequent keep their names.
+    """
+    texts = np.array(values)
+    known = texts != ""
+    kinds, counts = np.unique(texts[known], return_counts=True)
+    groups = np.where(known, texts, UNKNOWN).astype(object)
+    many = len(kinds) > len(MARKERS)
+    numbers = _numbers(texts[known])
+    if many and numbers is not None:
+        edges = np.quantile(numbers, np.linspace(0, 1, _RANGES + 1))
+        edges = np.unique(edges)
+        ranges = [f"{a:.4g} to {b:.4g}" for a, b in itertools.pairwise(edges)]
+        groups[known] = np.array(ranges)[np.digitize(numbers, edges[1:-1])]
+        shades = matplotlib.colormaps["viridis"](np.linspace(0, 1, len(ranges)))
+        looks = [(to_hex(shade), "o") for shade in shades]
+        styles = dict(zip(ranges, looks, strict=True))
+    else:
+        if many:
+            kinds = np.sort(kinds[np.argsort(-counts, kind="stable")[:5]])
+            groups[known & ~np.isin(texts, kinds)] = OTHER
+        looks = list(zip(COLORS, MARKERS, strict=True))
+        styles = dict(zip(kinds.tolist(), looks, strict=False))
+    used = set(groups)
+    styles = {n: s for n, s in {**styles, **_GRAYS}.items() if n in used}
+    return Column(name, values, groups, styles)
 
 
-def _number(text: str) -> float:
+def _numbers(texts: np.ndarray) -> np.ndarray | None:
     try:
-        return float(text)
+        numbers = texts.astype(float)
     except ValueError:
-        return math.nan
+        return None
+    return numbers if np.isfinite(numbers).all() else None

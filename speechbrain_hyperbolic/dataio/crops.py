@@ -1,19 +1,20 @@
-"""Crops of utterances that the order of their reading does not change."""
+"""Crops of utterances that do not depend on the order of reading."""
 
 import hashlib
-import pathlib
 from typing import BinaryIO
 
 import torch
 from speechbrain.utils.epoch_loop import EpochCounter
 
 from speechbrain_hyperbolic.dataio import audio
+from speechbrain_hyperbolic.dataio.files import StrPath
 
 
 class SharedEpochCounter(EpochCounter):
-    """The stock counter, whose count all workers of a data loader see.
+    """The stock counter, in memory that all workers of a data loader share.
 
-    Workers that persist were made with the count of their first epoch.
+    Persistent workers keep the copy of their first epoch otherwise, and would
+    read the same crops in every epoch.
 
     Arguments
     ---------
@@ -32,7 +33,7 @@ class SharedEpochCounter(EpochCounter):
 
     @property
     def current(self) -> int:
-        """The epoch, from 1; 0: before the first."""
+        """The epoch, from 1; 0 before the first."""
         return int(self._current)
 
     @current.setter
@@ -41,43 +42,16 @@ class SharedEpochCounter(EpochCounter):
 
 
 def draw(below: int, *key: str | int) -> int:
-    """A number that looks random and is a function of its key.
-
-    Arguments
-    ---------
-    below : int
-        One more than the largest that is drawn.
-    *key : str or int
-        What it is drawn for, e.g. seed, epoch and utterance.
-
-    Returns
-    -------
-    number : int
-
-    Example
-    -------
-    >>> draw(100, 1986, 1, "a"), draw(100, 1986, 2, "a")
-    (86, 4)
-    """
+    """A pseudorandom number in [0, below) that is a function of its key."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % below
 
 
 class Crop:
-    """Reads a crop of an utterance; of a shorter one, its repetition.
+    """Reads a crop of ``samples`` samples; a shorter utterance is repeated.
 
-    It is drawn of the seed, the epoch and the utterance's name alone: not of
-    the worker that reads it, nor of what was read before.
-
-    Arguments
-    ---------
-    samples : int
-        The length.
-    sample_rate : int
-        In Hz.
-    seed : int
-    counter : EpochCounter
-        Says which epoch it is, in ``current``; None: the middle is read.
+    The place of a crop is a function of the seed, the counter's epoch and the
+    utterance's name; without a counter it is the middle.
     """
 
     def __init__(
@@ -95,36 +69,21 @@ class Crop:
     def __call__(
         self,
         name: str,
-        wav: str | pathlib.Path,
+        wav: StrPath,
         start: int,
         stop: int,
         file: BinaryIO | None = None,
     ) -> torch.Tensor:
-        """Reads it.
-
-        Arguments
-        ---------
-        name : str
-            Of the utterance.
-        wav : str or pathlib.Path
-        start, stop : int
-            The first sample of the utterance, and that after its last.
-        file : file object
-            What to read, where it is not in a file ``wav`` of its own.
-
-        Returns
-        -------
-        crop : torch.Tensor
-            Shape [samples].
+        """A crop of shape [samples] of an utterance, which is samples ``start``
+        to ``stop`` of ``wav``, or of ``file`` where it has no file of its own.
         """
-        slack = stop - start - self.samples
-        if slack > 0:
-            start += self._offset(slack, name)
+        surplus = stop - start - self.samples
+        if surplus > 0:
+            offset = surplus // 2
+            if self.counter is not None:
+                epoch = self.counter.current
+                offset = draw(surplus + 1, self.seed, epoch, name)
+            start += offset
             stop = start + self.samples
         waveform = audio.load(wav, self.sample_rate, start, stop, file=file)
         return audio.repeat_to(waveform, self.samples)
-
-    def _offset(self, slack: int, name: str) -> int:
-        if self.counter is None:
-            return slack // 2
-        return draw(slack + 1, self.seed, self.counter.current, name)

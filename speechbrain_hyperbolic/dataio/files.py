@@ -1,89 +1,25 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or absent, and one run at a time on a folder."""
 
 import contextlib
 import json
 import os
 import pathlib
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 
-from speechbrain_hyperbolic.errors import WHAT_TO_DO
+import filelock
+from speechbrain.utils.distributed import ddp_broadcast, if_main_process
+
+from speechbrain_hyperbolic.errors import InputError
+
+StrPath = str | pathlib.Path
+_SPACE = 2**16  # bytes that a run needs at least, for logs and settings
 
 
 @contextlib.contextmanager
-def naming_the_file(
-    path: str | pathlib.Path | Callable[[], pathlib.Path],
-) -> Iterator[None]:
-    """Names the file in the error of a write, which the system does not.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path or callable
-        The file that is written in the block, or what says which it is.
-
-    Raises
-    ------
-    OSError
-        With the reason, such as a full disk, and the file's name.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        name = path() if callable(path) else path
-        reason: OSError | None
-        if isinstance(error, RuntimeError):
-            reason = _why_it_grows_no_more(name)  # torch does not say why
-        else:
-            reason = error
-        errno = getattr(reason, "errno", None)
-        if (
-            errno not in WHAT_TO_DO
-            or reason is None
-            or reason.filename is not None
-        ):
-            raise
-        raise OSError(errno, os.strerror(errno), str(name)) from error
-
-
-def _why_it_grows_no_more(path: str | pathlib.Path) -> OSError | None:
-    try:
-        # Not made anew, where another process has removed it.
-        with open(path, "r+b", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            rest = memoryview(bytes(2**20))
-            try:
-                while rest:
-                    rest = rest[file.write(rest) :]
-            finally:
-                with contextlib.suppress(OSError):  # of a device
-                    file.truncate(size)
-    except OSError as error:
-        return OSError(error.errno, error.strerror)
-    return None
-
-
-@contextlib.contextmanager
-def atomic_path(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
-    """A temporary path beside ``path`` that takes its name on success.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file to write; its folder is made where it is missing.
-
-    Yields
-    ------
-    temporary : pathlib.Path
-        To be written by the caller; it's removed when the caller raises.
-
-    Example
-    -------
-    >>> path = getfixture("tmpdir") / "a.txt"
-    >>> with atomic_path(path) as temporary:
-    ...     _ = temporary.write_text("whole")
-    >>> pathlib.Path(path).read_text()
-    'whole'
-    """
+def atomic_path(path: StrPath) -> Iterator[pathlib.Path]:
+    """A temporary path beside ``path`` that takes its name on success."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
@@ -94,7 +30,7 @@ def atomic_path(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     try:
         with naming_the_file(temporary):
             yield temporary
-        # mkstemp makes it private; a result is for whoever the umask admits.
+        # mkstemp makes private files; a result is for whom the umask admits.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -103,40 +39,92 @@ def atomic_path(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def naming_the_file(
+    path: StrPath | Callable[[], pathlib.Path],
+) -> Iterator[None]:
+    """Adds the file's name to the error of a failed write, which lacks it."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        name = path() if callable(path) else path
+        number = getattr(error, "errno", None)
+        if isinstance(error, RuntimeError):
+            number = _write_error(name)  # PyTorch does not tell the reason
+        if number is None or getattr(error, "filename", None) is not None:
+            raise
+        raise OSError(number, os.strerror(number), str(name)) from error
+
+
+def _write_error(path: StrPath) -> int | None:
+    """The error number of appending to a file, which is left as it is."""
+    try:
+        with open(path, "r+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                for _ in range(2):  # the first write may be cut short
+                    file.write(bytes(2**20))
+            finally:
+                file.truncate(size)
+    except OSError as error:
+        return error.errno
+    return None
+
+
 class Stamp:
-    """A file that says with which arguments something was made.
+    """A file that tells with which arguments something was made."""
 
-    Arguments
-    ---------
-    path : str or pathlib.Path
-    arguments : dict or list
-        Of what JSON can hold.
-
-    Example
-    -------
-    >>> stamp = Stamp(getfixture("tmpdir") / "stamp.json", {"seed": 1})
-    >>> stamp.is_there()
-    False
-    >>> stamp.write()
-    >>> stamp.is_there()
-    True
-    """
-
-    def __init__(
-        self, path: str | pathlib.Path, arguments: dict | list
-    ) -> None:
+    def __init__(self, path: StrPath, arguments: dict | list) -> None:
         self.path = pathlib.Path(path)
         self.text = json.dumps(arguments)
 
-    def is_there(self) -> bool:
-        """Whether it was made with just these arguments."""
+    def matches(self) -> bool:
+        """Whether it was written for these arguments."""
         return self.path.is_file() and self.path.read_text() == self.text
 
-    def remove(self) -> None:
-        """To be called before the making starts."""
-        self.path.unlink(missing_ok=True)
-
     def write(self) -> None:
-        """To be called when all is made."""
+        """Called when the work is complete."""
         with atomic_path(self.path) as temporary:
             temporary.write_text(self.text)
+
+
+@contextlib.contextmanager
+def lock_run(output_folder: StrPath) -> Iterator[None]:
+    """Holds an output folder for this run; a second run is refused.
+
+    The lock ends with the process, however that ends. In distributed training
+    the main process holds it, and all processes refuse together.
+    """
+    path = pathlib.Path(output_folder) / "run.lock"
+    lock = filelock.FileLock(path)
+    failure: Exception | None = None
+    if if_main_process():
+        try:
+            _acquire(lock, path)
+        except (InputError, OSError) as error:
+            failure = error
+    # Without this the other processes would wait for the main one forever.
+    failure = ddp_broadcast(failure)
+    if failure is not None:
+        raise failure if if_main_process() else SystemExit(2)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire(lock: filelock.BaseFileLock, path: pathlib.Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        holder = path.read_text().strip() or "another process"
+        raise InputError(
+            f"{path.parent} is in use by {holder}: wait for that run, end it, "
+            "or pass another --output_folder"
+        ) from None
+    with naming_the_file(path):
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+        # Fails now rather than after the files of an earlier run are emptied.
+        with tempfile.TemporaryFile(dir=path.parent) as probe:
+            probe.write(bytes(_SPACE))

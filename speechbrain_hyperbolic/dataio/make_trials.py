@@ -13,45 +13,26 @@ from typing import Any
 from speechbrain_hyperbolic.dataio.corpus import (
     list_audio,
     read_splits,
-    read_utterances,
-    report_problems,
     speaker_of,
 )
+from speechbrain_hyperbolic.dataio.files import StrPath
+from speechbrain_hyperbolic.dataio.preparation import (
+    read_utterances,
+    report_problems,
+)
 from speechbrain_hyperbolic.dataio.trials import Trial, write_trials
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, exit_on_error
 
 
 def make_trials(
     utterances: Iterable[str], pairs_per_speaker: int = 100, seed: int = 0
 ) -> list[Trial]:
-    """Makes a balanced trial list: as many impostor as target trials.
+    """Makes as many impostor as target trials, at random.
 
-    Arguments
-    ---------
-    utterances : iterable of str
-        Ids of the test utterances.
-    pairs_per_speaker : int
-        Target trials of a speaker, at most; drawn at random where the
-        speaker has more pairs.
-    seed : int
-
-    Returns
-    -------
-    trials : list of Trial
-        The same for the same arguments, whatever the order of utterances.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two speakers, or no speaker has two utterances.
-
-    Example
-    -------
-    >>> trials = make_trials(["a/1", "a/2", "b/1", "b/2"])
-    >>> sorted(trial.label for trial in trials)
-    [0, 0, 1, 1]
+    A speaker with more pairs of utterances than ``pairs_per_speaker`` has
+    that many target trials. The order of ``utterances`` does not matter.
     """
-    by_speaker: dict[Any, list[str]] = {}
+    by_speaker: dict[str, list[str]] = {}
     for utterance in sorted(utterances):
         by_speaker.setdefault(speaker_of(utterance), []).append(utterance)
     generator = random.Random(seed)
@@ -64,55 +45,29 @@ def make_trials(
     if len(by_speaker) < 2 or not targets:
         raise InputError(
             f"{len(by_speaker)} test speakers with {len(targets)} pairs of "
-            "their own utterances make no trial list: needs at least two "
+            "their own utterances make no trial list: it needs at least two "
             "speakers, one of them with two utterances"
         )
-    impostors = _impostor_pairs(by_speaker, len(targets), generator)
-    return targets + [Trial(0, *pair) for pair in impostors]
-
-
-def _impostor_pairs(
-    by_speaker: dict[str, list[str]], count: int, generator: random.Random
-) -> list[tuple[str, ...]]:
-    """Distinct pairs, each speaker drawn alike often."""
-    speakers = list(by_speaker)
+    # Distinct pairs; every speaker is drawn with the same probability.
     sizes = [len(own) for own in by_speaker.values()]
     possible = (sum(sizes) ** 2 - sum(size**2 for size in sizes)) // 2
-    if possible <= 2 * count:  # too few for drawing with rejection
-        every = [
-            pair
-            for a, b in itertools.combinations(speakers, 2)
-            for pair in itertools.product(by_speaker[a], by_speaker[b])
-        ]
-        return sorted(generator.sample(every, min(count, possible)))
-    pairs: set[tuple] = set()
-    while len(pairs) < count:
-        chosen = sorted(generator.sample(speakers, 2))
-        pairs.add(tuple(generator.choice(by_speaker[s]) for s in chosen))
-    return sorted(pairs)
+    impostors: set[tuple[str, ...]] = set()
+    while len(impostors) < min(len(targets), possible):
+        pair = sorted(generator.sample(list(by_speaker), 2))
+        impostors.add(tuple(generator.choice(by_speaker[s]) for s in pair))
+    return targets + [Trial(0, *pair) for pair in sorted(impostors)]
 
 
 def choose_test_speakers(
-    data_folder: str | pathlib.Path,
+    data_folder: StrPath,
     speakers: Iterable[str],
     test_share: float = 0.2,
     seed: int = 0,
 ) -> set[str]:
     """Speakers to keep for the trials.
 
-    Arguments
-    ---------
-    data_folder : str or pathlib.Path
-        Where ``speakers.csv``, if it has a column ``split``, decides.
-    speakers : iterable of str
-        All speakers; without such a file a seeded share of them is drawn.
-    test_share : float
-        1: all speakers, of a corpus that does not train.
-    seed : int
-
-    Returns
-    -------
-    speakers : set of str
+    They are those of split "test" in speakers.csv; without splits a random
+    share; all of them if ``test_share`` is 1.
     """
     if test_share == 1:
         return set(speakers)
@@ -130,33 +85,17 @@ def choose_test_speakers(
 
 
 def make_trial_list(
-    data_folder: str | pathlib.Path,
-    path: str | pathlib.Path,
+    data_folder: StrPath,
+    path: StrPath,
     test_share: float = 0.2,
     check_audio: str = "header",
     seed: int = 0,
     **options: Any,
 ) -> list[Trial]:
-    """Writes a balanced trial list for a corpus that has none.
+    """Writes a trial list of a corpus; ``options`` are for ``make_trials``.
 
-    Arguments
-    ---------
-    data_folder : str or pathlib.Path
-        ``speaker/[session/]utterance.{wav,flac,ogg,m4a}``.
-    path : str or pathlib.Path
-        The list to write. What is below its folder is no part of the corpus.
-    test_share : float
-        See ``choose_test_speakers``.
-    check_audio : str
-        See ``read_utterances``; files that can't be used get no trials, and
-        are warned of by name.
-    seed : int
-    **options : dict
-        For ``make_trials``.
-
-    Returns
-    -------
-    trials : list of Trial
+    What is below the list's folder is no part of the corpus. Files that can't
+    be used get no trials, and are listed in ``PATH.skipped``.
     """
     paths = list_audio(data_folder, outputs=pathlib.Path(path).parent)
     speakers = choose_test_speakers(
@@ -171,7 +110,7 @@ def make_trial_list(
 
 
 def main() -> None:
-    """Command line."""
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m speechbrain_hyperbolic.dataio.make_trials",
         description="Make a balanced trial list for a corpus that has none.",
@@ -182,20 +121,20 @@ def main() -> None:
         "--test_share",
         type=float,
         default=0.2,
-        help="share of the speakers that are tested, where speakers.csv has "
-        "no split; 1: all speakers, whatever it has",
+        help="share of the speakers to test, where speakers.csv has no "
+        "split; 1: all speakers, even with a split",
     )
     parser.add_argument("--pairs_per_speaker", type=int, default=100)
     parser.add_argument("--check_audio", default="header")
     parser.add_argument("--seed", type=int, default=0)
     options = vars(parser.parse_args())
-    path = options["path"]
-    try:
+    with exit_on_error():
         trials = make_trial_list(**options)
-    except InputError as error:
-        parser.error(str(error))
     targets = sum(trial.label for trial in trials)
-    print(f"{path}: {targets} target, {len(trials) - targets} impostor trials")
+    print(
+        f"{options['path']}: {targets} target, "
+        f"{len(trials) - targets} impostor trials"
+    )
 
 
 if __name__ == "__main__":

@@ -1,230 +1,229 @@
-"""Noise, music, speech and room responses for augmentation, as the stock's CSV
-files.
+"""Noise, music, speech and room responses for augmentation, as CSV files.
 
-Each comes from one of three sources: a folder that the user has (MUSAN,
-RIRS_NOISES, or any folder of wav files), the stock recipe's download, or,
-where there is neither, a generator.
+Each comes from one of three sources: a folder of yours (MUSAN, RIRS_NOISES or
+any folder of wav files), the stock recipe's download, or a generator.
 """
 
 import csv
+import functools
 import hashlib
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+import filelock
 import numpy as np
 import soundfile
+import torch
 import tqdm
 from speechbrain.utils.data_utils import download_file
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio import audio
-from speechbrain_hyperbolic.dataio.files import Stamp, atomic_path
-from speechbrain_hyperbolic.dataio.run_lock import wait_for_lock
+from speechbrain_hyperbolic.dataio.files import Stamp, StrPath, atomic_path
 from speechbrain_hyperbolic.errors import InputError
-
-# Makes samples
-_Generate = Callable[[np.random.Generator], np.ndarray]
-
 
 logger = get_logger(__name__)
 
+_Generate = Callable[[np.random.Generator], np.ndarray]
 RATE = 16000
 GENERATED = 40  # files of a kind
-# Seconds of a long file that one row holds, and to which a shorter file of
-# noise is repeated: the stock AddNoise starts all noises of a batch at 0 where
-# one of them is shorter than the crop, and pads that one with silence.
+# Seconds. Long files are cut to it, and shorter noises repeated up to it: the
+# stock AddNoise reads whole files, and where one noise of a batch is shorter
+# than the crop it starts all of them at 0 and pads that one with silence.
 PIECE = 10
-# The columns that speechbrain.augment.preparation writes.
+# The columns that speechbrain.augment.preparation writes
 COLUMNS = ["ID", "duration", "wav", "wav_format", "wav_opts"]
 
 
 def prepare_noise(
     source: str,
     url: str,
-    work_folder: str | pathlib.Path,
-    noise_csv: str | pathlib.Path,
-    music_csv: str | pathlib.Path,
-    speech_csv: str | pathlib.Path | None = None,
+    work_folder: StrPath,
+    noise_csv: StrPath,
+    music_csv: StrPath,
+    speech_csv: StrPath | None = None,
 ) -> None:
     """Writes the CSV files of noise, of music, and of speech for babble.
+
+    A file that was made from the same source is kept.
 
     Arguments
     ---------
     source : str
-        A folder; with subfolders ``noise``, ``music`` and ``speech`` (MUSAN)
-        each serves its file; of a folder without, all serves noise and music.
-        Or "download" (the archive at
-        ``url``; generated where that fails, with a warning), or "generate".
+        A folder: its subfolders ``noise``, ``music`` and ``speech`` (MUSAN)
+        each serve their file; without them the whole folder serves noise and
+        music. Or "download", the archive at ``url``; or "generate".
     url : str
         Archive of noise, as in the stock recipe.
     work_folder : str or pathlib.Path
-        Where the archive is unpacked, and copies go of files that are not
-        mono, not at 16 kHz, long (the stock AddNoise reads whole files), or
-        shorter than ``PIECE``.
+        For the archive, and for copies of files that are not mono, not at
+        16 kHz, long, or shorter than 10 s.
     noise_csv : str or pathlib.Path
-        File to write; one that was made from the same source is kept.
+        File to write.
     music_csv : str or pathlib.Path
-        Likewise.
+        File to write.
     speech_csv : str or pathlib.Path
-        Likewise; there is none where the source has no ``speech``.
+        File to write, where the source has a folder ``speech``; without the
+        file, ``AddBabble`` mixes utterances of the batch.
+
+    Raises
+    ------
+    InputError
+        If the download fails, or the source has no wav files.
+
+    Example
+    -------
+    >>> folder = pathlib.Path(getfixture("tmpdir"))
+    >>> (folder / "musan").mkdir()
+    >>> soundfile.write(folder / "musan" / "a.wav", np.zeros(160000), 16000)
+    >>> files = folder / "noise.csv", folder / "music.csv"
+    >>> prepare_noise(str(folder / "musan"), "", folder, *files)
+    >>> files[0].read_text().splitlines()[0]
+    'ID,duration,wav,wav_format,wav_opts'
     """
-    _prepare(
-        source,
-        url,
-        work_folder,
-        {noise_csv: (("noise",), _noise), music_csv: (("music",), _music)},
-        shortest=PIECE,
+    prepare = functools.partial(
+        _prepare, "noise_source", url, work_folder, shortest=PIECE
     )
-    if speech_csv and (pathlib.Path(source) / "speech").is_dir():
-        _prepare(
-            str(pathlib.Path(source) / "speech"),
-            url,
-            work_folder,
-            {speech_csv: ((), None)},
-            shortest=PIECE,
-        )
-    elif speech_csv:
+    prepare(source, noise_csv, "noise", _noise)
+    prepare(source, music_csv, "music", _music)
+    if speech_csv is None:
+        return
+    speech = pathlib.Path(source) / "speech"
+    if speech.is_dir():
+        prepare(speech, speech_csv, "", None)
+    else:
         pathlib.Path(speech_csv).unlink(missing_ok=True)
         logger.info(
-            f"{source} has no folder speech: babble is mixed of the training "
+            f"{source} has no folder speech: babble is mixed from the "
             "utterances of each batch."
         )
 
 
 def prepare_rirs(
-    source: str,
-    url: str,
-    work_folder: str | pathlib.Path,
-    rir_csv: str | pathlib.Path,
+    source: str, url: str, work_folder: StrPath, rir_csv: StrPath
 ) -> None:
     """Writes the CSV file of room impulse responses.
 
     Arguments
     ---------
     source : str
-        A folder; of RIRS_NOISES the simulated rooms are taken, of another
-        everything. Or "download" or "generate", as in ``prepare_noise``.
+        A folder: the simulated rooms of RIRS_NOISES, or all of another
+        folder. Or "download" or "generate", as in ``prepare_noise``.
     url : str
-        Archive of room responses, as in the stock recipe.
+        Archive of room impulse responses, as in the stock recipe.
     work_folder : str or pathlib.Path
         As in ``prepare_noise``.
     rir_csv : str or pathlib.Path
         File to write; one that was made from the same source is kept.
-    """
-    _prepare(source, url, work_folder, {rir_csv: (("simulated_rirs",), _rir)})
-
-
-def _prepare(
-    source: str | pathlib.Path,
-    url: str,
-    work_folder: str | pathlib.Path,
-    wanted: dict[str | pathlib.Path, tuple[Sequence[str], _Generate | None]],
-    shortest: float = 0,
-) -> None:
-    missing = []
-    for path, (subfolders, generate) in wanted.items():
-        path = pathlib.Path(path)
-        stamp = Stamp(path.with_suffix(".json"), [str(source), url])
-        if not (path.is_file() and stamp.is_there()):
-            missing.append((path, stamp, subfolders, generate))
-    if missing and source == "download":
-        source = _download(url, pathlib.Path(work_folder) / "archive")
-    for path, stamp, subfolders, generate in missing:
-        stamp.remove()
-        folder = source
-        if source == "generate" and generate:
-            logger.info(
-                f"Generating {GENERATED} files of synthetic {path.stem}."
-            )
-            folder = path.parent / "generated" / path.stem
-            _generate(generate, folder)
-        write_noise_csv(folder, path, work_folder, subfolders, shortest)
-        stamp.write()
-
-
-def _download(url: str, folder: pathlib.Path) -> str | pathlib.Path:
-    """The folder, or "generate" where the archive can't be had."""
-    if folder.is_dir():  # where perhaps nothing can be written, a lock neither
-        return folder
-    partial = folder.with_name(f"{folder.name}.partial")
-    try:
-        with wait_for_lock(folder.with_name(f"{folder.name}.lock")):
-            if folder.is_dir():  # another run has downloaded it
-                return folder
-            shutil.rmtree(partial, ignore_errors=True)  # what a kill left
-            download_file(url, str(partial / "archive.zip"), unpack=True)
-            (partial / "archive.zip").unlink()
-            os.replace(partial, folder)
-    except (OSError, shutil.ReadError) as error:
-        logger.warning(
-            f"can't download {url} ({error}): augmenting with generated "
-            "sounds instead; pass the path of a folder you have, e.g. MUSAN or "
-            "RIRS_NOISES, as --noise_source or --rir_source"
-        )
-        return "generate"
-    return folder
-
-
-def write_noise_csv(
-    folder: str | pathlib.Path,
-    path: str | pathlib.Path,
-    work_folder: str | pathlib.Path,
-    subfolders: Sequence[str] = (),
-    shortest: float = 0,
-) -> None:
-    """Lists the wav files of a folder for the stock AddNoise and AddReverb.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-    path : str or pathlib.Path
-        The CSV file to write.
-    work_folder : str or pathlib.Path
-        For copies of files that are not mono, not at 16 kHz, long or short.
-    subfolders : sequence of str
-        Where one of them is in the folder, only that one is listed.
-    shortest : float
-        Seconds up to which a shorter file is repeated.
 
     Raises
     ------
     InputError
-        If there is no such folder, or no wav file in it.
+        If the download fails, or the source has no wav files.
+
+    Example
+    -------
+    >>> folder = pathlib.Path(getfixture("tmpdir"))
+    >>> prepare_rirs("generate", "", folder, folder / "rir.csv")
+    >>> len((folder / "rir.csv").read_text().splitlines())
+    41
+    """
+    subfolder = "simulated_rirs"
+    _prepare("rir_source", url, work_folder, source, rir_csv, subfolder, _rir)
+
+
+def _prepare(
+    option: str,
+    url: str,
+    work_folder: StrPath,
+    source: StrPath,
+    csv_file: StrPath,
+    subfolder: str,
+    generate: _Generate | None,
+    shortest: float = 0,
+) -> None:
+    path = pathlib.Path(csv_file)
+    arguments = {"source": str(source), "url": url}
+    stamp = Stamp(path.with_suffix(".json"), arguments)
+    if path.is_file() and stamp.matches():
+        return
+    stamp.path.unlink(missing_ok=True)
+    if source == "download":
+        folder = _download(url, pathlib.Path(work_folder) / "archive", option)
+    elif source == "generate" and generate:
+        logger.info(f"Generating {GENERATED} files of synthetic {path.stem}.")
+        folder = path.parent / "generated" / path.stem
+        _generate(generate, folder)
+    else:
+        folder = pathlib.Path(source)
+    if subfolder and (folder / subfolder).is_dir():
+        folder = folder / subfolder
+    write_noise_csv(folder, path, work_folder, shortest)
+    stamp.write()
+
+
+def _download(url: str, folder: pathlib.Path, option: str) -> pathlib.Path:
+    if folder.is_dir():  # perhaps where nothing can be written, not even a lock
+        return folder
+    partial = folder.with_name(f"{folder.name}.partial")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder.with_name(f"{folder.name}.lock")):
+            if folder.is_dir():  # another run has downloaded it meanwhile
+                return folder
+            shutil.rmtree(partial, ignore_errors=True)  # left by a kill
+            download_file(url, str(partial / "archive.zip"), unpack=True)
+            (partial / "archive.zip").unlink()
+            os.replace(partial, folder)
+    except (OSError, shutil.ReadError) as error:
+        raise InputError(
+            f"can't download {url} ({error}): pass --{option}=FOLDER with "
+            "sounds that you have, e.g. MUSAN or RIRS_NOISES, or "
+            f"--{option}=generate for synthetic ones"
+        ) from error
+    return folder
+
+
+def write_noise_csv(
+    folder: StrPath, path: StrPath, work_folder: StrPath, shortest: float = 0
+) -> None:
+    """Lists the wav files of a folder for the stock AddNoise and AddReverb.
+
+    Files shorter than ``shortest`` seconds are repeated; copies go to
+    ``work_folder``.
     """
     folder = pathlib.Path(folder)
-    chosen = next(
-        (folder / s for s in subfolders if (folder / s).is_dir()), folder
-    )
-    # But for hidden ones, such as a kill may leave.
+    # Without hidden ones, which a kill may leave
     files = sorted(
-        file for file in chosen.rglob("*.wav") if not file.name.startswith(".")
+        file for file in folder.rglob("*.wav") if not file.name.startswith(".")
     )
     if not files:
         raise InputError(
-            f"{chosen} holds no wav files for augmentation: pass a folder, "
+            f"{folder} has no wav files for augmentation: pass a folder, "
             "'download' or 'generate' as --noise_source or --rir_source"
         )
     copies = pathlib.Path(work_folder) / "copies"
-    bar = tqdm.tqdm(files, desc=f"Listing {chosen.name}", dynamic_ncols=True)
-    with atomic_path(path) as temporary:
-        with open(temporary, "w", newline="", encoding="utf-8") as out:
-            writer = csv.writer(out)
-            writer.writerow(COLUMNS)
-            for number, file in enumerate(bar):
-                for piece in _pieces(file, copies, shortest):
-                    seconds = soundfile.info(str(piece)).duration
-                    name = f"{piece.stem}_{number}"
-                    writer.writerow([name, seconds, piece, "wav", ""])
+    bar = tqdm.tqdm(files, desc=f"Listing {folder.name}", dynamic_ncols=True)
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as out,
+    ):
+        writer = csv.writer(out)
+        writer.writerow(COLUMNS)
+        for number, file in enumerate(bar):
+            for piece in _pieces(file, copies, shortest):
+                header = audio.info(piece)
+                seconds = header.frames / header.sample_rate
+                name = f"{piece.stem}_{number}"
+                writer.writerow([name, seconds, piece, "wav", ""])
 
 
 def _pieces(
     file: pathlib.Path, copies: pathlib.Path, shortest: float
 ) -> list[pathlib.Path]:
-    """The file itself, or its copies: mono, at 16 kHz, of PIECE seconds; or
-    one that is repeated.
-    """
+    """The file itself, or copies: mono, at 16 kHz, of PIECE seconds."""
     header = audio.info(file)
     seconds = header.frames / header.sample_rate
     if (header.channels, header.sample_rate) == (1, RATE) and (
@@ -235,8 +234,10 @@ def _pieces(
     count = max(1, int(seconds // PIECE))
     pieces = [copies / f"{file.stem}_{key}_{n}.wav" for n in range(count)]
     if not all(piece.is_file() for piece in pieces):
+        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
         # The first channel: a mean over microphones would smear a room.
-        waveform = audio.load(file, RATE, channel=0)
+        channel = torch.from_numpy(samples[:, 0].copy())
+        waveform = audio.resample(channel, rate, RATE)
         if len(waveform) < shortest * RATE:
             waveform = audio.repeat_to(waveform, int(shortest * RATE))
         for number, piece in enumerate(pieces):

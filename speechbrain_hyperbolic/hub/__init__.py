@@ -1,1 +1,0 @@
-"""Exported models: their card, their files, the way to the Hub."""

@@ -1,117 +1,113 @@
-"""Who speaks: verification and identification with an exported model."""
+"""Who speaks: verification and identification with a trained model."""
 
 import functools
-import numbers
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import tqdm
+from huggingface_hub import ModelHubMixin, snapshot_download
 from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.speaker import SpeakerRecognition
 from speechbrain.processing.features import InputNormalization
 
 from speechbrain_hyperbolic.dataio import audio as audio_files
-from speechbrain_hyperbolic.dataio.corpus import SILENCE
-from speechbrain_hyperbolic.dataio.windows import (
-    is_long,
-    read_windows,
-    split_windows,
-)
+from speechbrain_hyperbolic.dataio.windows import read_windows, split_windows
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.inference.model_folder import (
-    fingerprint as model_fingerprint,
-)
-from speechbrain_hyperbolic.inference.model_folder import load_model
+from speechbrain_hyperbolic.evaluation import scores
+from speechbrain_hyperbolic.evaluation.cache import Cache, identity
+from speechbrain_hyperbolic.evaluation.extraction import Encoder
+from speechbrain_hyperbolic.inference import model as model_files
+from speechbrain_hyperbolic.inference.download import explain_errors
+from speechbrain_hyperbolic.inference.model import ModelConfig
 from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
-from speechbrain_hyperbolic.scoring import similarity
-from speechbrain_hyperbolic.scoring.cache import Cache, identity
-from speechbrain_hyperbolic.scoring.extraction import (
-    SHORTEST,
-    Encoder,
-    extract,
+from speechbrain_hyperbolic.inference.waveforms import (
+    Audio,
+    is_silent,
+    long_enough,
+    to_waveform,
 )
 
-_MAX_CHANNELS = 64
-# Of floats; resampling and mixing go somewhat beyond 1, unscaled integers far.
-_MAX_AMPLITUDE = 8.0
+_CARD = """\
+---
+{{ card_data }}
+---
+
+A speaker model of speechbrain-hyperbolic, for speaker verification:
+
+    from speechbrain_hyperbolic import HyperbolicSpeakerRecognition
+
+    model = HyperbolicSpeakerRecognition.from_pretrained("user/model")
+    score, same = model.verify_files("a.wav", "b.wav")
+"""
 
 
 class Embedding(NamedTuple):
-    """The embedding of an utterance.
+    """The embedding of an utterance."""
 
-    Arguments
-    ---------
-    vector : np.ndarray
-        float32, shape [D], not normalised.
-    radius : float
-        Its Euclidean norm, before the clip: a confidence, higher is surer.
-        What it is worth differs between models, and is to be measured on
-        trials: ``scoring.calibration`` does, as the quality "radius".
-    seconds : float
-        Of audio.
-    """
-
-    vector: np.ndarray
-    radius: float
-    seconds: float
+    vector: np.ndarray  # float32, shape [D], not normalized
+    radius: float  # its Euclidean norm, before the clip
+    seconds: float  # of audio
 
 
 class Identification(NamedTuple):
-    """Who an utterance is by, among enrolled speakers.
+    """The speaker of an utterance, among those enrolled."""
 
-    Arguments
-    ---------
-    name : str
-        None: unknown, no speaker's score is above the threshold.
-    score : float
-        The best.
-    threshold : float
-    ranking : list of (str, float)
-        The best speakers and their scores, best first.
-    """
-
-    name: str | None
-    score: float
+    name: str | None  # None: unknown, no score is above the threshold
+    score: float  # the highest
     threshold: float
-    ranking: list
+    ranking: list[tuple[str, float]]  # the best speakers, best first
 
 
-class HyperbolicSpeakerRecognition(SpeakerRecognition):
-    """The stock SpeakerRecognition with the score and the thresholds of its
-    model, enrolment and identification.
+class HyperbolicSpeakerRecognition(
+    SpeakerRecognition,
+    ModelHubMixin,
+    library_name="speechbrain",
+    pipeline_tag="audio-classification",
+    tags=["speaker-verification", "speechbrain-hyperbolic"],
+    model_card_template=_CARD,
+):
+    """The stock SpeakerRecognition with measured thresholds, enrollment and
+    identification.
 
-    It is made by ``from_pretrained``. The stock ``from_hparams`` works too; a
-    model loaded so has the score "cosine", and its thresholds are unknown.
+    ``from_pretrained`` loads a model folder, or a model on the Hugging Face
+    Hub, without running any of its code. The stock ``from_hparams``, which runs
+    the model's YAML file, gives the same object. ``save_pretrained`` and
+    ``push_to_hub`` are those of ``huggingface_hub.ModelHubMixin``.
 
     Audio is a path, or an array or tensor, [time] or [channels, time], of
-    floats in [-1, 1] or int16. Channels are averaged, any sample rate is
+    floats in [-1, 1] or int16. Channels are averaged, and any sample rate is
     resampled. Audio longer than 60 s is embedded in windows of 30 s: silent
-    ones are left out, and the embedding is the mean of the length-normalised
+    windows are left out, and the embedding is the mean of the length-normalized
     embeddings, times their mean norm.
 
     Arguments
     ---------
     modules : dict
-        As the stock class.
+        See the stock class.
     hparams : dict
-        As the stock class; and "model_config", a ``ModelConfig``.
+        See the stock class; "model_config" is a ModelConfig or a dict of its
+        fields. Without it the score is the cosine, without thresholds.
     **kwargs : dict
-        As the stock class.
+        See the stock class.
 
     Example
     -------
-    >>> from speechbrain_hyperbolic.inference import model_folder
-    >>> config = model_folder.ModelConfig(
-    ...     16000, 80, "xvector", {"in_channels": 80, "lin_neurons": 8},
-    ...     thresholds=model_folder.Thresholds(0.3, {"0.01": 0.5}),
+    >>> from speechbrain_hyperbolic.inference import model as files
+    >>> config = files.ModelConfig(
+    ...     {"class": "speechbrain.lobes.features.Fbank", "n_mels": 24},
+    ...     {"class": "speechbrain.processing.features.InputNormalization",
+    ...      "norm_type": "sentence"},
+    ...     {"class": "speechbrain.lobes.models.Xvector.Xvector",
+    ...      "in_channels": 24, "lin_neurons": 8},
+    ...     thresholds=files.Thresholds(0.3, {"0.01": 0.5}),
     ... )
-    >>> encoder = model_folder.build_modules(config)["embedding_model"]
-    >>> folder = getfixture("tmpdir")
-    >>> model_folder.save_model(folder, config, encoder.state_dict())
+    >>> encoder = files.build_modules(config)["embedding_model"]
+    >>> folder = getfixture("tmp_path")
+    >>> files.save_model(folder, config, encoder.state_dict())
     >>> model = HyperbolicSpeakerRecognition.from_pretrained(folder)
     >>> noise = np.random.default_rng(0).uniform(-0.1, 0.1, 16000)
     >>> model.embed(noise).vector.shape
@@ -127,44 +123,49 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
         **kwargs: Any,
     ) -> None:
         super().__init__(modules=modules, hparams=hparams, **kwargs)
-        self.config = (hparams or {}).get("model_config")
+        config = (hparams or {}).get("model_config")
+        if isinstance(config, dict):
+            config = ModelConfig.from_dict(config)
+        self.config: ModelConfig | None = config
         self.sample_rate = self.audio_normalizer.sample_rate
-        self.clip_c = self.config.clip_c if self.config else 3.0
-        self._score = similarity.make_score(
-            self.config.score if self.config else "cosine", self.clip_c
-        )
-        self._encoder = _Encoder(
+        self.clip_c = config.clip_c if config else 3.0
+        name = config.score if config else "cosine"
+        self._score = scores.make_score(name, self.clip_c)
+        self._encoder = Encoder(
             self.mods.compute_features,
             self.mods.mean_var_norm,
             self.mods.embedding_model,
             self.device,
         )
 
+    # The mixin's own reads config.json before it could be checked.
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]
         cls,
-        source: str | pathlib.Path,
+        pretrained_model_name_or_path: str | pathlib.Path,
+        *,
         revision: str | None = None,
         run_opts: dict | None = None,
-        cache_dir: str | pathlib.Path | None = None,
-        token: str | None = None,
+        trusted: Iterable[str] = (),
+        **hub_options: Any,
     ) -> "HyperbolicSpeakerRecognition":
-        """Loads a model from JSON and safetensors: none of its files can run
-        code.
+        """Loads a model from its config.json and model.safetensors alone.
 
         Arguments
         ---------
-        source : str or pathlib.Path
-            A folder, as the export writes it; else the id of a repository of
-            the Hugging Face Hub.
+        pretrained_model_name_or_path : str or pathlib.Path
+            A model folder, or "user/model" on the Hugging Face Hub.
         revision : str
-            Of the repository: a branch, a tag or a commit.
+            A branch, tag or commit hash of a model on the Hub.
         run_opts : dict
-            As the stock class, e.g. {"device": "cuda"}.
-        cache_dir : str or pathlib.Path
-            Where repositories are kept; None: where huggingface_hub has them.
-        token : str
-            For a private repository; None: that of the login.
+            See the stock class, e.g. {"device": "cuda"}.
+        trusted : list of str
+            Full names of classes to build besides the stock ones, e.g.
+            "my_package.MyEncoder". Name only code that you trust with arguments
+            from this model's author.
+        **hub_options : dict
+            Others of ``huggingface_hub.ModelHubMixin``: cache_dir, token,
+            force_download, local_files_only.
 
         Returns
         -------
@@ -173,35 +174,28 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
         Raises
         ------
         InputError
-            If there is no such model, a file of it is corrupted, or the device
-            is CUDA and there is none.
+            If there is no such model, a file of it is damaged, a class is not
+            trusted, or the device is CUDA and there is none.
         """
-        device = (run_opts or {}).get("device") or "cpu"
-        if str(device).split(":")[0] not in ("cpu", "cuda"):
-            raise InputError(f"device is {device}, expected cpu or cuda")
-        device = str(device)
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise InputError(
-                f"device is {device}, but PyTorch finds no CUDA: pass cpu"
-            )
+        source = str(pretrained_model_name_or_path)
+        _check_device((run_opts or {}).get("device") or "cpu")
         if os.path.isfile(source):
-            raise InputError(f"{source} is a file, expected a model's folder")
-        if os.path.isdir(source) and revision is not None:
+            raise InputError(f"{source} is a file, expected a model folder")
+        if not os.path.isdir(source):
+            with explain_errors(source):
+                source = snapshot_download(
+                    source,
+                    revision=revision,
+                    allow_patterns=[model_files.CONFIG, model_files.WEIGHTS],
+                    library_name="speechbrain-hyperbolic",
+                    **hub_options,
+                )
+        elif revision is not None:
             raise InputError(
                 f"{source} is a folder, which has no revision {revision}"
             )
-        if not os.path.isdir(source):
-            # The Hub's client is for those who ask for it.
-            from speechbrain_hyperbolic.hub.transfer import fetch_model
-
-            try:
-                source = fetch_model(str(source), revision, cache_dir, token)
-            except InputError as error:
-                raise InputError(
-                    f"{source} is no folder, and from the Hub: {error}"
-                ) from error
-        config, modules = load_model(source)
-        # The stock class asks for it, and uses it where it's told to.
+        config, modules = model_files.load_model(source, trusted)
+        # The stock class needs it, and uses it only if told to.
         norm = InputNormalization(norm_type="global", std_norm=False)
         return cls(
             modules={**modules, "mean_var_norm_emb": norm},
@@ -213,34 +207,29 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
             run_opts=run_opts,
         )
 
+    def _save_pretrained(self, save_directory: pathlib.Path) -> None:
+        if self.config is None:
+            raise InputError(
+                "the model has no config to save: it was made by the stock "
+                "from_hparams from a folder of another package"
+            )
+        state = self.mods.embedding_model.state_dict()
+        model_files.save_model(save_directory, self.config, state)
+
     @functools.cached_property
     def fingerprint(self) -> str:
-        """str: tells this model from all others; ``from_hparams`` gives another
-        one than ``from_pretrained``.
-        """
+        """A sha256 that tells this model from all others."""
         if self.config is None:
             return self._encoder.fingerprint()
         state = self.mods.embedding_model.state_dict()
-        return model_fingerprint(self.config, state)
+        return model_files.fingerprint(self.config, state)
 
     def threshold_at(self, false_accepts: float | None = None) -> float:
-        """The threshold that was measured on the model's trials.
+        """The threshold measured on the model's trials; higher scores are
+        accepted.
 
-        Arguments
-        ---------
-        false_accepts : float
-            The rate of false accepts to keep to; None: where it equals the
-            rate of false rejections (EER).
-
-        Returns
-        -------
-        threshold : float
-            A score above it is accepted.
-
-        Raises
-        ------
-        InputError
-            If it was not measured; it lists the rates that were.
+        ``false_accepts`` is the rate of false accepts to keep to, such as 0.01;
+        None means the rate that equals that of false rejections (EER).
         """
         thresholds = self.config.thresholds if self.config else None
         if thresholds is None:
@@ -256,62 +245,32 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
         rates = ", ".join(thresholds.false_accepts) or "none"
         raise InputError(
             f"no threshold was measured at a false-accept rate of "
-            f"{false_accepts}, expected one of: {rates}; or leave it out for "
-            "that at the EER"
+            f"{false_accepts}, expected one of: {rates}; or leave it out to "
+            "use the threshold at the EER"
         )
 
     def load_audio(
         self, path: str | pathlib.Path, savedir: str | None = None
     ) -> torch.Tensor:
-        """Reads an audio file.
+        """An audio file [time], at the model's sample rate, on its device.
 
-        Arguments
-        ---------
-        path : str or pathlib.Path
-            Of a local file.
-        savedir : str
-            Not used; the stock class has it.
-
-        Returns
-        -------
-        waveform : torch.Tensor
-            float32, shape [time], at the model's sample rate, on its device.
-
-        Raises
-        ------
-        InputError
-            If it can't be decoded, or is empty or truncated.
+        ``savedir`` is not used; the stock class has it.
         """
         return audio_files.load(path, self.sample_rate).to(self.device)
 
-    def embed(
-        self,
-        audio: str | pathlib.Path | np.ndarray | torch.Tensor,
-        sample_rate: int | None = None,
-    ) -> Embedding:
+    def embed(self, audio: Audio, sample_rate: int | None = None) -> Embedding:
         """Embeds an utterance, or a recording of hours.
 
-        Arguments
-        ---------
-        audio : str, pathlib.Path, np.ndarray or torch.Tensor
-        sample_rate : int
-            Of an array, in Hz; None: the model's.
-
-        Returns
-        -------
-        embedding : Embedding
-
-        Raises
-        ------
-        InputError
-            If it is no audio, empty, silent, or holds NaN.
+        ``sample_rate`` is that of an array, in Hz; None means the model's.
+        Audio that is unreadable, empty, silent, or holds NaN raises an
+        InputError.
         """
         if isinstance(audio, (str, os.PathLike)):
             name = os.fspath(audio)
             count, windows = read_windows(name, self.sample_rate)
         else:
             name = "the audio"
-            waveform = self._waveform(audio, sample_rate)
+            waveform = to_waveform(audio, sample_rate, self.sample_rate)
             count, windows = split_windows(waveform, self.sample_rate)
         directions, norms, samples = 0.0, [], 0
         bar = tqdm.tqdm(
@@ -325,11 +284,11 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
         )
         for window in bar:
             samples += len(window)
-            window = self._long_enough(window)
-            if not _is_silent(window):
+            window = long_enough(window, self.sample_rate)
+            if not is_silent(window):
                 vector = self._encoder(window[None])[0].numpy()
-                # Summed, not kept: between the large arrays that come and go,
-                # small ones that stay would keep memory from being used again.
+                # Summed, not kept: small arrays that stay between the large
+                # ones that come and go would fragment the memory.
                 norms.append(float(np.linalg.norm(vector)))
                 directions = directions + np.float64(vector) / norms[-1]
         if not norms:
@@ -346,42 +305,32 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
 
     def embed_files(
         self,
-        paths: list[str | pathlib.Path],
+        paths: Sequence[str | pathlib.Path],
         cache_folder: str | pathlib.Path | None = None,
     ) -> list[Embedding]:
         """Embeds many files, with a progress bar.
 
-        Arguments
-        ---------
-        paths : list of (str or pathlib.Path)
-        cache_folder : str or pathlib.Path
-            Where embeddings are kept, for the next time or after an
-            interruption; None: nowhere.
-
-        Returns
-        -------
-        embeddings : list of Embedding
-            In the order of paths.
-
-        Raises
-        ------
-        InputError
-            As ``embed``; it names the file. What was embedded before is in
-            the cache.
+        Embeddings are kept in ``cache_folder``, for the next time or after an
+        interruption. Errors are those of ``embed`` and name the file.
         """
         if isinstance(paths, (str, os.PathLike)):
             raise InputError(f"paths is {paths}, expected a list of paths")
-        names = [os.fspath(path) for path in paths]
-        short: list[str] = []
-        long: list[str] = []
-        for path in dict.fromkeys(names):
-            header = audio_files.info(path)
-            some = long if is_long(header.frames, header.sample_rate) else short
-            some.append(path)
-        found = self._embed_long(long, cache_folder) if long else {}
-        if short:
-            found |= self._embed_short(short, cache_folder)
-        return [found[path] for path in names]
+        bar = tqdm.tqdm(
+            paths, desc="Embedding", unit="file", dynamic_ncols=True
+        )
+        if cache_folder is None:
+            return [self.embed(path) for path in bar]
+        setting = f"{self.sample_rate}-whole"
+        with Cache(cache_folder, self.fingerprint, setting) as cache:
+            keys = [identity(path, cache.folder.name) for path in paths]
+            known = cache.find(keys)
+            for key, path in zip(keys, bar, strict=True):
+                if key not in known:
+                    vector, _, seconds = self.embed(path)
+                    known[key] = vector[None], seconds
+                    cache.add([key], vector[None, None], [seconds])
+        pairs = [known[key] for key in keys]
+        return [_embedding(views[0], seconds) for views, seconds in pairs]
 
     def verify_batch(
         self,
@@ -391,44 +340,22 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
         wav2_lens: torch.Tensor | None = None,
         threshold: float | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compares pairs of waveforms.
+        """Compares pairs of waveforms [batch, time] at the model's sample rate.
 
-        Arguments
-        ---------
-        wavs1 : torch.Tensor
-            Shape [batch, time], at the model's sample rate.
-        wavs2 : torch.Tensor
-            Shape [batch, time].
-        wav1_lens : torch.Tensor
-            Lengths relative to the longest, shape [batch]; None: all are 1.
-        wav2_lens : torch.Tensor
-            Shape [batch].
-        threshold : float
-            None: the model's at the EER.
-
-        Returns
-        -------
-        score : torch.Tensor
-            Shape [batch, 1].
-        decision : torch.Tensor
-            bool, shape [batch, 1]: whether both are of one speaker.
-
-        Raises
-        ------
-        InputError
-            If a waveform is silent or holds NaN, or the thresholds were not
-            measured.
+        Lengths [batch] are relative to the longest. ``threshold`` None means
+        the model's at the EER. Returns scores, and whether both are of the same
+        speaker, [batch, 1].
         """
         if threshold is None:
             threshold = self.threshold_at()
-        enrol, test = (
+        enroll, test = (
             self._score.prepare(self._encode_checked(name, wavs, lengths))
             for name, wavs, lengths in (
                 ("wavs1", wavs1, wav1_lens),
                 ("wavs2", wavs2, wav2_lens),
             )
         )
-        score = self._score.pairs(enrol, test).unsqueeze(1)
+        score = self._score.pairs(enroll, test).unsqueeze(1)
         return score, score > threshold
 
     def verify_files(
@@ -440,26 +367,9 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Compares two audio files.
 
-        Arguments
-        ---------
-        path_x : str or pathlib.Path
-        path_y : str or pathlib.Path
-        threshold : float
-            None: the model's at the EER.
-        **kwargs : dict
-            Not used; the stock class gives them to ``load_audio``.
-
-        Returns
-        -------
-        score : torch.Tensor
-            Shape [1].
-        decision : torch.Tensor
-            bool, shape [1]: whether both are of one speaker.
-
-        Raises
-        ------
-        InputError
-            As ``embed``, and if the thresholds were not measured.
+        ``threshold`` None means the model's at the EER; other arguments of the
+        stock class are not used. Returns the score, and whether both are of the
+        same speaker, [1].
         """
         if threshold is None:
             threshold = self.threshold_at()
@@ -471,65 +381,34 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
         a: Embedding | np.ndarray | torch.Tensor,
         b: Embedding | np.ndarray | torch.Tensor,
     ) -> float:
-        """Compares two embeddings or voiceprints.
-
-        Arguments
-        ---------
-        a : Embedding, np.ndarray or torch.Tensor
-            A vector of shape [D].
-        b : Embedding, np.ndarray or torch.Tensor
-
-        Returns
-        -------
-        score : float
-            The model's, higher for the same speaker.
-
-        Raises
-        ------
-        InputError
-            If they are no vectors of one size.
-        """
+        """Compares two embeddings or voiceprints; higher means more alike."""
         return float(self._scores([_vector(a)], [_vector(b)]))
 
-    def enrol(
-        self, audios: list, sample_rate: int | None = None, how: str = "mean"
+    def enroll(
+        self,
+        audios: Sequence[Audio],
+        sample_rate: int | None = None,
+        how: str = "mean",
     ) -> np.ndarray:
-        """Makes one voiceprint of several utterances of a speaker.
+        """A voiceprint, float32 [D], of several utterances of a speaker.
 
-        Arguments
-        ---------
-        audios : list
-            Of what ``embed`` takes.
-        sample_rate : int
-            Of arrays, in Hz; None: the model's.
-        how : str
-            "mean" or "midpoint", see ``scoring.similarity.enrol``.
-
-        Returns
-        -------
-        vector : np.ndarray
-            float32, shape [D].
-
-        Raises
-        ------
-        InputError
-            As ``embed``; or if there are no utterances, or no such way.
+        ``how`` is "mean" or "midpoint", see ``evaluation.scores.enroll``. The
+        rest is as for ``embed``.
         """
-        similarity.check_enrolment(how)
+        scores.check_enrollment(how)
         if not isinstance(audios, (list, tuple)) or not audios:
             raise InputError(
-                "the utterances to enrol are none, or no list: give a list of "
-                "one or more paths or arrays"
+                f"the utterances to enroll are {type(audios).__name__}, "
+                "expected a list of one or more paths or arrays"
             )
         vectors = [self.embed(audio, sample_rate).vector for audio in audios]
         views = torch.from_numpy(np.stack(vectors)).unsqueeze(1)
         members = [range(len(vectors))]
-        models = similarity.enrol(views, members, how, self.clip_c)
-        return models[0, 0].numpy()
+        return scores.enroll(views, members, how, self.clip_c)[0, 0].numpy()
 
     def identify(
         self,
-        audio: str | pathlib.Path | np.ndarray | torch.Tensor,
+        audio: Audio,
         store: VoiceprintStore,
         threshold: float | None = None,
         sample_rate: int | None = None,
@@ -537,60 +416,39 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
     ) -> Identification:
         """Looks for the speaker of an utterance among those enrolled.
 
-        The threshold was measured on pairs: among N enrolled speakers, one
-        who isn't enrolled is taken for one of them up to N times as often.
-
-        Arguments
-        ---------
-        audio : str, pathlib.Path, np.ndarray or torch.Tensor
-        store : VoiceprintStore
-        threshold : float
-            None: the model's at the EER.
-        sample_rate : int
-            Of an array, in Hz; None: the model's.
-        top : int
-            How many speakers the ranking has at most, 1 or more.
-
-        Returns
-        -------
-        identification : Identification
-
-        Raises
-        ------
-        InputError
-            As ``embed``; or if the store is empty or of another model.
+        ``threshold`` None means the model's at the EER. It was measured on
+        pairs: someone unknown is taken for one of N enrolled speakers up to N
+        times as often. ``top`` limits the ranking.
         """
         if store.model_fingerprint != self.fingerprint:
             raise InputError(
-                "the voiceprint store was made by another model, whose "
-                "vectors mean nothing to this one: enrol its speakers again"
+                "the voiceprint store was made by another model, and can't be "
+                "compared with this one's embeddings: enroll its speakers again"
             )
         if len(store) == 0:
-            raise InputError("the voiceprint store is empty: enrol a speaker")
+            raise InputError("the voiceprint store is empty: enroll a speaker")
         if threshold is None:
             threshold = self.threshold_at()
         vector = self.embed(audio, sample_rate).vector
-        scores = self._scores(list(store.vectors), [vector])[:, 0]
-        best = torch.argsort(-scores, stable=True)[: max(1, top)]
-        names = store.names
-        ranking = [(names[i], float(scores[i])) for i in best]
+        found = self._scores(list(store.vectors), [vector])[:, 0]
+        best = torch.argsort(-found, stable=True)[: max(1, top)]
+        ranking = [(store.names[i], float(found[i])) for i in best]
         name, score = ranking[0]
-        if score <= threshold:
-            name = None
-        return Identification(name, score, threshold, ranking)
+        known = name if score > threshold else None
+        return Identification(known, score, threshold, ranking)
 
     def _scores(
-        self, enrol: Sequence[np.ndarray], test: Sequence[np.ndarray]
+        self, enroll: Sequence[np.ndarray], test: Sequence[np.ndarray]
     ) -> torch.Tensor:
-        """Shape [enrol, test], of vectors; float64."""
+        """Scores of all pairs of vectors, float64 [enroll, test]."""
         enrolled, tested = (
             torch.from_numpy(np.stack(vectors)).double().unsqueeze(1)
-            for vectors in (enrol, test)
+            for vectors in (enroll, test)
         )
         if enrolled.shape[2] != tested.shape[2]:
             raise InputError(
                 f"the vectors have {enrolled.shape[2]} and {tested.shape[2]} "
-                "entries: are they of one model?"
+                "entries, expected embeddings of the same model"
             )
         prepare = self._score.prepare
         return self._score.matrix(prepare(enrolled), prepare(tested))
@@ -598,156 +456,18 @@ class HyperbolicSpeakerRecognition(SpeakerRecognition):
     def _encode_checked(
         self, name: str, wavs: torch.Tensor, lengths: torch.Tensor | None
     ) -> torch.Tensor:
-        """Embeddings of a batch, shape [batch, 1, D]."""
-        wavs = (wavs[None] if wavs.ndim == 1 else wavs).float()
-        if wavs.ndim != 2 or wavs.numel() == 0:
-            raise InputError(
-                f"{name} has shape {tuple(wavs.shape)}, expected (batch, time)"
-            )
-        if lengths is not None and lengths.shape != wavs.shape[:1]:
-            raise InputError(
-                f"the lengths of {name} have shape {tuple(lengths.shape)}, "
-                f"expected ({len(wavs)},)"
-            )
-        for index, wav in enumerate(wavs):
-            if not wav.isfinite().all():
+        """Embeddings [batch, 1, D] of waveforms that hold sound."""
+        wavs = torch.atleast_2d(wavs).float()
+        shares = [1.0] * len(wavs) if lengths is None else lengths.tolist()
+        for index, (wav, share) in enumerate(zip(wavs, shares, strict=True)):
+            sound = wav[: max(1, round(share * len(wav)))]
+            if not sound.isfinite().all() or is_silent(sound):
                 raise InputError(
-                    f"{name}: waveform {index} holds NaN or infinite samples"
+                    f"{name}: waveform {index} is silent, or holds NaN or "
+                    "infinite samples"
                 )
-            share = 1.0 if lengths is None else float(lengths[index])
-            if _is_silent(wav[: max(1, round(share * len(wav)))]):
-                raise InputError(f"{name}: waveform {index} is silent")
         embeddings = self.encode_batch(wavs, lengths)
-        # The stock ResNet gives [batch, D].
-        return embeddings.reshape(len(wavs), 1, -1)
-
-    def _embed_short(
-        self, paths: list[str], cache_folder: str | pathlib.Path | None
-    ) -> dict[str, Embedding]:
-        try:
-            _, views, durations = extract(
-                self._encoder,
-                {path: path for path in paths},
-                self.sample_rate,
-                cache_folder=cache_folder,
-            )
-        except _SilenceError:
-            # A batch doesn't know its files.
-            for path in paths:
-                waveform = audio_files.load(path, self.sample_rate)
-                if _is_silent(self._long_enough(waveform)):
-                    raise InputError(
-                        f"{path} is silent: replace or leave it out"
-                    ) from None
-            raise
-        return {
-            path: _embedding(view, seconds)
-            for path, view, seconds in zip(
-                paths, views[:, 0].numpy(), durations, strict=True
-            )
-        }
-
-    def _embed_long(
-        self, paths: list[str], cache_folder: str | pathlib.Path | None
-    ) -> dict[str, Embedding]:
-        paths = tqdm.tqdm(
-            paths, desc="Embedding long files", unit="file", dynamic_ncols=True
-        )
-        if cache_folder is None:
-            return {path: self.embed(path) for path in paths}
-        found = {}
-        setting = f"{self.sample_rate}-windows"
-        with Cache(cache_folder, self.fingerprint, setting) as cache:
-            known = {
-                key: _embedding(view[0], seconds)
-                for shard in cache.shards()
-                for key, view, seconds in zip(*shard, strict=True)
-            }
-            for path in paths:
-                key = identity(path, cache.folder.name)
-                if key not in known:
-                    known[key] = self.embed(path)
-                    vector, _, seconds = known[key]
-                    cache.add([key], vector[None, None], [seconds])
-                found[path] = known[key]
-        return found
-
-    def _waveform(
-        self, audio: np.ndarray | torch.Tensor, sample_rate: int | None
-    ) -> torch.Tensor:
-        """An array as a mono waveform at the model's rate."""
-        if isinstance(audio, torch.Tensor):
-            audio = audio.detach().cpu().resolve_neg()
-            audio = audio.float() if audio.is_floating_point() else audio
-            audio = audio.numpy()
-        if not isinstance(audio, np.ndarray):
-            raise InputError(
-                f"the audio is of type {type(audio).__name__}, expected a "
-                "path, an array or a tensor"
-            )
-        # By kind and size: of any byte order.
-        is_int16 = (audio.dtype.kind, audio.dtype.itemsize) == ("i", 2)
-        if audio.dtype.kind != "f" and not is_int16:
-            raise InputError(
-                f"the audio is of {audio.dtype}, expected floats in [-1, 1] or "
-                "int16"
-            )
-        with np.errstate(over="ignore"):  # what overflows is found below
-            audio = torch.from_numpy(np.array(audio, np.float32, order="C"))
-        if is_int16:
-            audio /= 2**15
-        if audio.ndim not in (1, 2) or (
-            audio.ndim == 2 and len(audio) > _MAX_CHANNELS
-        ):
-            raise InputError(
-                f"the audio has shape {tuple(audio.shape)}, expected (time,) "
-                f"or (channels, time), of {_MAX_CHANNELS} channels at most"
-            )
-        if audio.numel() == 0:
-            raise InputError("the audio has no samples")
-        if not audio.isfinite().all():
-            raise InputError("the audio holds NaN or infinite samples")
-        if audio.abs().max() > _MAX_AMPLITUDE:
-            raise InputError(
-                f"the audio has samples up to {float(audio.abs().max()):g}, "
-                "expected floats in [-1, 1]: divide integers by their range"
-            )
-        if sample_rate is None:
-            sample_rate = self.sample_rate
-        low, high = audio_files.SAMPLE_RATES
-        integral = isinstance(sample_rate, numbers.Integral)
-        if not integral or not low <= sample_rate <= high:
-            raise InputError(
-                f"sample_rate is {sample_rate!r}, expected an integer from "
-                f"{low} to {high}, in Hz"
-            )
-        if audio.ndim == 2:
-            audio = audio.mean(0)
-        return audio_files.resample(audio, int(sample_rate), self.sample_rate)
-
-    def _long_enough(self, waveform: torch.Tensor) -> torch.Tensor:
-        # As ``extract`` does it.
-        shortest = int(SHORTEST * self.sample_rate)
-        if len(waveform) < shortest:
-            return audio_files.repeat_to(waveform, shortest)
-        return waveform
-
-
-class _SilenceError(InputError):
-    """Something in a batch is silent."""
-
-
-class _Encoder(Encoder):
-    """An encoder that refuses silence."""
-
-    def __call__(self, waveforms: torch.Tensor) -> torch.Tensor:
-        if (waveforms.abs().mean(1) < SILENCE).any():
-            raise _SilenceError("an utterance is silent")
-        return super().__call__(waveforms)
-
-
-def _is_silent(waveform: torch.Tensor) -> bool:
-    return bool(waveform.abs().mean() < SILENCE)
+        return embeddings.reshape(len(wavs), 1, -1)  # the ResNet's are [B, D]
 
 
 def _embedding(vector: np.ndarray, seconds: float) -> Embedding:
@@ -760,11 +480,19 @@ def _vector(value: Any) -> np.ndarray:
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     value = np.asarray(value)
-    if value.ndim != 1 or value.size == 0 or value.dtype.kind != "f":
+    is_vector = value.ndim == 1 and value.dtype.kind == "f"
+    if not (is_vector and np.isfinite(value).all()):
         raise InputError(
             f"the vector to score is {value.dtype} of shape {value.shape}, "
-            "expected floats in one dimension"
+            "expected finite floats of shape (D,)"
         )
-    if not np.isfinite(value).all():
-        raise InputError("the vector to score is NaN or infinite")
     return value
+
+
+def _check_device(device: str) -> None:
+    if str(device).split(":")[0] not in ("cpu", "cuda"):
+        raise InputError(f"device is {device}, expected cpu or cuda")
+    if str(device).startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(
+            f"device is {device}, but PyTorch finds no CUDA: pass cpu"
+        )

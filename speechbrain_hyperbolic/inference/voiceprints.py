@@ -2,7 +2,10 @@
 
 import json
 import pathlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import filelock
 import numpy as np
 import numpy.typing as npt
 import safetensors
@@ -10,20 +13,20 @@ import safetensors.numpy
 
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.inference.model_folder import open_tensors
+from speechbrain_hyperbolic.inference.model import read_tensors
 
 FORMAT = "speechbrain-hyperbolic voiceprints 1"
 _VECTORS = "vectors"
-_MAX_NAME = 1000
+_LONGEST_NAME = 1000
 
 
 class VoiceprintStore:
-    """The embeddings of speakers by their names, all made by one model.
+    """The voiceprints of speakers by their names, all made by one model.
 
     Arguments
     ---------
     model_fingerprint : str
-        Of that model, see ``HyperbolicSpeakerRecognition.fingerprint``.
+        ``HyperbolicSpeakerRecognition.fingerprint`` of that model.
 
     Example
     -------
@@ -31,7 +34,7 @@ class VoiceprintStore:
     >>> store.add("Ada", np.ones(192, np.float32))
     >>> store.names, store.vectors.shape
     (['Ada'], (1, 192))
-    >>> path = getfixture("tmpdir") / "voices.safetensors"
+    >>> path = getfixture("tmp_path") / "voices.safetensors"
     >>> store.save(path)
     >>> len(VoiceprintStore.load(path, "c0ffee"))
     1
@@ -54,35 +57,23 @@ class VoiceprintStore:
 
     @property
     def vectors(self) -> np.ndarray:
-        """Their embeddings: float32, shape [speakers, D]."""
+        """Their voiceprints: float32, shape [speakers, D]."""
         if not self._voices:
             return np.zeros((0, 0), np.float32)
         return np.stack(list(self._voices.values()))
 
     def add(self, name: str, vector: npt.ArrayLike) -> None:
-        """Adds a speaker, or replaces the one of that name.
-
-        Arguments
-        ---------
-        name : str
-        vector : array_like
-            What ``HyperbolicSpeakerRecognition.enrol`` gives, shape [D].
-
-        Raises
-        ------
-        InputError
-            If the name is empty, too long or not printable, or the vector is
-            zero, not finite or not as long as the others.
-        """
+        """Adds a speaker by a vector [D] that ``enroll`` made, or replaces the
+        speaker of that name."""
         # A control character in a stranger's store could rewrite a terminal.
         if not (
             isinstance(name, str)
-            and 0 < len(name) <= _MAX_NAME
+            and 0 < len(name) <= _LONGEST_NAME
             and name.isprintable()
         ):
             raise InputError(
                 f"a speaker's name is {ascii(name):.60}, expected 1 to "
-                f"{_MAX_NAME} printable characters"
+                f"{_LONGEST_NAME} printable characters"
             )
         try:
             vector = np.array(vector, np.float32)
@@ -90,46 +81,25 @@ class VoiceprintStore:
             vector = np.zeros(0, np.float32)
         if vector.ndim != 1 or not (vector.any() and np.isfinite(vector).all()):
             raise InputError(
-                f"the voiceprint of {name} is no row of finite numbers, not "
-                "all zero, as enrol gives"
+                f"the voiceprint of {name} is not a vector of finite numbers, "
+                "not all zero, as enroll makes it"
             )
         others = next(iter(self._voices.values()), vector)
         if len(others) != len(vector):
             raise InputError(
                 f"the voiceprint of {name} has {len(vector)} numbers, and the "
-                f"others {len(others)}: enrol all with one model"
+                f"others have {len(others)}: enroll all with one model"
             )
         self._voices[name] = vector
 
     def remove(self, name: str) -> None:
-        """Removes a speaker.
-
-        Arguments
-        ---------
-        name : str
-
-        Raises
-        ------
-        InputError
-            If there is none of that name.
-        """
+        """Removes a speaker."""
         if name not in self._voices:
             raise InputError(f"{name} is not among the {len(self)} enrolled")
         del self._voices[name]
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes the store, whole or not at all.
-
-        Arguments
-        ---------
-        path : str or pathlib.Path
-            A safetensors file; the names are in its header.
-
-        Raises
-        ------
-        InputError
-            If it can't be written.
-        """
+        """Writes a safetensors file, with the names in its header."""
         header = {
             "format": FORMAT,
             "model": self.model_fingerprint,
@@ -141,72 +111,69 @@ class VoiceprintStore:
                     {_VECTORS: self.vectors}, temporary, metadata=header
                 )
         except (OSError, safetensors.SafetensorError) as error:
-            raise InputError(
-                f"{path} can't be written ({error}): pass another path"
-            ) from error
+            raise _unwritable(path, error) from error
 
     @classmethod
     def load(
         cls, path: str | pathlib.Path, model_fingerprint: str
     ) -> "VoiceprintStore":
-        """Reads a store.
+        """Reads a store for the model of that fingerprint.
 
-        Arguments
-        ---------
-        path : str or pathlib.Path
-        model_fingerprint : str
-            Of the model that is to use it.
-
-        Returns
-        -------
-        store : VoiceprintStore
-
-        Raises
-        ------
-        InputError
-            If it is missing, damaged, no voiceprint store, or was made by
-            another model.
+        A store that is missing or damaged, or that another model made, raises
+        an InputError.
         """
-        path = pathlib.Path(path)
-        with open_tensors(path) as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise InputError(
-                    f"{path} is no voiceprint store of this version: pass the "
-                    "file that enrolment wrote"
-                )
-            if header.get("model") != model_fingerprint:
-                raise InputError(
-                    f"{path} was made by another model, whose voiceprints "
-                    "can't be compared with this one's: enrol again"
-                )
-            names = _read_names(path, header.get("names", ""))
-            if set(file.keys()) != {_VECTORS}:
-                raise InputError(f"{path} has not just its {_VECTORS}")
-            if file.get_slice(_VECTORS).get_dtype() != "F32":
-                raise InputError(f"{path} has {_VECTORS} that are not float32")
-            vectors = file.get_tensor(_VECTORS).numpy()
-        if vectors.ndim != 2 or len(vectors) != len(names):
+        tensors, header = read_tensors(path)
+        if header.get("format") != FORMAT:
             raise InputError(
-                f"{path} has {len(names)} names for voiceprints of shape "
-                f"{vectors.shape}: enrol again"
+                f"{path} is not a voiceprint store: pass the file that "
+                "enrollment wrote"
             )
-        store = cls(model_fingerprint)
-        for name, vector in zip(names, vectors, strict=True):
-            try:
+        if header.get("model") != model_fingerprint:
+            raise InputError(
+                f"{path} was made by another model, and can't be compared with "
+                "this one's embeddings: enroll its speakers again"
+            )
+        try:
+            names = json.loads(header["names"])
+            vectors = tensors[_VECTORS].numpy()
+            store = cls(model_fingerprint)
+            for name, vector in zip(names, vectors, strict=True):
                 store.add(name, vector)
-            except InputError as error:
-                raise InputError(f"{path}: {error}") from error
-        if len(store) != len(names):
-            raise InputError(f"{path} has a name twice: enrol again")
+            if len(store) != len(names):
+                raise InputError("a name is there twice")
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            text = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"{path} is damaged ({text}): enroll its speakers again"
+            ) from error
         return store
 
+    @classmethod
+    @contextmanager
+    def update(
+        cls, path: str | pathlib.Path, model_fingerprint: str
+    ) -> Iterator["VoiceprintStore"]:
+        """A store to change, written at the end; made if it is missing.
 
-def _read_names(path: pathlib.Path, text: str) -> list[str]:
-    try:
-        names = json.loads(text)
-    except (ValueError, RecursionError):
-        names = None
-    if not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
-        raise InputError(f"{path} has no list of names: enrol again")
-    return names
+        Others who update it wait, so that no one's speakers are lost.
+        """
+        path = pathlib.Path(path)
+        lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        try:
+            if path.exists():
+                store = cls.load(path, model_fingerprint)
+            else:
+                store = cls(model_fingerprint)
+            yield store
+            store.save(path)
+        finally:
+            lock.release()
+
+
+def _unwritable(path: str | pathlib.Path, error: Exception) -> InputError:
+    return InputError(f"{path} can't be written ({error}): pass another path")

@@ -1,13 +1,15 @@
 """Feature processing between the filterbank and the encoder."""
 
+from collections.abc import Sequence
+
 import torch
 
 
 class MaskedNormalization(torch.nn.Module):
-    """Normalises features and, in training, masks parts of them.
+    """Normalizes features and, in training, masks parts of them.
 
     This puts SpecAugment where the published encoder has it, between the mean
-    normalisation and the first layer, in a recipe that knows of no such step.
+    normalization and the first layer, in a recipe that has no such step.
 
     Arguments
     ---------
@@ -27,7 +29,7 @@ class MaskedNormalization(torch.nn.Module):
     """
 
     def __init__(
-        self, normalization: torch.nn.Module, masks: list[torch.nn.Module]
+        self, normalization: torch.nn.Module, masks: Sequence[torch.nn.Module]
     ) -> None:
         super().__init__()
         self.normalization = normalization
@@ -36,7 +38,7 @@ class MaskedNormalization(torch.nn.Module):
     def forward(
         self, features: torch.Tensor, lengths: torch.Tensor
     ) -> torch.Tensor:
-        """Normalises, and masks in training.
+        """Normalizes, and masks in training.
 
         Arguments
         ---------

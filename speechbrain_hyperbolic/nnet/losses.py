@@ -1,34 +1,32 @@
-"""Softmax losses on the outputs of a classifier head, in closed form."""
+"""Softmax losses on a classifier's outputs, with gradients in closed form."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from speechbrain_hyperbolic.errors import InputError, is_finite
-from speechbrain_hyperbolic.geometry import refuse_second_derivative
 from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
-
-if TYPE_CHECKING:  # it imports this module
-    from speechbrain_hyperbolic.nnet.sharded import Shard
+from speechbrain_hyperbolic.nnet.similarity import InnerProduct
 
 
 class MarginSoftmax(torch.nn.Module):
     """Softmax cross entropy of the logits that a margin makes.
 
-    It gives what the stock ``LogSoftmaxWrapper(loss_fn)`` gives, without its
-    one-hot targets, with the gradient in closed form, and checks the labels.
-    ``CentreClassifier`` takes it too, to go from embeddings to the loss in one
-    faster step.
+    It gives what the stock ``LogSoftmaxWrapper(loss_fn)`` gives, in float32
+    and without one-hot targets, and it checks the labels (on the CPU only, as
+    a GPU would have to be waited for).
 
     Arguments
     ---------
     loss_fn : AdditiveMargin
-        Or one of its kind, see ``nnet.margins``.
+        Or another margin of ``nnet.margins``.
     chunk_size : int
-        For very many classes: how many are worked on at a time, in that one
-        step, so that there is never a [batch, classes] matrix. It takes one
-        matrix product more. None: all.
+        For very many classes: how many are computed at a time, so that there
+        is never a [batch, classes] matrix. Then the classifier is called with
+        the targets and this cost, see ``HyperbolicClassifier``. None: all.
 
     Raises
     ------
@@ -48,7 +46,7 @@ class MarginSoftmax(torch.nn.Module):
         self, loss_fn: AdditiveMargin, chunk_size: int | None = None
     ) -> None:
         super().__init__()
-        if not hasattr(loss_fn, "on_target"):
+        if not isinstance(loss_fn, AdditiveMargin):
             raise InputError(
                 f"loss_fn is {loss_fn}, expected a margin of nnet.margins; "
                 "others work in SpeechBrain's LogSoftmaxWrapper"
@@ -74,9 +72,10 @@ class MarginSoftmax(torch.nn.Module):
         Arguments
         ---------
         outputs : torch.Tensor
-            Scores of the classes, shape [batch, 1, classes].
+            Scores of the classes, shape [batch, 1, classes] or
+            [batch, classes].
         targets : torch.Tensor
-            Labels in [0, classes), shape [batch, 1].
+            Labels in [0, classes), shape [batch, 1] or [batch].
         length : torch.Tensor
             Not used; the stock recipe passes it.
 
@@ -85,15 +84,12 @@ class MarginSoftmax(torch.nn.Module):
         loss : torch.Tensor
             A scalar.
         """
-        outputs = outputs.squeeze(1)
-        targets = check_targets(targets, len(outputs), outputs.shape[-1])
+        if outputs.dim() == 3:
+            outputs = outputs.squeeze(1)
+        targets = check_targets(targets, *outputs.shape)
+        self.loss_fn.count_use(outputs)
         dtype = torch.promote_types(outputs.dtype, torch.float32)
-        loss = _MarginCrossEntropy.apply(
-            outputs.to(dtype), targets, self.loss_fn
-        )
-        if loss.requires_grad:
-            self.loss_fn.step()
-        return loss
+        return _MarginSoftmax.apply(outputs.to(dtype), targets, self.loss_fn)
 
 
 class JointLoss(torch.nn.Module):
@@ -104,9 +100,9 @@ class JointLoss(torch.nn.Module):
     Arguments
     ---------
     losses : list of torch.nn.Module
-        Called with outputs [batch, 1, classes] and targets [batch, 1].
+        Called with outputs [batch, 1, classes] and the targets.
     weights : list of float
-        One for each.
+        One for each, >= 0.
 
     Raises
     ------
@@ -137,6 +133,12 @@ class JointLoss(torch.nn.Module):
         self.losses = torch.nn.ModuleList(losses)
         self.weights = list(weights)
 
+    @property
+    def chunk_size(self) -> int | None:
+        """That of a chunked loss among them, or None."""
+        sizes = [getattr(loss, "chunk_size", None) for loss in self.losses]
+        return next((size for size in sizes if size), None)
+
     def forward(
         self,
         outputs: torch.Tensor,
@@ -150,7 +152,7 @@ class JointLoss(torch.nn.Module):
         outputs : torch.Tensor
             Shape [batch, heads, classes].
         targets : torch.Tensor
-            Labels in [0, classes), shape [batch, 1].
+            Labels in [0, classes), shape [batch, 1] or [batch].
         length : torch.Tensor
             Not used; the stock recipe passes it.
 
@@ -159,249 +161,108 @@ class JointLoss(torch.nn.Module):
         loss : torch.Tensor
             A scalar.
         """
-        if outputs.shape[1] != len(self.losses):
+        if outputs.dim() != 3 or outputs.shape[1] != len(self.losses):
             raise InputError(
-                f"there are {outputs.shape[1]} heads for {len(self.losses)} "
-                "losses: expected one loss for each head"
+                f"the outputs have shape {tuple(outputs.shape)}, expected "
+                f"[batch, {len(self.losses)}, classes]: one head for each loss"
             )
+        if targets.dim() == 1:
+            targets = targets.unsqueeze(1)  # as stock losses need them
         heads = outputs.split(1, dim=1)
-        return self.total(
-            loss(head, targets)
-            for loss, head in zip(self.losses, heads, strict=True)
-        )
+        pairs = zip(self.losses, heads, strict=True)
+        return self.total(loss(head, targets) for loss, head in pairs)
 
     def total(self, values: Iterable[torch.Tensor]) -> torch.Tensor:
-        """The weighted sum.
-
-        Arguments
-        ---------
-        values : iterable of torch.Tensor
-            Of the losses.
-
-        Returns
-        -------
-        total : torch.Tensor
-        """
+        """The weighted sum of the losses' values."""
         pairs = zip(self.weights, values, strict=True)
-        total = sum(weight * value for weight, value in pairs)
-        return total  # type: ignore[return-value]
+        return torch.stack([weight * value for weight, value in pairs]).sum()
 
 
-class MarginLogits:
-    """The logits of a batch, written in place of its outputs.
+def check_targets(
+    targets: torch.Tensor, batch: int, classes: int
+) -> torch.Tensor:
+    """Returns labels [batch] or [batch, 1] as int64 [batch, 1].
 
-    All but a few are scale * output: those of the targets and of the hardest
-    others are known beforehand. Classes may come in chunks.
-
-    Arguments
-    ---------
-    loss_fn : AdditiveMargin
-    targets : torch.Tensor
-        Shape [batch, 1].
-    outputs : torch.Tensor
-        Of the targets, shape [batch, 1].
-    hardest : tuple of torch.Tensor
-        Outputs and classes of the hardest others, both [batch, top_k]; None
-        where there is no penalty.
+    >>> check_targets(torch.tensor([2.0]), batch=1, classes=3)
+    tensor([[2]])
     """
-
-    def __init__(
-        self,
-        loss_fn: AdditiveMargin,
-        targets: torch.Tensor,
-        outputs: torch.Tensor,
-        hardest: tuple[torch.Tensor, torch.Tensor] | None = None,
-    ) -> None:
-        self.scale, self.real = loss_fn.scale, loss_fn.real
-        self.whole: torch.Tensor | None = None
-        self.places = targets
-        values, slopes = loss_fn.on_target(outputs)
-        self.target = self.scale * values
-        self.special = self.target
-        self.slopes = slopes
-        if hardest is not None:
-            values, slopes = loss_fn.on_hardest(hardest[0])
-            self.special = torch.cat([self.target, self.scale * values], 1)
-            self.places = torch.cat([targets, hardest[1]], 1)
-            if self.slopes is not None and slopes is not None:
-                self.slopes = torch.cat([self.slopes, slopes], 1)
-
-    def write(
-        self, outputs: torch.Tensor, first: int | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Makes logits of the outputs of classes first, first + 1, ...
-
-        Arguments
-        ---------
-        outputs : torch.Tensor
-            Shape [batch, n], overwritten.
-        first : int
-            The class of the first column; None: these are all classes.
-
-        Returns
-        -------
-        logits : torch.Tensor
-            The same memory.
-        ignored : torch.Tensor
-            Booleans, shape [batch, n]: what has no gradient; None: nothing.
-        """
-        logits = outputs.mul_(self.scale)
-        index, inside = self._index(logits, first)
-        logits.view(-1).scatter_(0, index, _at(self.special, inside))
-        if not self.real:
-            return logits, None
-        ignored = logits < self.target
-        return logits.masked_fill_(ignored, 0), ignored
-
-    def differentiate(
-        self,
-        probabilities: torch.Tensor,
-        ignored: torch.Tensor | None,
-        factor: float,
-        first: int | None = None,
-    ) -> torch.Tensor:
-        """From probabilities to the slopes of the loss by the outputs.
-
-        Arguments
-        ---------
-        probabilities : torch.Tensor
-            Times ``factor``; shape [batch, n], overwritten.
-        ignored : torch.Tensor
-            What ``write`` returned.
-        factor : float
-            scale / batch.
-        first : int
-            As for ``write``.
-
-        Returns
-        -------
-        slopes : torch.Tensor
-            The same memory.
-        """
-        if ignored is not None:
-            probabilities.masked_fill_(ignored, 0)
-        index, inside = self._index(probabilities, first)
-        slopes = probabilities.take(index)
-        hit = torch.zeros_like(self.special)
-        hit[:, 0] = factor
-        slopes -= _at(hit, inside)
-        if self.slopes is not None:
-            slopes *= _at(self.slopes, inside)
-        probabilities.view(-1).scatter_(0, index, slopes)
-        return probabilities
-
-    def _index(
-        self, block: torch.Tensor, first: int | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Where the special logits are in a block, and which these are."""
-        if first is None and self.whole is not None:
-            return self.whole, None
-        batch, width = block.shape
-        rows = torch.arange(0, batch * width, width, device=block.device)
-        columns = self.places if first is None else self.places - first
-        index = rows.unsqueeze(1) + columns
-        if first is None:
-            self.whole = index.view(-1)
-            return self.whole, None
-        inside = (columns >= 0) & (columns < width)
-        return index[inside], inside
+    if batch == 0 or targets.shape not in ((batch,), (batch, 1)):
+        raise InputError(
+            f"there are {batch} outputs with targets of shape "
+            f"{tuple(targets.shape)}: expected one target for each of at "
+            "least one row"
+        )
+    targets = targets.long().view(batch, 1)
+    # Reading values would wait for a GPU, which checks its indices itself,
+    # and break a compiled graph.
+    if targets.device.type == "cpu" and not torch.compiler.is_compiling():
+        low, high = (int(value) for value in targets.aminmax())
+        if low < 0 or high >= classes:
+            raise InputError(
+                f"label {low if low < 0 else high} is outside [0, {classes}): "
+                "out_n_neurons must be the number of training speakers"
+            )
+    return targets
 
 
-def _at(values: torch.Tensor, inside: torch.Tensor | None) -> torch.Tensor:
-    return values.reshape(-1) if inside is None else values[inside]
+class _Special(NamedTuple):
+    """The logits that are not scale * output; the target's comes first."""
+
+    classes: torch.Tensor  # [batch, 1 + top_k]
+    logits: torch.Tensor  # likewise
+    slopes: torch.Tensor | None  # by the outputs, over the scale; None: 1
 
 
-def hardest_others(
-    outputs: torch.Tensor,
-    targets: torch.Tensor,
-    top_k: int,
-    first: int | None = None,
-) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """The highest outputs of other classes than the target.
-
-    Arguments
-    ---------
-    outputs : torch.Tensor
-        Shape [batch, n].
-    targets : torch.Tensor
-        Shape [batch, 1].
-    top_k : int
-    first : int
-        The class of the first column; None: these are all classes.
-
-    Returns
-    -------
-    outputs, classes : torch.Tensor
-        Shape [batch, at most top_k]; None where there are none.
-
-    Example
-    -------
-    >>> hardest_others(torch.tensor([[0.3, 0.2, 0.1]]), torch.zeros(1, 1), 1)
-    (tensor([[0.2000]]), tensor([[1]]))
-    """
-    width = outputs.shape[1]
-    columns = torch.arange(width, device=outputs.device) + (first or 0)
-    others = outputs.masked_fill(columns == targets, -torch.inf)
-    # One class may be the target.
-    k = min(top_k, width - (first is None))
-    if k == 0:
-        return None
-    values, places = others.topk(k)
-    return values, places + (first or 0)
-
-
-def margin_cross_entropy(
-    outputs: torch.Tensor,
-    targets: torch.Tensor,
+def _special(
     loss_fn: AdditiveMargin,
-    shard: "Shard | None" = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean loss, and its slopes in place of the outputs.
-
-    Arguments
-    ---------
-    outputs : torch.Tensor
-        Shape [batch, classes], overwritten.
-    targets : torch.Tensor
-        Shape [batch, 1].
-    loss_fn : AdditiveMargin
-    shard : nnet.sharded.Shard
-        The classes that these outputs are of; None: all.
-
-    Returns
-    -------
-    loss : torch.Tensor
-        A scalar.
-    slopes : torch.Tensor
-        Of the loss by the outputs, in their memory.
-    """
-    first = None if shard is None else shard.first
-    hardest = None
-    if loss_fn.top_k:
-        hardest = hardest_others(outputs, targets, loss_fn.top_k, first)
-    if shard is None:
-        of_target = outputs.gather(1, targets)
-    else:
-        of_target = shard.of_targets(outputs, targets)
-        hardest = shard.hardest(hardest, loss_fn.top_k)
-    plan = MarginLogits(loss_fn, targets, of_target, hardest)
-    logits, ignored = plan.write(outputs, first)
-    top = logits.amax(1, keepdim=True)
-    if shard is not None:
-        top = shard.highest(top)
-    exponentials = logits.sub_(top).exp_()
-    total = exponentials.sum(1, keepdim=True)
-    if shard is not None:
-        total = shard.sum(total)
-    loss = (total.log() + (top - plan.target)).mean()
-    factor = loss_fn.scale / len(targets)
-    probabilities = exponentials.mul_(factor / total)
-    return loss, plan.differentiate(probabilities, ignored, factor, first)
+    targets: torch.Tensor,
+    outputs: torch.Tensor,
+    hardest: Sequence[torch.Tensor] | None,
+) -> _Special:
+    """From the targets' outputs, and the hardest others' with classes."""
+    values, slopes = loss_fn.on_target(outputs)
+    if hardest is not None:
+        others, classes = hardest
+        more, more_slopes = loss_fn.on_hardest(others)
+        targets = torch.cat([targets, classes], 1)
+        values = torch.cat([values, more], 1)
+        if slopes is not None and more_slopes is not None:
+            slopes = torch.cat([slopes, more_slopes], 1)
+    return _Special(targets, loss_fn.scale * values, slopes)
 
 
-class _MarginCrossEntropy(torch.autograd.Function):
-    """``margin_cross_entropy`` of outputs that are not to be overwritten."""
+def _logits(
+    outputs: torch.Tensor,
+    columns: torch.Tensor,
+    special: _Special,
+    loss_fn: AdditiveMargin,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Logits of outputs [batch, n], and which of them a real margin ignores."""
+    logits = outputs * loss_fn.scale
+    logits.scatter_(1, columns, special.logits)
+    if not loss_fn.real:
+        return logits, None
+    ignored = logits < special.logits[:, :1]
+    return logits.masked_fill_(ignored, 0), ignored
 
+
+def _slopes(
+    probabilities: torch.Tensor,
+    columns: torch.Tensor,
+    special: _Special,
+    ignored: torch.Tensor | None,
+) -> torch.Tensor:
+    """Of the summed loss by the outputs, over the scale, in place."""
+    if ignored is not None:
+        probabilities.masked_fill_(ignored, 0)
+    slopes = probabilities.gather(1, columns)
+    slopes[:, :1].sub_(1)
+    if special.slopes is not None:
+        slopes *= special.slopes
+    return probabilities.scatter_(1, columns, slopes)
+
+
+class _MarginSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -409,84 +270,186 @@ class _MarginCrossEntropy(torch.autograd.Function):
         targets: torch.Tensor,
         loss_fn: AdditiveMargin,
     ) -> torch.Tensor:
-        loss, slopes = margin_cross_entropy(outputs.clone(), targets, loss_fn)
-        ctx.save_for_backward(slopes)
-        return loss
+        hardest = None
+        if loss_fn.top_k:
+            others = outputs.scatter(1, targets, -math.inf)
+            count = min(loss_fn.top_k, outputs.shape[1] - 1)
+            hardest = others.topk(count)
+        target = outputs.gather(1, targets)
+        special = _special(loss_fn, targets, target, hardest)
+        logits, ignored = _logits(outputs, special.classes, special, loss_fn)
+        log_probabilities = logits.log_softmax(1)
+        ctx.factor = loss_fn.scale / len(outputs)
+        ctx.save_for_backward(log_probabilities, ignored, *special)
+        labels = targets.squeeze(1)
+        return torch.nn.functional.nll_loss(log_probabilities, labels)
 
     @staticmethod
+    @once_differentiable
     def backward(
         ctx: Any, gradient: torch.Tensor
     ) -> tuple[torch.Tensor, None, None]:
-        refuse_second_derivative()
-        (slopes,) = ctx.saved_tensors
-        return slopes * gradient, None, None
+        log_probabilities, ignored, *saved = ctx.saved_tensors
+        special = _Special(*saved)
+        slopes = _slopes(
+            log_probabilities.exp(), special.classes, special, ignored
+        )
+        return slopes.mul_(gradient * ctx.factor), None, None
 
 
-def check_targets(
-    targets: torch.Tensor, batch: int, classes: int
+# Very many classes
+
+
+def chunked_margin_softmax(
+    embeddings: torch.Tensor,
+    centers: torch.Tensor,
+    targets: torch.Tensor,
+    similarity: InnerProduct,
+    loss_fn: AdditiveMargin,
+    chunk_size: int,
+    sub_centers: int = 1,
 ) -> torch.Tensor:
-    """Checks the labels of a batch.
+    """Mean loss of a batch, without a [batch, classes] matrix.
 
-    Arguments
-    ---------
-    targets : torch.Tensor
-        Shape [batch, 1].
-    batch : int
-        Number of rows, expected to be at least one.
-    classes : int
+    It is ``MarginSoftmax`` of the similarities, computed by chunks of classes,
+    twice: for the sum of the softmax, and for the gradients. ``centers`` are
+    [classes * sub_centers, D], those of a class together, of which the most
+    similar counts.
 
-    Returns
-    -------
-    targets : torch.Tensor
-        As int64.
-
-    Raises
-    ------
-    InputError
-        If there is not one for each row, or one is not a class.
-
-    Example
-    -------
-    >>> check_targets(torch.tensor([[2.0]]), batch=1, classes=3)
-    tensor([[2]])
+    >>> from speechbrain_hyperbolic.nnet.similarity import ClippedDistance
+    >>> chunked_margin_softmax(
+    ...     torch.randn(4, 192), torch.randn(10, 192), torch.zeros(4),
+    ...     ClippedDistance(c=3.0), AdditiveMargin(), chunk_size=4,
+    ... ).shape
+    torch.Size([])
     """
-    if batch == 0 or targets.shape != (batch, 1):
-        raise InputError(
-            f"there are {batch} outputs with targets of shape "
-            f"{tuple(targets.shape)}: expected one target for each of at "
-            "least one row"
-        )
-    targets = targets.long()
-    check_labels(targets, classes)
-    return targets
+    classes = len(centers) // sub_centers
+    targets = check_targets(targets, len(embeddings), classes)
+    loss_fn.count_use(embeddings)
+    scores = _Scores(similarity, sub_centers, chunk_size)
+    return _ChunkedMarginSoftmax.apply(
+        embeddings, centers, targets, loss_fn, scores, *similarity.parameters()
+    )
 
 
-def check_labels(labels: torch.Tensor, classes: int) -> None:
-    """Raises where a label is not one of the classes.
+class _Scores(NamedTuple):
+    """How outputs come from embeddings and centers."""
 
-    Arguments
-    ---------
-    labels : torch.Tensor
-        Integers of any shape.
-    classes : int
-        Number of classes.
+    similarity: InnerProduct
+    sub_centers: int
+    chunk_size: int
 
-    Raises
-    ------
-    InputError
-        Names the first label outside [0, classes).
+    def __call__(self, x: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
+        return best_of(self.similarity(x, centers), self.sub_centers)
 
-    Example
-    -------
-    >>> check_labels(torch.tensor([0, 2]), 3)
+    def chunks(
+        self, centers: torch.Tensor
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """The first class of each chunk, and its centers."""
+        parts = centers.split(self.chunk_size * self.sub_centers)
+        for number, part in enumerate(parts):
+            yield number * self.chunk_size, part
+
+    def of_targets(
+        self, x: torch.Tensor, centers: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """Outputs [batch, 1] of the targets."""
+        by_class = centers.unflatten(0, (-1, self.sub_centers))
+        theirs = by_class[targets.squeeze(1)].flatten(0, 1)
+        return self(x, theirs).diagonal().unsqueeze(1)
+
+    def hardest(
+        self,
+        x: torch.Tensor,
+        centers: torch.Tensor,
+        targets: torch.Tensor,
+        top_k: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The highest outputs of other classes than the targets."""
+        values = x.new_empty(len(x), 0)
+        classes = targets.new_empty(len(x), 0)
+        for first, part in self.chunks(centers):
+            outputs = self(x, part)
+            here = torch.arange(outputs.shape[1], device=x.device) + first
+            outputs = outputs.masked_fill(here == targets, -math.inf)
+            values = torch.cat([values, outputs], 1)
+            classes = torch.cat([classes, here.expand_as(outputs)], 1)
+            values, order = values.topk(min(top_k, values.shape[1]))
+            classes = classes.gather(1, order)
+        # Where top_k is all classes, the target itself is the last of them.
+        count = min(top_k, len(centers) // self.sub_centers - 1)
+        return values[:, :count], classes[:, :count]
+
+
+def best_of(outputs: torch.Tensor, sub_centers: int) -> torch.Tensor:
+    """From outputs [N, classes * sub_centers] to the best of each class."""
+    if sub_centers == 1:
+        return outputs
+    return outputs.unflatten(1, (-1, sub_centers)).amax(2)
+
+
+class _ChunkedMarginSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, centers, targets, loss_fn, scores, *parameters):  # type: ignore[no-untyped-def]
+        target = scores.of_targets(x, centers, targets)
+        hardest = None
+        if loss_fn.top_k:
+            hardest = scores.hardest(x, centers, targets, loss_fn.top_k)
+        special = _special(loss_fn, targets, target, hardest)
+        log_total = torch.full_like(target, -math.inf)
+        for first, part in scores.chunks(centers):
+            logits, *_ = _chunk_logits(scores(x, part), first, special, loss_fn)
+            here = logits.logsumexp(1, keepdim=True)
+            log_total = torch.logaddexp(log_total, here)
+        ctx.loss_fn, ctx.scores = loss_fn, scores
+        ctx.save_for_backward(x, centers, log_total, *special)
+        return (log_total - special.logits[:, :1]).mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        x, centers, log_total, *saved = ctx.saved_tensors
+        special, scores = _Special(*saved), ctx.scores
+        parameters = list(scores.similarity.parameters())
+        factor = gradient * (ctx.loss_fn.scale / len(x))
+        of_centers = torch.empty_like(centers)
+        of_others = [torch.zeros_like(v) for v in (x, *parameters)]
+        x = x.detach().requires_grad_()
+        for (first, part), (_, out) in zip(
+            scores.chunks(centers), scores.chunks(of_centers), strict=True
+        ):
+            part = part.detach().requires_grad_()
+            with torch.enable_grad():
+                outputs = scores(x, part)
+            logits, columns, ignored = _chunk_logits(
+                outputs.detach(), first, special, ctx.loss_fn
+            )
+            probabilities = logits.sub_(log_total).exp_()
+            slopes = _slopes(probabilities, columns, special, ignored)
+            found = torch.autograd.grad(
+                outputs, [part, x, *parameters], slopes[:, :-1].mul_(factor)
+            )
+            out.copy_(found[0])
+            for total, more in zip(of_others, found[1:], strict=True):
+                total += more
+        return of_others[0], of_centers, None, None, None, *of_others[1:]
+
+
+def _chunk_logits(
+    outputs: torch.Tensor,
+    first: int,
+    special: _Special,
+    loss_fn: AdditiveMargin,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Logits of a chunk, where its special ones are, and what is ignored.
+
+    The last column is none of the classes: it takes the special logits of
+    other chunks, so that no shape depends on the labels.
     """
-    # A branch on data would break a compiled graph.
-    if torch.compiler.is_compiling() or labels.numel() == 0:
-        return
-    low, high = labels.aminmax()
-    if low < 0 or high >= classes:
-        outside = (labels < 0) | (labels >= classes)
-        raise InputError(
-            f"label {labels[outside][0].item()} is outside [0, {classes}): "
-            "out_n_neurons must be the number of training speakers"
-        )
+    width = outputs.shape[1]
+    columns = special.classes - first
+    columns = columns.masked_fill((columns < 0) | (columns >= width), width)
+    padded = torch.nn.functional.pad(outputs, (0, 1))
+    logits, ignored = _logits(padded, columns, special, loss_fn)
+    logits[:, -1] = -math.inf
+    return logits, columns, ignored

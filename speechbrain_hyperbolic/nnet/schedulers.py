@@ -1,7 +1,9 @@
-"""Learning-rate schedules."""
+"""Schedules of the margin and of the learning rate."""
 
 import pathlib
+import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from speechbrain.utils.checkpoints import (
@@ -10,7 +12,130 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, is_finite
+
+
+def check_margin(margin: float) -> float:
+    """Returns a margin, or raises InputError."""
+    if not (is_finite(margin) and margin >= 0):
+        raise InputError(
+            f"margin is {margin}, expected a finite number >= 0; "
+            "published: 0.2 (HAM-Softmax), 0 (H-Softmax)"
+        )
+    return margin
+
+
+class MarginSchedule(torch.nn.Module):
+    """A margin that changes with the training steps.
+
+    It is given to a loss as its margin. ``SpeakerBrain`` steps it once per
+    optimizer step; another training loop calls ``step`` itself. The number of
+    steps is its state: put it among the checkpointer's recoverables.
+
+    Source of the exponential kind, 1 - 1e-3^t, which is steep first:
+    WeSpeaker's schedule.
+
+    Arguments
+    ---------
+    start : float
+        The margin until ``first_step``, >= 0.
+    end : float
+        The margin from ``last_step`` on, >= 0.
+    first_step : int
+        Number of optimizer steps, >= 0.
+    last_step : int
+        Number of optimizer steps, above ``first_step``.
+    kind : str
+        "linear" or "exponential".
+
+    Raises
+    ------
+    InputError
+        If a value is out of range.
+
+    Example
+    -------
+    >>> schedule = MarginSchedule(end=0.2, first_step=0, last_step=10)
+    >>> for _ in range(5):
+    ...     schedule.step()
+    >>> schedule.value
+    0.1
+    """
+
+    KINDS = ("linear", "exponential")
+    # Training forwards without a step, after which a user is warned
+    PATIENCE = 1000
+
+    def __init__(
+        self,
+        start: float = 0.0,
+        end: float = 0.2,
+        first_step: int = 0,
+        last_step: int = 10000,
+        kind: str = "linear",
+    ) -> None:
+        super().__init__()
+        self.start, self.end = check_margin(start), check_margin(end)
+        if not 0 <= first_step < last_step:
+            raise InputError(
+                f"first_step is {first_step} and last_step is {last_step}, "
+                "expected 0 <= first_step < last_step"
+            )
+        if kind not in self.KINDS:
+            raise InputError(f"kind is {kind!r}, expected one of {self.KINDS}")
+        self.first_step, self.last_step = first_step, last_step
+        self.kind = kind
+        # No buffer: reading one on a GPU would wait for the GPU.
+        self.steps = 0
+        self._unstepped_uses = 0
+
+    @property
+    def value(self) -> float:
+        """The margin now."""
+        share = (self.steps - self.first_step) / (
+            self.last_step - self.first_step
+        )
+        share = min(max(share, 0.0), 1.0)
+        if self.kind == "exponential":
+            share = (1 - 1e-3**share) / (1 - 1e-3)
+        return self.start + (self.end - self.start) * share
+
+    def step(self) -> None:
+        """Counts one optimizer step."""
+        self.steps += 1
+
+    def count_use(self) -> None:
+        """Warns once if a training loop uses the margin but never steps it."""
+        if self.steps or self.start == self.end:
+            return
+        self._unstepped_uses += 1
+        if self._unstepped_uses == self.PATIENCE:
+            warnings.warn(
+                f"the margin is still {self.value:g} after {self.PATIENCE} "
+                "batches: nothing steps its MarginSchedule; train with "
+                "SpeakerBrain or call schedule.step() after each "
+                "optimizer step",
+                stacklevel=2,
+            )
+
+    def get_extra_state(self) -> dict[str, int]:
+        """The number of steps, for ``state_dict``."""
+        return {"steps": self.steps}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Resumes from the number of steps."""
+        self.steps = int(state["steps"])
+
+
+def margin_schedules(cost: Callable) -> list[MarginSchedule]:
+    """The distinct margin schedules within a cost, each to be stepped once.
+
+    >>> margin_schedules(torch.nn.ModuleList([MarginSchedule(), None]))
+    [MarginSchedule()]
+    """
+    if not isinstance(cost, torch.nn.Module):
+        return []  # a plain function
+    return [m for m in cost.modules() if isinstance(m, MarginSchedule)]
 
 
 @register_checkpoint_hooks
@@ -18,18 +143,18 @@ class WarmUp:
     """A schedule by epochs whose first steps are smaller.
 
     Step n of the first ``steps`` is taken with n / steps of the learning rate
-    that the schedule says. The stock recipe calls it once a batch and once an
-    epoch.
+    that the schedule gives. The stock recipe calls ``on_batch_end`` once a
+    batch and the schedule once an epoch.
 
     Arguments
     ---------
     scheduler : callable
         One of ``speechbrain.nnet.schedulers`` that is called with the epoch
-        and gives the old and the new learning rate.
+        and returns the old and the new learning rate.
     lr : float
         The learning rate of the first epoch, > 0.
     steps : int
-        >= 0; with 0 it is the schedule alone.
+        Number of batches, >= 0; with 0 it is the schedule alone.
 
     Raises
     ------
@@ -62,7 +187,7 @@ class WarmUp:
         Arguments
         ---------
         epoch : int
-            That ended, from 1.
+            The epoch that ended, from 1.
 
         Returns
         -------
@@ -72,11 +197,12 @@ class WarmUp:
         return old, self.lr
 
     def on_batch_end(self, optimizer: torch.optim.Optimizer) -> None:
-        """To be called in each batch, before the step of the optimizer.
+        """Sets the learning rate of a batch, before the optimizer's step.
 
         Arguments
         ---------
         optimizer : torch.optim.Optimizer
+            Its groups' learning rates are changed during the first steps.
         """
         self.step += 1
         if self.step <= self.steps:
@@ -85,24 +211,12 @@ class WarmUp:
 
     @mark_as_saver
     def save(self, path: str | pathlib.Path) -> None:
-        """Saves where it is.
-
-        Arguments
-        ---------
-        path : str or pathlib.Path
-        """
+        """Saves the state for the checkpointer."""
         torch.save({"lr": self.lr, "step": self.step}, path)
 
     @mark_as_loader
     def load(self, path: str | pathlib.Path, end_of_epoch: bool) -> None:
-        """Goes on from where it was.
-
-        Arguments
-        ---------
-        path : str or pathlib.Path
-        end_of_epoch : bool
-            Not used: both counts are of what is done.
-        """
-        del end_of_epoch
+        """Resumes from a saved state."""
+        del end_of_epoch  # both numbers hold within an epoch too
         state = torch.load(path, weights_only=True)
         self.lr, self.step = state["lr"], state["step"]

@@ -1,13 +1,105 @@
-"""What is known of the speakers of ``runs``."""
+"""Points, speakers and trained folders, made without a training."""
 
+import numpy as np
 import pytest
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.utils.train_logger import FileTrainLogger
 
-from tests.analysis.runs import SPEAKERS
+from speechbrain_hyperbolic.geometry import clip_to_ball
+from speechbrain_hyperbolic.training.checkpoints import RecentCheckpointer
+
+SPEAKERS = [f"spk{i:02}" for i in np.random.default_rng(5).permutation(30)]
+_HEAD = """
+    input_size: 8
+    out_neurons: 30
+"""
+_OURS = f"!new:speechbrain_hyperbolic.HyperbolicClassifier{_HEAD}"
+HEADS = {
+    "ham": f"classifier: {_OURS}",
+    "am": f"classifier: {_OURS}    map: cosine\n",
+    "stock": "classifier: "
+    f"!new:speechbrain.lobes.models.ECAPA_TDNN.Classifier{_HEAD}",
+    "exact": f"classifier: {_OURS}    map: exponential\n"
+    "    learn_curvature: True\n",
+    "sub": f"classifier: {_OURS}    sub_centers: 2\n",
+    "joint": """
+classifier: !new:speechbrain_hyperbolic.JointClassifier
+    heads:
+        - !new:speechbrain_hyperbolic.HyperbolicClassifier
+            input_size: 8
+            out_neurons: 30
+            map: cosine
+        - !new:speechbrain_hyperbolic.HyperbolicClassifier
+            input_size: 8
+            out_neurons: 30
+""",
+}
+HYPERBOLIC = ("ham", "exact", "sub", "joint")
+
+
+def write_run(folder, head="ham", seed=1, epochs=3, more="", **recoverables):
+    """A folder as training leaves it; returns the head at each epoch's end."""
+    folder.mkdir(parents=True)
+    text = f"seed: {seed}\nepochs_to_average: 2\n{HEADS[head]}{more}"
+    if "data_folder" not in more:
+        text = f"data_folder: {folder.parent}\n{text}"
+    (folder / "hyperparams.yaml").write_text(text)
+    torch.manual_seed(seed)
+    classifier = load_hyperpyyaml(text)["classifier"]
+    checkpointer = RecentCheckpointer(
+        folder / "save", recoverables={"classifier": classifier, **recoverables}
+    )
+    logger = FileTrainLogger(folder / "train_log.txt")
+    states = []
+    for epoch in range(1, epochs + 1):
+        with torch.no_grad():
+            for parameter in classifier.parameters():
+                parameter.copy_(0.4 * torch.randn_like(parameter))
+        state = classifier.state_dict()
+        states.append({key: value.clone() for key, value in state.items()})
+        checkpointer.save_and_keep_only(meta={"epoch": epoch})
+        prefix = "head2_" if head == "joint" else ""
+        geometry = {
+            f"{prefix}{kind}_{what}{end}": 0.1 * epoch
+            for what in ("centers", "embeddings")
+            for kind, ends in (("cap", [""]), ("radius", ["_05", "_50", "_95"]))
+            for end in ends
+        }
+        logger.log_stats(
+            {"epoch": epoch, "lr": 1e-3},
+            {
+                "loss": 10.0 * seed / epoch,
+                **(geometry if head in HYPERBOLIC else {}),
+            },
+            {"loss": 8.0 / epoch, "ErrorRate": 0.5 / epoch},
+        )
+    encoder = CategoricalEncoder()
+    encoder.update_from_iterable(SPEAKERS)
+    encoder.save(folder / "save" / "label_encoder.txt")
+    return states
+
+
+def some_points(count=30, dimensions=8, seed=0, spread=0.35):
+    """Clustered points in the ball of the published clip, float64."""
+    rng = np.random.default_rng(seed)
+    groups = rng.normal(size=(1 + count // 6, dimensions))
+    vectors = groups[rng.integers(len(groups), size=count)]
+    vectors = vectors + 0.6 * rng.normal(size=vectors.shape)
+    vectors *= spread / np.sqrt(dimensions)
+    return clip_to_ball(torch.from_numpy(vectors), c=3.0)
+
+
+def disk_distance(z, w):
+    """By the disk's own formula."""
+    gap = abs(z - w) ** 2 / ((1 - abs(z) ** 2) * (1 - abs(w) ** 2))
+    return np.arccosh(1 + 2 * gap)
 
 
 @pytest.fixture
 def table():
-    """What is known of the speakers of the runs, but for one."""
+    """What is known of the speakers, but for the last one."""
     return {
         speaker: {"sex": "fm"[i % 2], "age": str(20 + i)}
         for i, speaker in enumerate(SPEAKERS[:-1])

@@ -1,18 +1,33 @@
-"""Trial lists: read and refused."""
+"""Trial lists: read, refused, made."""
 
+import contextlib
+import http.server
+import random
+import subprocess
+import sys
+import threading
+
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from speechbrain_hyperbolic.dataio.make_trials import make_trials
+from speechbrain_hyperbolic.dataio.make_trials import (
+    choose_test_speakers,
+    make_trial_list,
+    make_trials,
+)
 from speechbrain_hyperbolic.dataio.trials import (
     Trial,
     TrialList,
     fetch_trials,
-    read_enrolment,
+    read_enrollment,
     read_trials,
     trial_speakers,
     write_trials,
 )
 from speechbrain_hyperbolic.errors import InputError
+from tests.dataio.test_corpus import add
 
 
 @pytest.mark.parametrize(
@@ -25,6 +40,7 @@ from speechbrain_hyperbolic.errors import InputError
         ("\ufeff1 a/1 b/2", Trial(1, "a/1", "b/2")),
         ("a/1 a/2 target", Trial(1, "a/1", "a/2")),
         ("a/1 b/2 nontarget", Trial(0, "a/1", "b/2")),
+        ("1 a/.wav b/1.wav", Trial(1, "a/.wav", "b/1")),
     ],
 )
 def test_read(tmp_path, line, trial):
@@ -47,16 +63,19 @@ def test_read(tmp_path, line, trial):
 def test_malformed_line_is_numbered(tmp_path, line):
     path = tmp_path / "t.txt"
     path.write_text(f"1 a/1 a/2\n0 a/1 b/1\n{line}\n")
-    with pytest.raises(InputError, match="line 3: .*'label enrol test'"):
+    with pytest.raises(InputError, match=f"line 3: '{line}' is no trial, exp"):
         read_trials(path)
 
 
-@pytest.mark.parametrize("name", ["../x/1", "a/../../x", "/etc/1.wav"])
+@pytest.mark.parametrize(
+    "name", ["../x/1", "a/../../x", "/etc/1.wav", "../\x1b[2J"]
+)
 def test_a_path_that_leaves_the_corpus(tmp_path, name):
     path = tmp_path / "t.txt"
     path.write_text(f"1 a/1 a/2\n0 a/1 {name}\n")
-    with pytest.raises(InputError, match="line 2: .* leaves the corpus"):
+    with pytest.raises(InputError, match="line 2: .* leaves the corp") as error:
         read_trials(path)
+    assert str(error.value).isprintable()
 
 
 def test_missing_and_empty(tmp_path):
@@ -65,12 +84,6 @@ def test_missing_and_empty(tmp_path):
     (tmp_path / "empty.txt").touch()
     with pytest.raises(InputError, match="has no trials"):
         read_trials(tmp_path / "empty.txt")
-
-
-def test_round_trip(tmp_path):
-    trials = make_trials(f"{s}/{i}" for s in "abc" for i in range(4))
-    write_trials(trials, tmp_path / "t.txt")
-    assert list(read_trials(tmp_path / "t.txt")) == trials
 
 
 def test_arrays_name_each_utterance_once():
@@ -94,7 +107,7 @@ id00801-enroll test/id00801-drama-03-001.wav 1
 """
 
 
-def test_enrolment_map(tmp_path):
+def test_enrollment_file(tmp_path):
     (tmp_path / "enroll.map").write_text(CNCELEB_MAP)
     (tmp_path / "trials.lst").write_text(CNCELEB_LIST)
     trials = read_trials(tmp_path / "trials.lst", tmp_path / "enroll.map")
@@ -108,10 +121,13 @@ def test_enrolment_map(tmp_path):
         "id00801": ["id00801/vlog-01-001"],
     }
     assert len(trials.utterances) == 5
-    enrol, test = trials.speakers()
-    assert enrol.tolist() == ["id00800", "id00800", "id00801"]
+    enroll, test = trials.speakers()
+    assert enroll.tolist() == ["id00800", "id00800", "id00801"]
     assert test.tolist() == ["id00800", "id00801", "id00801"]
     assert trial_speakers(trials) == {"id00800", "id00801"}
+    (tmp_path / "trials.lst").write_text("id00800-enroll a/1 0\nx a/1 0\n")
+    with pytest.raises(InputError, match="line 2: x is not among the 2 models"):
+        read_trials(tmp_path / "trials.lst", tmp_path / "enroll.map")
 
 
 @pytest.mark.parametrize(
@@ -119,41 +135,166 @@ def test_enrolment_map(tmp_path):
     [
         ("a a/1\nb\n", "line 2: model b has no utterances"),
         ("a a/1 a/1.wav\n", "line 1: model a has one utterance twice"),
-        ("a a/1\na a/2\n", "line 2: model a is there before"),
+        ("a a/1\na a/2\n", "line 2: model a has an earlier line"),
         ("a ../x/1\n", "line 1: ../x/1 leaves the corpus"),
+        ("\x1b[2J\n", r"line 1: model '\\x1b\[2J' has no utterances"),
         ("\n", "is empty"),
     ],
 )
-def test_bad_enrolment_map(tmp_path, text, message):
+def test_bad_enrollment_file(tmp_path, text, message):
     (tmp_path / "enroll.map").write_text(text)
     with pytest.raises(InputError, match=message):
-        read_enrolment(tmp_path / "enroll.map")
+        read_enrollment(tmp_path / "enroll.map")
 
 
-def test_model_that_is_not_enrolled(tmp_path):
-    (tmp_path / "enroll.map").write_text(CNCELEB_MAP)
-    (tmp_path / "trials.lst").write_text("id00800-enroll a/1 0\nx a/1 0\n")
-    with pytest.raises(InputError, match="line 2: x is not in the enrolment"):
-        read_trials(tmp_path / "trials.lst", tmp_path / "enroll.map")
-
-
-def test_repeated_trials_count_and_are_said(tmp_path, caplog):
+def test_repeated_trials_count_and_are_reported(tmp_path, caplog):
     path = tmp_path / "t.txt"
     path.write_text("1 a/1 a/2\n0 a/1 b/1\n1 a/1.wav a/2\n")
     assert len(read_trials(path)) == 3
     assert "1 of 3 trials repeat another one" in caplog.text
     path.write_text("1 a/1 a/2\n0 a/1 a/2\n")
-    with pytest.raises(
-        InputError, match="line 2: the label is not the one of line 1"
-    ):
+    with pytest.raises(InputError, match="line 2: line 1 has the same trial"):
         read_trials(path)
+
+
+WORDS = st.sampled_from(
+    ["1", "0", "2", "target", "a/1", "a/1.wav", "b/2", "../c", "/", ".wav"]
+) | st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
+
+
+@given(
+    st.lists(st.lists(WORDS, max_size=4), max_size=4),
+    st.booleans(),
+    st.binary(max_size=3),
+)
+@settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_any_list_is_read_or_refused(tmp_path, lines, enrolls, junk):
+    """What is read is the same when it is written and read again."""
+    path, again = tmp_path / "a.txt", tmp_path / "b.txt"
+    text = "".join(" ".join(line) + "\n" for line in lines)
+    path.write_bytes(text.encode() + junk)
+    try:
+        if enrolls:
+            read_enrollment(path)
+            return
+        trials = read_trials(path)
+    except InputError as error:
+        assert str(path) in str(error) and str(error).isprintable()
+        return
+    assert set(trials.labels.tolist()) <= {0, 1}
+    assert not any(".." in u.split("/") for u in trials.utterances)
+    write_trials(trials, again)
+    assert [t.label for t in read_trials(again)] == [t.label for t in trials]
+
+
+# ---------------------------------------------------------------- download
+
+
+@contextlib.contextmanager
+def serving(folder):
+    """The address of a server of a folder's files."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=folder)
+
+        def log_message(self, *args):
+            """Nothing on the terminal."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=[0.01]).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_fetch(tmp_path):
     assert fetch_trials("here.txt", tmp_path).name == "here.txt"
-    url = "http://127.0.0.1:9/veri_test2.txt"  # the discard port: refused
-    with pytest.raises(InputError, match="can't be downloaded.*makes one"):
-        fetch_trials(url, tmp_path)
-    assert not list(tmp_path.iterdir())
-    (tmp_path / "veri_test2.txt").write_text("1 a/1 a/2\n")
-    assert fetch_trials(url, tmp_path) == tmp_path / "veri_test2.txt"
+    served, folder = tmp_path / "served", tmp_path / "lists"
+    served.mkdir()
+    (served / "veri_test2.txt").write_text("1 a/1 a/2\n")
+    (served / "page.txt").write_text("<html>no list</html>\n")
+    with serving(served) as address:
+        for name in ("none.txt", "page.txt"):
+            with pytest.raises(InputError, match="can't download.*makes one"):
+                fetch_trials(f"{address}/{name}", folder)
+        assert not list(folder.iterdir())
+        url = f"{address}/veri_test2.txt"
+        path = fetch_trials(url, folder)
+    assert list(read_trials(path)) == [Trial(1, "a/1", "a/2")]
+    assert fetch_trials(url, folder) == path  # without the server
+
+
+# -------------------------------------------------------------- made lists
+
+
+@pytest.mark.parametrize("speakers, utterances", [(2, 2), (5, 6), (40, 20)])
+def test_made_lists_are_balanced_and_distinct(tmp_path, speakers, utterances):
+    names = [f"s{s}/{i}" for s in range(speakers) for i in range(utterances)]
+    trials = make_trials(names, pairs_per_speaker=30)
+    assert len({(t.enroll, t.test) for t in trials}) == len(trials)
+    for trial in trials:
+        same = trial.enroll.split("/")[0] == trial.test.split("/")[0]
+        assert trial.label == same and trial.enroll != trial.test
+    targets = sum(t.label for t in trials)
+    assert targets == speakers * min(30, utterances * (utterances - 1) // 2)
+    assert len(trials) == 2 * targets
+    random.Random(1).shuffle(names)
+    assert make_trials(names, pairs_per_speaker=30) == trials
+    if speakers > 2:
+        assert make_trials(names, pairs_per_speaker=30, seed=1) != trials
+    write_trials(trials, tmp_path / "t.txt")
+    assert list(read_trials(tmp_path / "t.txt")) == trials
+
+
+def test_too_few_impostor_pairs_are_all_taken():
+    names = [*(f"a/{i}" for i in range(15)), "b/1"]
+    labels = np.array([trial.label for trial in make_trials(names)])
+    assert labels.sum() == 100 and (labels == 0).sum() == 15
+
+
+@pytest.mark.parametrize("names", [[], ["a/1", "a/2"], ["a/1", "b/1"]])
+def test_too_little_for_a_list(names):
+    with pytest.raises(InputError, match="needs at least two speakers"):
+        make_trials(names)
+
+
+def test_speakers_and_files_of_a_made_list(tmp_path):
+    data, path = tmp_path / "data", tmp_path / "t.txt"
+    add(data, *(f"{s}/{i}.wav" for s in "abcd" for i in range(2)))
+    (data / "speakers.csv").write_text(
+        "spk_id,split\na,train\nb,test\nc,train\nd,test\n"
+    )
+    (data / "b" / "empty.wav").touch()
+    trials = make_trial_list(data, path, check_audio="decode")
+    assert {u for t in trials for u in t[1:]} == {"b/0", "b/1", "d/0", "d/1"}
+    assert "empty.wav" in (tmp_path / "t.txt.skipped").read_text()
+    trials = make_trial_list(data, path, test_share=1)
+    assert trial_speakers(TrialList.of(trials)) == set("abcd")
+    (data / "speakers.csv").unlink()
+    names = [f"s{n}" for n in range(50)]
+    chosen = choose_test_speakers(data, names, 0.2)
+    assert len(chosen) == 10
+    assert chosen == choose_test_speakers(data, reversed(names), 0.2)
+    with pytest.raises(InputError, match="2 speakers: too few to keep 2"):
+        choose_test_speakers(data, "ab")
+
+
+def test_command_line(tmp_path):
+    add(tmp_path, *(f"s{s}/{i}.wav" for s in range(10) for i in range(3)))
+    command = [sys.executable, "-m"]
+    command += ["speechbrain_hyperbolic.dataio.make_trials"]
+    for folder, code in ((tmp_path, 0), (tmp_path / "none", 2)):
+        path = tmp_path / f"{code}.txt"
+        done = subprocess.run(
+            [*command, folder, path], capture_output=True, text=True
+        )
+        assert done.returncode == code, done.stderr
+    assert len(trial_speakers(read_trials(tmp_path / "0.txt"))) == 2
+    assert "none is not a folder" in done.stderr
+    assert not path.exists()

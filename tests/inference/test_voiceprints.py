@@ -1,5 +1,6 @@
 """A voiceprint store: whole and of the right model, or refused."""
 
+import concurrent.futures
 import json
 
 import numpy as np
@@ -29,16 +30,11 @@ def path(tmp_path):
 
 
 def write(path, vectors=None, **metadata):
-    """A store by hand, to be spoilt."""
+    """A store by hand, to be damaged."""
     vectors = torch.ones(2, 4) if vectors is None else vectors
-    fields = {
-        "format": FORMAT,
-        "model": MODEL,
-        "names": '["a", "b"]',
-    }
+    fields = {"format": FORMAT, "model": MODEL, "names": '["a", "b"]'}
     fields = {k: v for k, v in {**fields, **metadata}.items() if v is not None}
-    tensors = vectors if isinstance(vectors, dict) else {"vectors": vectors}
-    safetensors.torch.save_file(tensors, path, fields)
+    safetensors.torch.save_file({"vectors": vectors}, path, fields)
 
 
 @pytest.mark.parametrize("n", [0, 1, 3])
@@ -53,21 +49,12 @@ def test_round_trip(path, n):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_what_the_tests_write_by_hand_is_a_store(path):
-    write(path)
-    assert VoiceprintStore.load(path, MODEL).names == ["a", "b"]
-
-
 def test_remove_and_replace():
     store = filled()
     store.add("Zoë 0", [4, 3, 2, 1])
     assert store.vectors[0].tolist() == [4, 3, 2, 1]
-    assert "Zoë 1" in store
     store.remove("Zoë 1")
-    assert "Zoë 1" not in store
-    assert store.names == ["Zoë 0", "Zoë 2"]
-    store.add("Zoë 1", [1, 2, 3, 4])
-    assert store.vectors[2].tolist() == [1, 2, 3, 4]
+    assert "Zoë 1" not in store and store.names == ["Zoë 0", "Zoë 2"]
     with pytest.raises(InputError, match="Ann is not among"):
         store.remove("Ann")
 
@@ -81,39 +68,30 @@ def test_it_keeps_a_copy():
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    "name, vector, message",
     [
-        (("", np.ones(4)), "name"),
-        (("a\x1b[2J", np.ones(4)), r"\\x1b"),
-        (("a\nb", np.ones(4)), "printable"),
-        (("a" * 1001, np.ones(4)), "1000"),
-        ((7, np.ones(4)), "name"),
-        (("Ann", np.ones(5)), "5 numbers"),
-        (("Ann", np.ones((1, 4))), "no row"),
-        (("Ann", []), "no row"),
-        (("Ann", "text"), "no row"),
-        (("Ann", [1, 2, 3, np.nan]), "no row"),
-        (("Ann", np.zeros(4)), "no row"),
+        ("", np.ones(4), "name"),
+        ("a\x1b[2J", np.ones(4), r"\\x1b"),
+        ("a" * 1001, np.ones(4), "1000"),
+        (7, np.ones(4), "name"),
+        ("Ann", np.ones(5), "5 numbers"),
+        ("Ann", np.ones((1, 4)), "not a vector"),
+        ("Ann", "text", "not a vector"),
+        ("Ann", [1, 2, 3, np.nan], "not a vector"),
+        ("Ann", np.zeros(4), "not a vector"),
     ],
 )
-def test_bad_speakers_are_not_added(arguments, message):
+def test_bad_speakers_are_not_added(name, vector, message):
     store = filled()
     with pytest.raises(InputError, match=message) as error:
-        store.add(*arguments)
-    assert "\n" not in str(error.value) and "\x1b" not in str(error.value)
+        store.add(name, vector)
+    assert str(error.value).isprintable()
     assert len(store) == 3
-
-
-def test_a_store_of_another_model(path):
-    filled().save(path)
-    with pytest.raises(InputError, match="another model") as error:
-        VoiceprintStore.load(path, "other")
-    assert str(path) in str(error.value)
 
 
 HOSTILE = {
     "no store": {"format": None},
-    "no model": {"model": None},
+    "other model": {"model": "other"},
     "no names": {"names": None},
     "names no JSON": {"names": "Ann"},
     "names no list": {"names": '{"a": 1}'},
@@ -123,18 +101,15 @@ HOSTILE = {
     "too many names": {"names": '["a", "b", "c"]'},
     "control characters": {"names": json.dumps(["a\x1b]0;x\x07", "b"])},
     "lone surrogate": {"names": '["\\ud800", "b"]'},
-    "vectors of whole numbers": {"vectors": torch.ones(2, 4).long()},
     "one vector": {"vectors": torch.ones(4)},
     "NaN": {"vectors": torch.full((2, 4), float("nan"))},
-    "another tensor": {"vectors": {"weights": torch.ones(2, 4)}},
-    "one more tensor": {
-        "vectors": {"vectors": torch.ones(2, 4), "more": torch.ones(1)}
-    },
 }
 
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_files(path, case):
+    write(path)
+    assert VoiceprintStore.load(path, MODEL).names == ["a", "b"]
     write(path, **HOSTILE[case])
     with pytest.raises(InputError) as error:
         VoiceprintStore.load(path, MODEL)
@@ -171,15 +146,32 @@ def test_missing_file_and_folder(tmp_path):
             VoiceprintStore.load(path, MODEL)
 
 
-def test_nothing_half_written(path):
-    """What can't be written leaves the store that was there."""
+def test_a_store_that_cannot_be_written(path):
     filled().save(path)
-    before = path.read_bytes()
-    store = filled(2)
-    store.model_fingerprint = None  # no text: safetensors refuses it
-    with pytest.raises(TypeError):
-        store.save(path)
-    assert path.read_bytes() == before
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
     with pytest.raises(InputError, match="can't be written"):
         filled().save(path / "below a file")
+    with pytest.raises(InputError, match="can't be written"):
+        with VoiceprintStore.update(path / "below a file", MODEL):
+            pass
+
+
+def test_no_speaker_is_lost_to_another_process(path):
+    """Ten threads that read, add and write at the same time."""
+
+    def add(number):
+        with VoiceprintStore.update(path, MODEL) as store:
+            store.add(f"speaker {number}", np.ones(4))
+
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        list(pool.map(add, range(10)))
+    assert len(VoiceprintStore.load(path, MODEL)) == 10
+
+
+def test_a_failed_update_changes_nothing(path):
+    filled().save(path)
+    before = path.read_bytes()
+    with pytest.raises(KeyError):
+        with VoiceprintStore.update(path, MODEL) as store:
+            store.remove("Zoë 0")
+            raise KeyError
+    assert path.read_bytes() == before

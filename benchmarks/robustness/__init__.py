@@ -1,1 +1,0 @@
-"""Error rates on another corpus, and over degraded channels."""

@@ -1,0 +1,437 @@
+#!/usr/bin/env python3
+"""Makes a corpus of synthetic speakers, to try things without any data.
+
+> python synthetic_speech.py FOLDER [--seed=0]
+
+Every voice is made by the eSpeak NG synthesizer: no person speaks. Results on
+it show that the code works, not how well a method does on speech.
+"""
+
+# Each speaker is spoken by a fresh interpreter that runs this file without any
+# packages, so only the standard library is imported at the top.
+import argparse
+import base64
+import csv
+import ctypes
+import dataclasses
+import json
+import math
+import pathlib
+import shutil
+import subprocess
+import sys
+import wave
+from importlib.metadata import version
+
+SAMPLE_RATE = 16000
+ESPEAK_RATE = 22050
+FORMAT_VERSION = 1
+
+# 7 accents, 19 male and 11 female variants. Groups of speakers cycle through
+# all of them and alternate between the sexes. No two of 2, 7, 11 and 19 share a
+# divisor, so no accent meets a variant twice in 2 x 77 groups.
+ACCENTS = (
+    "en-us",
+    "en-us-nyc",
+    "en-029",
+    "en-gb-scotland",
+    "en-gb-x-rp",
+    "en-gb-x-gbclan",
+    "en-gb-x-gbcwmd",
+)
+
+# eSpeak NG variants that neither whisper nor sound robotic, and do not clip
+FAMILIES = {
+    "male-numbered": ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8"),
+    "male-named": ("Alex", "Denis", "Diogo", "Lee", "Michael", "boris", "max"),
+    "male-klatt": ("adam", "david", "edward2", "klatt3"),
+    "female-numbered": ("f1", "f2", "f3", "f4", "f5"),
+    "female-named": ("Alicia", "Annie", "aunty", "grandma", "linda", "steph"),
+}
+
+# On eSpeak's scale of 0 to 99; some 20 % apart in F0
+PITCHES = (40, 60)
+
+WHEN = (
+    "on Monday, at midday, after lunch, before dawn, last autumn, years ago,"
+    " this morning, at sunset, in the spring, once again, by moonlight,"
+    " every week"
+)
+WHO = (
+    "the old baker, my neighbour, a tall sailor, her cousin, our doctor,"
+    " the new teacher, a quiet child, the farmer, his uncle, a stranger,"
+    " the young painter, their captain, the clever thief, some actor,"
+    " the judge, a tired clerk"
+)
+DID = (
+    "carried, painted, found, repaired, sold, dropped, wanted, noticed,"
+    " forgot, bought, measured, borrowed, hid, chose, admired, cleaned"
+)
+WHAT = (
+    "a heavy basket, three green bottles, the wooden chair, some fresh bread,"
+    " a broken clock, two silver spoons, the yellow coat, a paper map,"
+    " five small boxes, the copper kettle, a warm blanket, nine red apples,"
+    " the leather gloves, a pair of shoes, the garden gate, a strange machine"
+)
+WHERE = (
+    "near the river, behind the station, in the village, across the field,"
+    " under the bridge, beside the harbour, at the market, on the hillside,"
+    " by the white church, inside the tower, along the beach, in a dark room,"
+    " outside the school, above the valley, close to the mill,"
+    " past the fountain"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Speaker:
+    """A row of speakers.csv. Accent, family, variant, pitch: a hierarchy."""
+
+    spk_id: str
+    sex: str
+    split: str
+    accent: str
+    family: str
+    variant: str
+    pitch: int
+
+
+def make_synthetic_corpus(
+    folder,
+    seed=0,
+    progress=True,
+    n_train=50,
+    n_test=30,
+    utterances=(16, 12),
+):
+    """Makes the corpus, unless the folder already holds it.
+
+    It holds ``<spk_id>/<utt>.wav`` (16 kHz, mono, 16 bits, about 2 to 4 s),
+    ``speakers.csv`` and ``corpus.json``. The columns accent, family, variant
+    and pitch of ``speakers.csv`` are a known hierarchy, from coarse to fine. No
+    speaker is in both splits, and no accent with the same variant is.
+
+    The same arguments give the same bytes with the same version of
+    espeakng-loader. The folder appears only when it is complete. Utterances are
+    those of each training and of each test speaker.
+    """
+    from tqdm import tqdm
+
+    made_from = {
+        "format": FORMAT_VERSION,
+        "seed": seed,
+        "n_train": n_train,
+        "n_test": n_test,
+        "utterances": list(utterances),
+    }
+    folder = pathlib.Path(folder)
+    if folder.exists():
+        _check_same(folder, made_from)
+        return folder
+
+    speakers = _draw_speakers(seed, n_train, n_test, utterances)
+    engine = _find_espeak()
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    if unfinished.exists():
+        shutil.rmtree(unfinished)
+    unfinished.mkdir(parents=True)
+
+    seconds = 0.0
+    bar = tqdm(
+        speakers, "synthetic corpus", unit="speaker", disable=not progress
+    )
+    for number, speaker in enumerate(bar, 1):
+        count = utterances[0 if speaker.split == "train" else 1]
+        seconds += _render(unfinished, engine, speaker, seed, number, count)
+
+    with open(unfinished / "speakers.csv", "w", newline="") as file:
+        names = [field.name for field in dataclasses.fields(Speaker)]
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(dataclasses.asdict(speaker) for speaker in speakers)
+    manifest = {
+        "about": "synthetic speech made with eSpeak NG, no recordings",
+        "made_from": made_from,
+        "espeakng_loader": version("espeakng-loader"),
+        "utterances": n_train * utterances[0] + n_test * utterances[1],
+        "hours": round(seconds / 3600, 3),
+    }
+    text = json.dumps(manifest, indent=2) + "\n"
+    (unfinished / "corpus.json").write_text(text)
+    unfinished.rename(folder)
+    return folder
+
+
+def _error(message):
+    from speechbrain_hyperbolic.errors import InputError
+
+    return InputError(message)
+
+
+def _check_same(folder, made_from):
+    try:
+        found = json.loads((folder / "corpus.json").read_text())["made_from"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise _error(
+            f"{folder} holds something else, expected a synthetic corpus or "
+            "nothing: name another folder"
+        ) from None
+    if found != made_from:
+        raise _error(
+            f"{folder} holds a synthetic corpus made from {found}, not from "
+            f"{made_from}: name another folder or delete this one"
+        )
+
+
+def _find_espeak():
+    try:
+        import espeakng_loader
+    except ImportError:
+        raise _error(
+            "the synthetic corpus needs the package espeakng-loader: "
+            "pip install speechbrain-hyperbolic[demo]"
+        ) from None
+    library = espeakng_loader.get_library_path()
+    data = espeakng_loader.get_data_path()
+    for variant in sum(FAMILIES.values(), ()):
+        # eSpeak silently ignores a variant that it does not have.
+        if not pathlib.Path(data, "voices", "!v", variant).is_file():
+            raise _error(
+                f"espeakng-loader has no voice variant {variant}: "
+                "pip install espeakng-loader==0.2.4"
+            )
+    return str(library), str(data)
+
+
+def _draw_speakers(seed, n_train, n_test, utterances):
+    """The speakers, training speakers first.
+
+    A group of speakers shares accent and variant. Groups cycle through the
+    accents and alternate between the sexes; each has a speaker per pitch.
+    """
+    import numpy as np
+
+    if seed < 0 or min(utterances) < 1 or min(n_train, n_test) < 2:
+        raise _error(
+            f"seed is {seed}, n_train {n_train}, n_test {n_test}, utterances "
+            f"{tuple(utterances)}, expected at least 0, 2, 2 and (1, 1)"
+        )
+    rng = np.random.default_rng(seed)
+    accents = rng.permutation(ACCENTS).tolist()
+    voices = {
+        sex: rng.permutation(
+            [
+                (family, variant)
+                for family, variants in FAMILIES.items()
+                for variant in variants
+                if family[0] == sex
+            ]
+        ).tolist()
+        for sex in "mf"
+    }
+    most = len(accents) * min(map(len, voices.values())) * len(PITCHES)
+    if n_train + n_test > most:
+        raise _error(
+            f"n_train is {n_train} and n_test {n_test}, expected at most "
+            f"{most} speakers in all"
+        )
+
+    speakers = []
+    turn = 0
+    for split, n in (("train", n_train), ("test", n_test)):
+        groups = []
+        # At least two groups, so that each split has both sexes
+        for _ in range(max(2, math.ceil(n / len(PITCHES)))):
+            sex, accent = "mf"[turn % 2], accents[turn % len(accents)]
+            variants = voices[sex]
+            groups.append((sex, accent, *variants[turn // 2 % len(variants)]))
+            turn += 1
+        for place in range(n):
+            level, group = divmod(place, len(groups))
+            sex, *voice = groups[group]
+            spk_id = f"spk{len(speakers) + 1:03d}"
+            speakers.append(Speaker(spk_id, sex, split, *voice, PITCHES[level]))
+    return speakers
+
+
+def _render(root, engine, speaker, seed, number, count):
+    """Writes the utterances of one speaker and returns their seconds."""
+    import numpy as np
+
+    # numpy pads seeds with zeros: counting from 1 keeps them all distinct.
+    own = np.random.default_rng([seed, number])
+    rate = own.uniform(170, 200)
+    pitch_range = int(own.integers(35, 65))
+    rngs = [
+        np.random.default_rng([seed, number, place + 1])
+        for place in range(count)
+    ]
+    lines = [
+        {
+            "text": _sentence(rng),
+            "rate": round(rate * rng.uniform(0.95, 1.05)),
+            "pitch": speaker.pitch + int(rng.integers(-2, 3)),
+            "range": pitch_range,
+        }
+        for rng in rngs
+    ]
+    seconds = 0.0
+    (root / speaker.spk_id).mkdir()
+    spoken = _speak(engine, speaker, number, lines)
+    for place, (pcm, rng) in enumerate(zip(spoken, rngs, strict=True), 1):
+        samples = _record(pcm, rng)
+        path = root / speaker.spk_id / f"utt{place:02d}.wav"
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(SAMPLE_RATE)
+            file.writeframes(samples.tobytes())
+        seconds += len(samples) / SAMPLE_RATE
+    return seconds
+
+
+def _sentence(rng):
+    when, who, did, what, where = (
+        rng.choice(part.split(", ")) for part in (WHEN, WHO, DID, WHAT, WHERE)
+    )
+    order = (
+        (when, who, did, what, where)
+        if rng.random() < 0.5
+        else (who, did, what, where, when)
+    )
+    return " ".join(order).capitalize() + "."
+
+
+def _record(pcm, rng):
+    """16 kHz samples of 22.05 kHz speech, with random tilt, noise, level."""
+    import numpy as np
+
+    dry = np.frombuffer(pcm, "<i2").astype(np.float64)
+    dry -= dry.mean()
+    loud = np.flatnonzero(np.abs(dry) > 0.02 * np.abs(dry).max())
+    dry = dry[loud[0] : loud[-1] + 1]
+
+    # Resample and tilt in one transform, padded with zeros to a size that is
+    # fast and a multiple of both rates.
+    old, new = ESPEAK_RATE // 50, SAMPLE_RATE // 50
+    unit = 1 << (len(dry) // old).bit_length()
+    octaves = np.log2(
+        np.linspace(0, SAMPLE_RATE / 2, new * unit // 2 + 1).clip(60) / 1000
+    )
+    size = len(dry) * new // old
+
+    def tilted(spectrum, db_per_octave):
+        gain = 10 ** (db_per_octave * octaves / 20)
+        return np.fft.irfft(spectrum * gain, new * unit)[:size]
+
+    spectrum = np.fft.rfft(dry, old * unit)[: len(octaves)]
+    speech = tilted(spectrum, rng.uniform(-1.5, 1.5))
+    white = rng.standard_normal(2 * len(octaves)).view(np.complex128)
+    noise = tilted(white, rng.uniform(-6, 0))
+    snr_db = rng.uniform(15, 35)
+    level_db = rng.uniform(-34, -24)
+    mixed = speech + noise * speech.std() / noise.std() * 10 ** (-snr_db / 20)
+    gain = min(10 ** (level_db / 20) / mixed.std(), 0.95 / np.abs(mixed).max())
+    return np.round(mixed * gain * 32767).astype("<i2")
+
+
+def _speak(engine, speaker, noise_seed, lines):
+    """22.05 kHz samples of each line, spoken by a fresh process.
+
+    eSpeak keeps state between utterances (the phase of its flutter, gain
+    control, noise) that cannot be reset: only a fresh process repeats itself.
+    """
+    library, data = engine
+    job = {
+        "library": library,
+        "data": data,
+        "voice": f"{speaker.accent}+{speaker.variant}",
+        "seed": noise_seed,
+        "lines": lines,
+    }
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", __file__, "--speak"],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        why = (done.stderr.strip() or f"exit {done.returncode}").splitlines()
+        raise _error(
+            f"eSpeak NG in espeakng-loader does not work ({why[-1]}): "
+            "pip install --force-reinstall espeakng-loader==0.2.4"
+        )
+    return [base64.b64decode(line) for line in done.stdout.splitlines()]
+
+
+def _speak_here():
+    """Reads a job from standard input; prints a base64 line per utterance."""
+    synchronous, dont_exit, by_character, utf8 = 2, 0x8000, 1, 1
+    parameters = {"rate": 1, "pitch": 3, "range": 4}
+
+    job = json.load(sys.stdin)
+    espeak = ctypes.CDLL(job["library"])
+    rate = espeak.espeak_Initialize(
+        synchronous, 0, job["data"].encode(), dont_exit
+    )
+    if rate != ESPEAK_RATE:
+        sys.exit(f"cannot read {job['data']}, or its path is too long")
+
+    chunks = []
+
+    @ctypes.CFUNCTYPE(
+        ctypes.c_int,
+        ctypes.POINTER(ctypes.c_short),
+        ctypes.c_int,
+        ctypes.c_void_p,
+    )
+    def keep(samples, count, _):
+        if samples and count:
+            chunks.append(ctypes.string_at(samples, 2 * count))
+        return 0
+
+    espeak.espeak_SetSynthCallback(keep)
+    # By default the clock seeds it.
+    espeak.espeak_ng_SetRandSeed(ctypes.c_long(job["seed"]))
+    if espeak.espeak_SetVoiceByName(job["voice"].encode()):
+        sys.exit(f"no voice {job['voice']}")
+    for line in job["lines"]:
+        for name, parameter in parameters.items():
+            espeak.espeak_SetParameter(parameter, line[name], 0)
+        text = line["text"].encode() + b"\0"
+        size = ctypes.c_size_t(len(text))
+        failed = espeak.espeak_Synth(
+            text, size, 0, by_character, 0, utf8, None, None
+        )
+        if failed or not chunks:
+            sys.exit(f"no sound from {job['voice']}")
+        print(base64.b64encode(b"".join(chunks)).decode())
+        chunks.clear()
+
+
+def main():
+    """Makes the corpus and says what it holds."""
+    parser = argparse.ArgumentParser(
+        description="Makes a corpus of synthetic speakers with eSpeak NG."
+    )
+    parser.add_argument("folder", help="the corpus")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    folder = make_synthetic_corpus(arguments.folder, arguments.seed)
+    manifest = json.loads((folder / "corpus.json").read_text())
+    sizes = manifest["made_from"]
+    print(folder)
+    print(
+        f"synthetic speech, no recordings: {sizes['n_train']} training and "
+        f"{sizes['n_test']} test speakers, {manifest['utterances']} "
+        f"utterances, {manifest['hours']} hours, seed {sizes['seed']}"
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--speak"]:
+        _speak_here()
+    else:
+        from speechbrain_hyperbolic.errors import exit_on_error
+
+        with exit_on_error():
+            main()

@@ -1,0 +1,199 @@
+"""Reads what a training run left: its centers, their speakers, its log."""
+
+import io
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import ruamel.yaml
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.dataio.encoder import CategoricalEncoder
+
+from speechbrain_hyperbolic.dataio.preparation import read_csv
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.evaluation.extraction import Encoder, extract
+from speechbrain_hyperbolic.geometry import Points
+from speechbrain_hyperbolic.hparams import HPARAMS, read_nodes
+from speechbrain_hyperbolic.training.checkpoints import (
+    average_epochs,
+    check_fit,
+)
+from speechbrain_hyperbolic.training.datasets import LABELS
+
+_ENCODER = ("compute_features", "mean_var_norm", "embedding_model")
+# Of heads without a radius: any would do, since at one radius distances rank
+# as angles do. This one is the published clip's cap at c = 3.
+_ONE_RADIUS = 1.317
+
+
+class Run(NamedTuple):
+    """What a training run left.
+
+    ``head`` has the mean weights of the last epochs; of a joint classifier it
+    is the first hyperbolic head, or else the first. ``prefix`` starts the
+    names of its statistics in the log. ``speakers`` are those of the centers;
+    sub-centers are centers.
+    """
+
+    folder: pathlib.Path
+    nodes: dict
+    head: Any
+    prefix: str
+    speakers: list[str]
+
+    @property
+    def has_radius(self) -> bool:
+        """Whether the head is hyperbolic: others have directions alone."""
+        return hasattr(getattr(self.head, "similarity", None), "points")
+
+    @property
+    def cap(self) -> float | None:
+        """The largest radius that the map allows."""
+        return self.head.similarity.cap if self.has_radius else None
+
+    def centers(self) -> Points:
+        """The centers in float64, all at one radius if the head has none."""
+        vectors = self.head.weight.detach().double()
+        if self.has_radius:
+            with torch.no_grad():
+                return self.head.similarity.points(vectors)
+        unit = torch.nn.functional.normalize(vectors)
+        radius = torch.full_like(unit[:, 0], _ONE_RADIUS)
+        return Points(unit, radius.sinh(), radius)
+
+
+def read_run(folder: str | pathlib.Path) -> Run:
+    """Reads the output folder of a training, which may have been moved.
+
+    The entry ``classifier`` of its hyperparams.yaml is executed: read the
+    folders of your own trainings only.
+    """
+    folder = pathlib.Path(folder).resolve()
+    nodes = read_nodes(folder / HPARAMS)
+    classifier = _load(folder, nodes, ["classifier"])["classifier"]
+    heads = list(getattr(classifier, "heads", [classifier]))
+    hyperbolic = [
+        hasattr(getattr(head, "similarity", None), "points") for head in heads
+    ]
+    chosen = hyperbolic.index(True) if any(hyperbolic) else 0
+    head = heads[chosen]
+    if not hasattr(head, "weight"):
+        raise InputError(
+            f"{folder / HPARAMS}: the classifier is {type(head).__name__}, "
+            "expected one with centers in 'weight', e.g. HyperbolicClassifier"
+        )
+    sub_centers = getattr(head, "sub_centers", 1)
+    path = folder / "save" / LABELS
+    if not path.is_file():
+        raise InputError(f"{path} is missing: it names the speakers")
+    encoder = CategoricalEncoder()
+    encoder.load(path)
+    speakers = [encoder.ind2lab[i] for i in range(len(encoder.ind2lab))]
+    if len(head.weight) != len(speakers) * sub_centers:
+        raise InputError(
+            f"{path} has {len(speakers)} speakers, but the classifier has "
+            f"{len(head.weight) // sub_centers}: it is of another run"
+        )
+    return Run(
+        folder,
+        nodes,
+        head.eval(),
+        f"head{chosen + 1}_" if len(heads) > 1 else "",
+        [speaker for speaker in speakers for _ in range(sub_centers)],
+    )
+
+
+def _load(
+    folder: pathlib.Path, nodes: dict, names: Sequence[str]
+) -> dict[str, Any]:
+    """Modules of the hparams, with the mean weights of the last epochs.
+
+    The other entries are not executed: they seed generators, and look for
+    files where they were in training.
+    """
+    path, text = folder / HPARAMS, io.StringIO()
+    ruamel.yaml.YAML().dump({name: nodes.get(name) for name in names}, text)
+    try:
+        modules = load_hyperpyyaml(text.getvalue())
+    except (ValueError, TypeError, ImportError, AttributeError) as error:
+        raise InputError(
+            f"{path}: {', '.join(names)} cannot be made "
+            f"({' '.join(str(error).split())}): use the version of the "
+            "package that trained it"
+        ) from error
+    count = int(nodes.get("epochs_to_average", 1))
+    for name in {"classifier", "embedding_model"}.intersection(names):
+        if modules[name] is None:
+            raise InputError(f"{path} has no {name}: it is not of a training")
+        state = average_epochs(folder / "save", count, name)
+        check_fit(name, modules[name], state, folder / "save")
+        modules[name].load_state_dict(state)
+    return modules
+
+
+def read_log(path: pathlib.Path, prefix: str = "") -> dict[str, np.ndarray]:
+    """Name -> values [epochs] of SpeechBrain's train_log.txt.
+
+    An epoch's line is ``epoch: 1, lr: 1.00e-03 - train loss: 9.64 - valid
+    loss: 8.20``; other lines, and values that are not numbers, are ignored. If
+    an epoch is there twice, its last line counts. NaN stands where an epoch
+    has no value. ``prefix`` is left out of the names.
+
+    >>> path = getfixture("tmp_path") / "train_log.txt"
+    >>> _ = path.write_text("epoch: 1 - train head2_loss: 9.64")
+    >>> {name: v.tolist() for name, v in read_log(path, "head2_").items()}
+    {'epoch': [1.0], 'train loss': [9.64]}
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is missing: expected the log of a training")
+    epochs = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        values = {}
+        for item in line.replace(" - ", ", ").split(", "):
+            name, _, value = item.rpartition(": ")
+            try:
+                name = name.replace(f" {prefix}", " ")
+                values[name] = float(value)
+            except ValueError:
+                continue
+        if line.startswith("epoch: ") and "epoch" in values:
+            epochs[values["epoch"]] = values
+    if not epochs:
+        raise InputError(f"{path} has no line 'epoch: ...': train first")
+    rows = [epochs[epoch] for epoch in sorted(epochs)]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {n: np.array([row.get(n, np.nan) for row in rows]) for n in names}
+
+
+def embed_training(
+    run: Run, data_folder: pathlib.Path, device: str = "cpu"
+) -> tuple[Points, list[str]]:
+    """Points of the training utterances, and their speakers.
+
+    Embeddings are kept in ``<folder>/embeddings`` for the next time. The
+    encoder's entries of hyperparams.yaml are executed. ``data_folder`` is
+    where the corpus is now.
+    """
+    before = pathlib.Path(str(run.nodes.get("data_folder")))
+    table = read_csv(run.folder / "save" / "train.csv", data_folder)
+    paths = {}
+    for utterance, row in table.items():
+        path = pathlib.Path(row["wav"])
+        if path.is_relative_to(before):
+            path = data_folder / path.relative_to(before)
+        paths[utterance] = path
+    modules = _load(run.folder, run.nodes, _ENCODER)
+    embeddings = extract(
+        Encoder(**modules, device=device),
+        paths,
+        run.nodes.get("sample_rate", 16000),
+        cache_folder=run.folder / "embeddings",
+    )
+    with torch.no_grad():
+        x = embeddings.views
+        for block in run.head.blocks:
+            x = block(x)
+        points = run.head.similarity.points(x.squeeze(1), embeddings=True)
+    return points, [row["spk_id"] for row in table.values()]

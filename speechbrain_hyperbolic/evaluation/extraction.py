@@ -1,0 +1,291 @@
+"""Embeds every utterance of a list, whole and in crops.
+
+Utterances of one length make a batch, and none is padded: an embedding does not
+depend on what else is in the list (but for the noise of 1e-5 that the pooling
+of the stock x-vector adds).
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import functools
+import hashlib
+import itertools
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import tqdm
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_hyperbolic.dataio import audio
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.evaluation.cache import Cache, identity
+
+logger = get_logger(__name__)
+
+# An encoder's convolutions need some frames: shorter utterances are repeated.
+SHORTEST = 0.1  # seconds
+# Read while another batch is embedded.
+_BATCHES_AHEAD = 2
+
+
+class Embeddings(NamedTuple):
+    """Embeddings of U utterances, not normalized."""
+
+    utterances: list[str]  # ids
+    views: torch.Tensor  # float32 [U, V, D]: of the whole, then of its crops
+    durations: np.ndarray  # seconds [U]
+
+
+class Encoder:
+    """From waveforms to embeddings, by the three modules of a stock YAML file.
+
+    ``compute_features`` is called with waveforms [B, time], ``mean_var_norm``
+    and ``embedding_model`` with (features, relative lengths); the last one
+    gives [B, 1, D].
+    """
+
+    def __init__(
+        self,
+        compute_features: torch.nn.Module,
+        mean_var_norm: torch.nn.Module,
+        embedding_model: torch.nn.Module,
+        device: str = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.modules = [
+            module.to(self.device).eval()
+            for module in (compute_features, mean_var_norm, embedding_model)
+        ]
+
+    @torch.no_grad()
+    def __call__(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Embeddings [B, D], float32 on the CPU, of waveforms [B, time]."""
+        compute_features, mean_var_norm, embedding_model = self.modules
+        lengths = torch.ones(len(waveforms), device=self.device)
+        features = compute_features(waveforms.to(self.device))
+        features = mean_var_norm(features, lengths)
+        return embedding_model(features, lengths).flatten(1).float().cpu()
+
+    def fingerprint(self) -> str:
+        """A sha256 of all that decides the embeddings, whatever the device."""
+        digest = hashlib.sha256()
+        for module in self.modules:
+            digest.update(repr(module).encode())
+            for name, value in _state(module):
+                _add(digest, name, value)
+        return digest.hexdigest()
+
+
+def weights_fingerprint(state: dict) -> str:
+    """A sha256 of a state dict."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        _add(digest, name, value)
+    return digest.hexdigest()
+
+
+def _add(digest: Any, name: str, value: object) -> None:
+    content: bytes | np.ndarray
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().contiguous()
+        label = f"{value.dtype} {tuple(value.shape)}"
+        content = value.flatten().view(torch.uint8).numpy()
+    else:
+        label, content = "setting", repr(value).encode()
+    digest.update(f"\n{name} {label} ".encode())
+    digest.update(content)
+
+
+def _state(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+    # The stock features keep settings, such as the number of mel bands, and
+    # tensors in plain attributes.
+    for name, part in module.named_modules():
+        for key, value in sorted(vars(part).items()):
+            if key.startswith("_") or "device" in key:
+                continue
+            if isinstance(value, torch.Tensor) or _is_plain(value):
+                yield f"{name}.{key}", value
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return isinstance(value, (bool, int, float, str))
+
+
+def extract(
+    encoder: Encoder,
+    paths: dict,
+    sample_rate: int = 16000,
+    n_crops: int = 0,
+    crop_length: float = 3.0,
+    cache_folder: str | pathlib.Path | None = None,
+    batch_seconds: float = 60.0,
+    num_workers: int = 4,
+) -> Embeddings:
+    """Embeds utterances, given as id -> path, with a progress bar.
+
+    The crops of an utterance are evenly spaced from its start to its end; one
+    that is shorter than a crop is repeated. Five of 3 s are those of the
+    published Vox1-O score (arXiv 2601.19709); with ``n_crops`` 0 only the whole
+    is embedded. Embeddings are kept in ``cache_folder``, and taken from there
+    if model, file and crops are the same: also those of a run that failed.
+
+    ``batch_seconds`` is the most audio in a batch, unless one utterance is
+    longer; ``num_workers`` threads read audio.
+    """
+    if not paths:
+        raise InputError("there are no utterances to embed")
+    if n_crops and not (n_crops > 0 and crop_length >= SHORTEST):
+        raise InputError(
+            f"n_crops is {n_crops} and crop_length is {crop_length}, expected "
+            f"0 or more crops of {SHORTEST} s or more"
+        )
+    crop = round(crop_length * sample_rate) if n_crops else 0
+    utterances, files = list(paths), list(paths.values())
+    done: dict[int, tuple] = {}  # row -> views, seconds
+    cache_context: contextlib.AbstractContextManager = contextlib.nullcontext()
+    if cache_folder is not None:
+        setting = f"{sample_rate}-{n_crops}x{crop}"
+        cache_context = Cache(cache_folder, encoder.fingerprint(), setting)
+    with (
+        concurrent.futures.ThreadPoolExecutor(max(1, num_workers)) as pool,
+        cache_context as cache,
+    ):
+        if cache:
+            made_by = cache.folder.name
+            keys = list(pool.map(lambda file: identity(file, made_by), files))
+            found = cache.find(keys)
+            done = {i: found[key] for i, key in enumerate(keys) if key in found}
+            logger.info(
+                f"{len(done)} of {len(files)} embeddings are in the cache "
+                f"{cache.folder}"
+            )
+        todo = [row for row in range(len(files)) if row not in done]
+        headers = tqdm.tqdm(
+            pool.map(audio.info, [files[row] for row in todo]),
+            total=len(todo),
+            desc="Reading lengths",
+            disable=not todo,
+            unit="file",
+        )
+        seconds = [header.frames / header.sample_rate for header in headers]
+        batches = _batches(
+            sorted(zip(seconds, todo, strict=True), reverse=True),
+            n_crops * crop / sample_rate,
+            batch_seconds,
+        )
+        bar = tqdm.tqdm(
+            total=len(files),
+            initial=len(done),
+            desc="Embedding",
+            unit="utterance",
+        )
+        load = functools.partial(audio.load, sample_rate=sample_rate)
+        with bar:
+            for rows, waveforms in _read_ahead(
+                batches, lambda row: pool.submit(load, files[row])
+            ):
+                views = _embed(encoder, waveforms, sample_rate, n_crops, crop)
+                _check_finite(views, [utterances[row] for row in rows])
+                durations = [len(w) / sample_rate for w in waveforms]
+                done.update(
+                    zip(rows, zip(views, durations, strict=True), strict=True)
+                )
+                if cache:
+                    cache.add([keys[row] for row in rows], views, durations)
+                bar.update(len(rows))
+    in_order = [done[row] for row in range(len(files))]
+    return Embeddings(
+        utterances,
+        torch.stack([torch.as_tensor(views) for views, _ in in_order]),
+        np.array([duration for _, duration in in_order]),
+    )
+
+
+def _batches(
+    seconds_and_rows: list[tuple[float, int]], least: float, limit: float
+) -> Iterator[list[int]]:
+    """Neighboring rows that add up to the limit, each of at least the least."""
+    batch: list[int] = []
+    total = 0.0
+    for seconds, row in seconds_and_rows:
+        seconds = max(seconds, least)
+        if batch and total + seconds > limit:
+            yield batch
+            batch, total = [], 0.0
+        batch.append(row)
+        total += seconds
+    if batch:
+        yield batch
+
+
+def _read_ahead(
+    batches: Iterator[list[int]],
+    submit: Callable[[int], concurrent.futures.Future],
+) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
+    """Yields (rows, waveforms) while the next batches are read."""
+    queue: collections.deque = collections.deque()
+
+    def oldest() -> tuple[list[int], list[torch.Tensor]]:
+        rows, futures = queue.popleft()
+        return rows, [future.result() for future in futures]
+
+    for rows in batches:
+        queue.append((rows, [submit(row) for row in rows]))
+        if len(queue) > _BATCHES_AHEAD:
+            yield oldest()
+    while queue:
+        yield oldest()
+
+
+def _embed(
+    encoder: Encoder,
+    waveforms: list[torch.Tensor],
+    sample_rate: int,
+    n_crops: int,
+    crop: int,
+) -> torch.Tensor:
+    """Views of a batch of utterances, shape [batch, 1 + n_crops, D]."""
+    shortest = int(SHORTEST * sample_rate)
+    wholes = [_at_least(waveform, shortest) for waveform in waveforms]
+    # Not by the lengths in the headers: those of AAC files are not exact.
+    order = sorted(range(len(wholes)), key=lambda index: len(wholes[index]))
+    embedded = [
+        encoder(torch.stack([wholes[index] for index in indices]))
+        for _, indices in itertools.groupby(
+            order, key=lambda index: len(wholes[index])
+        )
+    ]
+    views = torch.cat(embedded)[np.argsort(order)].unsqueeze(1)
+    if n_crops == 0:
+        return views
+    crops = []
+    for waveform in waveforms:
+        waveform = _at_least(waveform, crop)
+        starts = np.linspace(0, len(waveform) - crop, n_crops).astype(int)
+        crops += [waveform[start : start + crop] for start in starts]
+    crop_views = encoder(torch.stack(crops)).unflatten(0, (-1, n_crops))
+    return torch.cat([views, crop_views], 1)
+
+
+def _at_least(waveform: torch.Tensor, samples: int) -> torch.Tensor:
+    if len(waveform) >= samples:
+        return waveform
+    return audio.repeat_to(waveform, samples)
+
+
+def _check_finite(views: torch.Tensor, utterances: list[str]) -> None:
+    broken = ~views.isfinite().flatten(1).all(1)
+    if broken.any():
+        raise InputError(
+            f"the embedding of {utterances[int(broken.nonzero()[0])]} is not "
+            f"finite ({int(broken.sum())} of {len(broken)} of its batch): the "
+            "model's training has diverged"
+        )

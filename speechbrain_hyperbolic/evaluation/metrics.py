@@ -1,0 +1,325 @@
+"""Error rates of a speaker-verification system.
+
+A trial is a score and a label: target (the same speaker) or nontarget
+(different speakers). It is accepted when its score is above the threshold, as
+in ``speechbrain.utils.metric_stats``. All rates are fractions, not percentages.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import isotonic_regression
+from scipy.special import logit
+
+from speechbrain_hyperbolic.errors import InputError, check_positive, is_finite
+
+P_TARGETS = (0.01, 0.05)
+
+Rate = TypeVar("Rate", float, np.ndarray)
+
+
+def error_rates(
+    target_scores: npt.ArrayLike, nontarget_scores: npt.ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Thresholds (-inf, then the distinct scores), miss and false-alarm rates.
+
+    >>> [rates.tolist() for rates in error_rates([2, 3], [1, 2])]
+    [[-inf, 1.0, 2.0, 3.0], [0.0, 0.0, 0.5, 1.0], [1.0, 0.5, 0.0, 0.0]]
+    """
+    target = class_scores("target scores", target_scores)
+    nontarget = class_scores("nontarget scores", nontarget_scores)
+    thresholds, n_missed, n_rejected = operating_points(
+        np.sort(target), np.sort(nontarget)
+    )
+    p_miss = n_missed / target.size
+    p_fa = (nontarget.size - n_rejected) / nontarget.size
+    return thresholds, p_miss, p_fa
+
+
+def operating_points(
+    target: np.ndarray, nontarget: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Thresholds, and how many sorted scores of each class they reject."""
+    scores = np.unique(np.concatenate([target, nontarget]))
+    thresholds = np.append(-np.inf, scores)
+    n_missed = np.searchsorted(target, thresholds, side="right")
+    n_rejected = np.searchsorted(nontarget, thresholds, side="right")
+    return thresholds, n_missed, n_rejected
+
+
+def eer(
+    target_scores: npt.ArrayLike, nontarget_scores: npt.ArrayLike
+) -> tuple[float, float]:
+    """Equal error rate: where the miss and false-alarm rates cross.
+
+    It lies on the straight line between the two operating points around the
+    crossing, see ``equal_error``.
+
+    Arguments
+    ---------
+    target_scores : array_like
+        Scores of the target trials, shape [T], finite.
+    nontarget_scores : array_like
+        Scores of the nontarget trials, shape [U], finite.
+
+    Returns
+    -------
+    eer : float
+        The equal error rate, a fraction.
+    threshold : float
+        That of the nearer operating point, always finite.
+
+    Raises
+    ------
+    InputError
+        If a class has no trials, or a score is NaN or infinite.
+
+    Example
+    -------
+    >>> eer([2, 3, 4, 5], [0, 1, 2, 3])
+    (0.25, 2.0)
+    """
+    thresholds, p_miss, p_fa = error_rates(target_scores, nontarget_scores)
+    value, index = equal_error(p_miss, p_fa)
+    return value, float(thresholds[index])
+
+
+def equal_error(p_miss: np.ndarray, p_fa: np.ndarray) -> tuple[float, int]:
+    """The equal error rate of an error curve, and the index of its threshold.
+
+    Let (m0, f0) and (m1, f1) be the rates of the two neighboring operating
+    points with m0 < f0 and m1 >= f1. The straight line between them meets
+    p_miss = p_fa at
+
+        eer = m0 + (m1 - m0) * (f0 - m0) / ((m1 - m0) + (f0 - f1))
+
+    The index is that of the point with the smaller |p_miss - p_fa|; on a tie
+    the upper one, so it is never the first point.
+    """
+    after = int(np.argmax(p_miss >= p_fa))
+    before = after - 1
+    m0, f0 = p_miss[before], p_fa[before]
+    m1, f1 = p_miss[after], p_fa[after]
+    value = m0 + (m1 - m0) * (f0 - m0) / ((m1 - m0) + (f0 - f1))
+    return float(value), after if m1 - f1 <= f0 - m0 else before
+
+
+def detection_cost(
+    p_miss: Rate,
+    p_fa: Rate,
+    p_target: float = 0.01,
+    c_miss: float = 1.0,
+    c_fa: float = 1.0,
+) -> Rate:
+    """Normalized detection cost of the NIST speaker recognition evaluations,
+
+        c_miss * p_target * p_miss + c_fa * (1 - p_target) * p_fa
+
+    divided by min(c_miss * p_target, c_fa * (1 - p_target)), the cost of the
+    better system that ignores the speech. SpeechBrain's ``minDCF`` does not
+    divide.
+    """
+    miss, fa = _prior_costs(p_target, c_miss, c_fa)
+    blind = min(miss, fa)
+    return miss / blind * p_miss + fa / blind * p_fa
+
+
+def min_dcf(
+    target_scores: npt.ArrayLike,
+    nontarget_scores: npt.ArrayLike,
+    p_target: float = 0.01,
+    c_miss: float = 1.0,
+    c_fa: float = 1.0,
+) -> tuple[float, float]:
+    """Minimum of the normalized detection cost over all thresholds.
+
+    Arguments
+    ---------
+    target_scores : array_like
+        Scores of the target trials, shape [T], finite.
+    nontarget_scores : array_like
+        Scores of the nontarget trials, shape [U], finite.
+    p_target : float
+        Prior probability of a target trial, inside (0, 1).
+    c_miss : float
+        Cost of a miss, above 0.
+    c_fa : float
+        Cost of a false alarm, above 0.
+
+    Returns
+    -------
+    min_dcf : float
+        The minimum, in [0, 1], see ``detection_cost``.
+    threshold : float
+        The lowest threshold that reaches it; -inf if that is to accept
+        everything.
+
+    Raises
+    ------
+    InputError
+        If a class has no trials, a score is NaN or infinite, or the prior or
+        a cost is out of range.
+
+    Example
+    -------
+    >>> min_dcf([2, 3, 4, 5], [0, 1, 2, 3], p_target=0.5)
+    (0.5, 1.0)
+    """
+    thresholds, p_miss, p_fa = error_rates(target_scores, nontarget_scores)
+    cost = detection_cost(p_miss, p_fa, p_target, c_miss, c_fa)
+    index = cost.argmin()
+    return float(cost[index]), float(thresholds[index])
+
+
+def act_dcf(
+    target_llrs: npt.ArrayLike,
+    nontarget_llrs: npt.ArrayLike,
+    p_target: float = 0.01,
+    c_miss: float = 1.0,
+    c_fa: float = 1.0,
+) -> float:
+    """Normalized detection cost of log-likelihood ratios at Bayes' threshold."""
+    target = class_scores("target scores", target_llrs)
+    nontarget = class_scores("nontarget scores", nontarget_llrs)
+    miss, fa = _prior_costs(p_target, c_miss, c_fa)
+    threshold = np.log(fa / miss)
+    p_miss = np.mean(target <= threshold)
+    p_fa = np.mean(nontarget > threshold)
+    return float(detection_cost(p_miss, p_fa, p_target, c_miss, c_fa))
+
+
+def cllr(target_llrs: npt.ArrayLike, nontarget_llrs: npt.ArrayLike) -> float:
+    """Cost of log-likelihood ratios s over all priors and costs, in bits,
+
+        (mean_target log2(1 + e^-s) + mean_nontarget log2(1 + e^s)) / 2
+
+    Source: Brummer and du Preez, "Application-independent evaluation of speaker
+    detection", Computer Speech & Language 20(2-3), 2006.
+    """
+    target = class_scores("target scores", target_llrs)
+    nontarget = class_scores("nontarget scores", nontarget_llrs)
+    nats = np.logaddexp(0, -target).mean() + np.logaddexp(0, nontarget).mean()
+    return float(nats / (2 * np.log(2)))
+
+
+def min_cllr(
+    target_scores: npt.ArrayLike, nontarget_scores: npt.ArrayLike
+) -> float:
+    """The least ``cllr`` of any increasing function of the scores."""
+    target = class_scores("target scores", target_scores)
+    nontarget = class_scores("nontarget scores", nontarget_scores)
+    _, n_missed, n_rejected = operating_points(
+        np.sort(target), np.sort(nontarget)
+    )
+    # The numbers of trials of each class at each distinct score.
+    targets, nontargets = np.diff(n_missed), np.diff(n_rejected)
+    trials = targets + nontargets
+    posterior = isotonic_regression(targets / trials, weights=trials).x
+    llrs = logit(posterior) - logit(target.size / trials.sum())
+    # Where a class has no trials its cost may be infinite: leave it out.
+    nats = sum(
+        np.average(np.logaddexp(0, sign * llrs[n > 0]), weights=n[n > 0])
+        for sign, n in ((-1, targets), (1, nontargets))
+    )
+    return float(nats / (2 * np.log(2)))
+
+
+def split_trials(
+    scores: npt.ArrayLike, labels: npt.ArrayLike, name: str = "scores"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Checks scores and labels, and returns both, the labels as a mask."""
+    scores = class_scores(name, scores)
+    labels = trial_column("labels", labels, scores.size)
+    is_target = labels == 1
+    wrong = np.flatnonzero(~is_target & (labels != 0))
+    if wrong.size:
+        raise InputError(
+            f"{wrong.size} labels are neither 0 nor 1, the first at index "
+            f"{wrong[0]}: use 1 for target trials and 0 for nontarget trials"
+        )
+    for kind, mask in (("target", is_target), ("nontarget", ~is_target)):
+        class_scores(f"{kind} scores", scores[mask])
+    return scores, is_target
+
+
+def class_scores(name: str, scores: npt.ArrayLike) -> np.ndarray:
+    """Checks scores, named as in "target scores"."""
+    scores = trial_column(name, scores)
+    wrong = np.flatnonzero(~np.isfinite(scores))
+    if wrong.size:
+        raise InputError(
+            f"{name}: {wrong.size} of {scores.size} are NaN or infinite, the "
+            f"first at index {wrong[0]}: check the embeddings of that trial"
+        )
+    if not scores.size:
+        raise InputError(
+            f"there are no {name}: error rates need trials of both classes, so "
+            "check the labels and the trial list"
+        )
+    return scores
+
+
+def trial_column(
+    name: str,
+    values: npt.ArrayLike,
+    n_trials: int | None = None,
+    dtype: type | None = np.float64,
+) -> np.ndarray:
+    """Checks that there is one value per trial; dtype None: NumPy's choice."""
+    values = np.asarray(values, dtype=dtype)
+    if values.ndim != 1 or n_trials not in (None, values.size):
+        raise InputError(
+            f"{name} has shape {values.shape}, expected ({n_trials or 'N'},): "
+            "give one value per trial, in the same order"
+        )
+    return values
+
+
+def check_prior(p_target: float) -> float:
+    """Checks the prior probability of a target trial."""
+    if not (is_finite(p_target) and 0 < p_target < 1):
+        raise InputError(
+            f"p_target is {p_target}, expected a number above 0 and below 1"
+        )
+    return p_target
+
+
+def _prior_costs(
+    p_target: float, c_miss: float, c_fa: float
+) -> tuple[float, float]:
+    """The costs of missing, and of accepting, everything."""
+    miss = check_positive("c_miss", c_miss) * check_prior(p_target)
+    return miss, check_positive("c_fa", c_fa) * (1 - p_target)
+
+
+def metric_cell(
+    name: str,
+    value: float,
+    interval: Sequence[float] | None = None,
+    sign: str = "",
+) -> tuple[str, str]:
+    """The title and the text of a metric, for a table.
+
+    >>> metric_cell("eer", 0.0123, (0.01, 0.02))
+    ('EER %', '1.23 [1.00, 2.00]')
+    """
+    title, factor, digits = name.capitalize(), 1, 3
+    if name == "eer":
+        title, factor, digits = "EER %", 100, 2
+    elif "_dcf_" in name:
+        kind, p_target = name.split("_dcf_")
+        title = f"{kind}DCF({p_target})"
+    text, *bounds = (
+        f"{factor * x:{sign}.{digits}f}" for x in (value, *(interval or ()))
+    )
+    return title, f"{text} [{', '.join(bounds)}]" if bounds else text
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """An aligned Markdown table; the first row is its header."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows = [rows[0], ["-" * width for width in widths], *rows[1:]]
+    lines = (map(str.ljust, row, widths) for row in rows)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,124 @@
+"""Scores normalized by an utterance's scores against a cohort of speakers.
+
+The mean and the standard deviation of these scores are computed once for each
+utterance, not for each trial.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import tqdm
+from torch.nn import functional
+
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.evaluation.scores import Score, Table, take
+
+NORMALIZATIONS = ("z-norm", "t-norm", "s-norm", "as-norm")
+# Scores against the cohort that are held at a time: 16 MB of float32.
+BLOCK_ELEMENTS = 2**22
+
+
+class Statistics(NamedTuple):
+    """Moments of the cohort scores of U utterances."""
+
+    mean: np.ndarray  # float64 [U]
+    std: np.ndarray  # float64 [U], unbiased
+    top_k: int | None  # over how many of the highest scores; None: over all
+
+
+def check_normalization(kind: str, top_k: int | None = None) -> None:
+    """Checks the name of a normalization, and top_k if it needs one."""
+    if kind not in NORMALIZATIONS:
+        raise InputError(
+            f"normalization is {kind!r}, expected one of {NORMALIZATIONS}"
+        )
+    if kind == "as-norm" and not (isinstance(top_k, int) and top_k >= 2):
+        raise InputError(
+            f"top_k is {top_k!r}, but as-norm needs to know how many of the "
+            "highest cohort scores to use: give 2 or more, such as 300, or "
+            "choose s-norm"
+        )
+
+
+def check_cohort(size: int, top_k: int | None) -> None:
+    """Checks that a cohort has enough speakers."""
+    if size < (top_k or 2):
+        raise InputError(
+            f"the cohort has {size} speakers, expected at least {top_k or 2}: "
+            "pass a cohort_file with more, or a smaller top_k"
+        )
+
+
+def speaker_means(views: torch.Tensor, speakers: npt.ArrayLike) -> torch.Tensor:
+    """A cohort [S, V, D]: each speaker's mean length-normalized embedding.
+
+    The speakers [U] are those of views [U, V, D]; the rows are in sorted order.
+    """
+    _, row, count = np.unique(speakers, return_inverse=True, return_counts=True)
+    rows, counts = (
+        torch.as_tensor(n, device=views.device) for n in (row, count)
+    )
+    sums = views.new_zeros(len(count), *views.shape[1:])
+    sums.index_add_(0, rows, functional.normalize(views, dim=-1))
+    return sums / counts.view(-1, 1, 1)
+
+
+@torch.no_grad()
+def cohort_statistics(
+    score: Score, table: Table, cohort: Table, top_k: int | None = None
+) -> Statistics:
+    """Statistics of prepared utterances or models against a prepared cohort."""
+    n_rows, size = len(table[0]), len(cohort[0])
+    check_cohort(size, top_k)
+    block = max(1, BLOCK_ELEMENTS // size)
+    mean, std = np.empty(n_rows), np.empty(n_rows)
+    with tqdm.tqdm(desc="Cohort", total=n_rows, unit="utterance") as bar:
+        for start in range(0, n_rows, block):
+            some = slice(start, start + block)
+            scores = score.matrix(take(table, some), cohort)
+            if top_k is not None:
+                scores = scores.topk(top_k, dim=1, sorted=False).values
+            block_std, block_mean = torch.std_mean(scores, dim=1)
+            std[some], mean[some] = block_std.cpu(), block_mean.cpu()
+            bar.update(len(scores))
+    # Anything below is the rounding error of equal scores.
+    flat = std <= 16 * torch.finfo(table[0].dtype).eps
+    if flat.any():
+        raise InputError(
+            f"row {flat.argmax()} ({flat.sum()} of {n_rows}) has the same "
+            f"score, {mean[flat.argmax()]:g}, against the whole cohort: is the "
+            "cohort one utterance repeated, or an embedding zero?"
+        )
+    return Statistics(mean, std, top_k)
+
+
+def normalize(
+    kind: str,
+    scores: np.ndarray,
+    enroll_rows: npt.ArrayLike,
+    test_rows: npt.ArrayLike,
+    enroll_statistics: Statistics,
+    test_statistics: Statistics,
+) -> np.ndarray:
+    """Normalized scores of trials, float64 [N].
+
+    A side's normalized score is (score - mean) / std. z-norm is that of the
+    enrollment side, t-norm that of the test side, s-norm the mean of both.
+    as-norm is s-norm over each side's own highest scores: the first of the two
+    adaptive ones in Matejka et al., "Analysis of score normalization in
+    multilingual speaker recognition", Interspeech 2017. With statistics over a
+    top_k the others are adaptive too, as in the stock script. The rows [N]
+    point into the statistics.
+    """
+    check_normalization(kind, enroll_statistics.top_k)
+    by_enroll, by_test = (
+        (scores - statistics.mean[rows]) / statistics.std[rows]
+        for statistics, rows in (
+            (enroll_statistics, enroll_rows),
+            (test_statistics, test_rows),
+        )
+    )
+    both = (by_enroll + by_test) / 2
+    return {"z-norm": by_enroll, "t-norm": by_test}.get(kind, both)

@@ -1,0 +1,178 @@
+"""All error rates of a system on a trial list, as a dict, JSON or a table."""
+
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from speechbrain_hyperbolic.dataio.corpus import find_audio
+from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.trials import TrialList
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.evaluation.bootstrap import bootstrap_intervals
+from speechbrain_hyperbolic.evaluation.metrics import (
+    P_TARGETS,
+    act_dcf,
+    cllr,
+    eer,
+    markdown,
+    metric_cell,
+    min_cllr,
+    min_dcf,
+    split_trials,
+)
+
+
+def locate(
+    trials: TrialList,
+    data_folder: str | pathlib.Path,
+    trial_list: str | pathlib.Path,
+) -> dict:
+    """The audio file of each utterance of a trial list; all must exist."""
+    paths = find_audio(data_folder, trials.utterances)
+    missing = [utterance for utterance, path in paths.items() if path is None]
+    if missing:
+        raise InputError(
+            f"{trial_list}: {missing[0]} is not in data_folder {data_folder} "
+            f"({len(missing)} of {len(paths)} utterances are missing): "
+            "complete the folder, remove their trials, or pass the enrol_file "
+            "if these are models of several utterances"
+        )
+    return paths
+
+
+def check_both_classes(
+    trials: TrialList, trial_list: str | pathlib.Path
+) -> None:
+    """Refuses a list without error rates before hours of scoring."""
+    targets = int(trials.labels.sum())
+    if targets in (0, len(trials)):
+        kind = "target" if targets else "nontarget"
+        raise InputError(
+            f"{trial_list} has {len(trials)} {kind} trials and no others: "
+            "error rates need both labels, 1 and 0"
+        )
+
+
+def evaluate(
+    scores: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    enroll_speakers: npt.ArrayLike | None = None,
+    test_speakers: npt.ArrayLike | None = None,
+    p_targets: Sequence[float] = P_TARGETS,
+    replicates: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    calibrated: bool = False,
+) -> dict:
+    """Error rates by name, and their "intervals" if speakers are given.
+
+    Scores that are ``calibrated``, natural log-likelihood ratios, also get
+    "act_dcf_<p_target>", "cllr" and "min_cllr".
+    """
+    scores, is_target = split_trials(scores, labels)
+    classes = scores[is_target], scores[~is_target]
+    value, threshold = eer(*classes)
+    summary: dict = {
+        "n_target": classes[0].size,
+        "n_nontarget": classes[1].size,
+        "eer": value,
+        "eer_threshold": threshold,
+    }
+    for p_target in p_targets:
+        summary[f"min_dcf_{p_target:g}"], _ = min_dcf(*classes, p_target)
+    if calibrated:
+        for p_target in p_targets:
+            summary[f"act_dcf_{p_target:g}"] = act_dcf(*classes, p_target)
+        summary["cllr"] = cllr(*classes)
+        summary["min_cllr"] = min_cllr(*classes)
+    summary["intervals"] = None
+    if enroll_speakers is not None and test_speakers is not None:
+        summary["intervals"] = bootstrap_intervals(
+            scores,
+            labels,
+            enroll_speakers,
+            test_speakers,
+            p_targets,
+            replicates,
+            level,
+            seed,
+        )
+    elif enroll_speakers is not None or test_speakers is not None:
+        raise InputError(
+            "the speakers of only one side are given: give both "
+            "enroll_speakers and test_speakers, or neither"
+        )
+    return summary
+
+
+def evaluate_trials(
+    trials: TrialList,
+    scores: np.ndarray,
+    speakers: dict | None = None,
+    replicates: int = 1000,
+    calibrated: bool = False,
+) -> dict:
+    """``evaluate`` for "all trials" and, where known, "same-sex trials".
+
+    ``speakers`` is what ``read_speakers`` returns: speaker -> {"sex": ...}.
+    """
+    enroll, test = trials.speakers()
+    subsets = {"all trials": np.ones(len(trials), bool)}
+    sex = {s: row.get("sex") or "" for s, row in (speakers or {}).items()}
+    enroll_sex, test_sex = (
+        np.array([sex.get(speaker, "") for speaker in side])
+        for side in (enroll, test)
+    )
+    same = (enroll_sex == test_sex) & (enroll_sex != "")
+    if len(np.unique(trials.labels[same])) == 2:
+        subsets["same-sex trials"] = same
+    return {
+        name: evaluate(
+            scores[chosen],
+            trials.labels[chosen],
+            enroll[chosen],
+            test[chosen],
+            replicates=replicates,
+            calibrated=calibrated,
+        )
+        for name, chosen in subsets.items()
+    }
+
+
+def write_results(results: dict, path: str | pathlib.Path) -> None:
+    """Writes what ``evaluate_trials`` returned as JSON."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def read_results(path: str | pathlib.Path) -> dict:
+    """Reads what ``write_results`` wrote."""
+    return json.loads(pathlib.Path(path).read_text())
+
+
+def format_results(results: dict) -> str:
+    """A Markdown table of name -> ``evaluate``, intervals in brackets."""
+    names = ["eer", *(f"min_dcf_{p:g}" for p in P_TARGETS)]
+    if all("cllr" in result for result in results.values()):
+        names += [*(f"act_dcf_{p:g}" for p in P_TARGETS), "cllr"]
+    titles = [metric_cell(name, 0)[0] for name in names]
+    rows = [["", "trials", *titles]]
+    for subset, result in results.items():
+        trials = f"{result['n_target']} + {result['n_nontarget']}"
+        intervals = result["intervals"] or {}
+        cells = [
+            metric_cell(name, result[name], intervals.get(name))[1]
+            for name in names
+        ]
+        rows.append([subset, trials, *cells])
+    return markdown(rows)
+
+
+def interval_note(results: dict) -> str:
+    """What a reader needs to know about the intervals of a table."""
+    if all(result["intervals"] for result in results.values()):
+        return "in brackets 95 % intervals by bootstrap over speakers"
+    return "too few speakers for intervals"

@@ -1,0 +1,236 @@
+"""From trial lists and audio files to scores.
+
+Each utterance is embedded once and compared with the cohort once, however many
+trials it is in.
+"""
+
+import pathlib
+import random
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_hyperbolic.dataio.tables import read_table
+from speechbrain_hyperbolic.dataio.trials import TrialList, trial_speakers
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.evaluation.calibration import (
+    Calibration,
+    check_quality,
+    quality_measures,
+)
+from speechbrain_hyperbolic.evaluation.extraction import Embeddings
+from speechbrain_hyperbolic.evaluation.normalization import (
+    Statistics,
+    check_cohort,
+    check_normalization,
+    cohort_statistics,
+    normalize,
+    speaker_means,
+)
+from speechbrain_hyperbolic.evaluation.scores import (
+    Hyperbolic,
+    Score,
+    Table,
+    enroll,
+)
+
+logger = get_logger(__name__)
+
+
+class Cohort(NamedTuple):
+    """Utterances of speakers, at best of none who is in a trial."""
+
+    paths: dict  # id -> path
+    speakers: list[str]  # of each utterance
+
+
+def read_cohort(
+    csv_file: str | pathlib.Path, per_speaker: int, seed: int = 0
+) -> Cohort:
+    """Draws up to ``per_speaker`` audio files of each speaker of a train.csv."""
+    csv_file = pathlib.Path(csv_file)
+    if not csv_file.is_file():
+        raise InputError(
+            f"cohort_file {csv_file} is missing: pass the train.csv of the "
+            "training run as --cohort_file"
+        )
+    rows = read_table(csv_file, ("wav", "spk_id"))
+    # The stock recipe lists pieces of a file in rows of their own.
+    owner = {row["wav"]: row["spk_id"] for _, row in rows}
+    files: dict[str, list[str]] = {}
+    for wav in sorted(owner):
+        files.setdefault(owner[wav], []).append(wav)
+    generator = random.Random(seed)
+    cohort = Cohort({}, [])
+    for speaker in sorted(files):
+        own = files[speaker]
+        if len(own) > per_speaker:
+            own = sorted(generator.sample(own, per_speaker))
+        cohort.paths.update((wav, pathlib.Path(wav)) for wav in own)
+        cohort.speakers.extend([speaker] * len(own))
+    return cohort
+
+
+class Scorer:
+    """Scores trial lists: enrollment, comparison, normalization.
+
+    ``embed`` maps a dict of paths to ``Embeddings``, as
+    ``functools.partial(extract, encoder)`` does. ``enrollment`` is "mean" or
+    "midpoint", which needs ``clip_c``. ``normalization`` (None: raw scores)
+    needs a ``cohort``, and as-norm the number ``top_k`` of its closest speakers
+    to use.
+    """
+
+    def __init__(
+        self,
+        embed: Callable[[dict], Embeddings],
+        score: Score,
+        enrollment: str = "mean",
+        clip_c: float = 3.0,
+        normalization: str | None = None,
+        cohort: Cohort | None = None,
+        top_k: int = 300,
+    ) -> None:
+        self.embed = embed
+        self.score = score
+        self.enrollment = enrollment
+        self.clip_c = clip_c
+        self.normalization = normalization
+        self.top_k = top_k if normalization == "as-norm" else None
+        self.cohort: Table = ()
+        if normalization:
+            check_normalization(normalization, self.top_k)
+            # An error is worth more before hours of embedding.
+            speakers = cohort.speakers if cohort else []
+            check_cohort(len(set(speakers)), self.top_k)
+            views = embed(cohort.paths if cohort else {}).views
+            self.cohort = score.prepare(speaker_means(views, speakers))
+
+    def __call__(
+        self, trials: TrialList, paths: dict
+    ) -> tuple[np.ndarray, dict]:
+        """Scores [N] of trials, and the quality of their sides.
+
+        ``paths`` maps all utterances of the list to files. The quality is what
+        ``quality_measures`` takes: measure -> (enroll, test), per trial.
+        """
+        embeddings = self.embed({u: paths[u] for u in trials.utterances})
+        test = self.score.prepare(embeddings.views)
+        if all(len(rows) == 1 for rows in trials.members):
+            # Models are utterances: they share the table and the statistics.
+            models = test
+            enroll_rows = np.concatenate(trials.members)[trials.enroll]
+        else:
+            views = enroll(
+                embeddings.views, trials.members, self.enrollment, self.clip_c
+            )
+            models = self.score.prepare(views)
+            enroll_rows = trials.enroll
+        _tell_of_cap(self.score, models, test)
+        scores = self.score.trials(models, test, enroll_rows, trials.test)
+        if self.normalization:
+            of_test = self._statistics(test)
+            of_models = of_test if models is test else self._statistics(models)
+            scores = normalize(
+                self.normalization,
+                scores,
+                enroll_rows,
+                trials.test,
+                of_models,
+                of_test,
+            )
+        return scores, _sides(trials, embeddings)
+
+    def _statistics(self, table: Table) -> Statistics:
+        return cohort_statistics(self.score, table, self.cohort, self.top_k)
+
+
+def _tell_of_cap(score: Score, models: Table, test: Table) -> None:
+    if not isinstance(score, Hyperbolic):
+        return
+    share = score.share_on_cap(models, test)
+    message = (
+        f"hyperbolic score: {100 * share:.4g} % of the embeddings are on the "
+        f"cap of clip_c {score.c:g}"
+    )
+    if share == 1:
+        message += ", where it ranks trials as the cosine score does"
+        if test[0].shape[1] > 1:
+            message += " (but for crops)"
+    logger.info(message)
+
+
+def _sides(
+    trials: TrialList, embeddings: Embeddings
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Of a model's utterances: the sum of durations, the mean of radii."""
+    durations = embeddings.durations
+    radii = embeddings.views[:, 0].norm(dim=-1).double().numpy()
+    model_durations = np.array([durations[m].sum() for m in trials.members])
+    model_radii = np.array([radii[m].mean() for m in trials.members])
+    return {
+        "duration": (model_durations[trials.enroll], durations[trials.test]),
+        "radius": (model_radii[trials.enroll], radii[trials.test]),
+    }
+
+
+def check_held_out(calibration: TrialList, trials: TrialList) -> None:
+    """Refuses to calibrate on speakers of the trials themselves."""
+    shared = trial_speakers(calibration) & trial_speakers(trials)
+    if shared:
+        raise InputError(
+            f"calibration_file shares {len(shared)} speakers with "
+            f"verification_file, such as {min(shared)}: calibrate on a list of "
+            "other speakers"
+        )
+
+
+def warn_of_training_speakers(
+    csv_file: str | pathlib.Path, **lists: TrialList
+) -> None:
+    """Warns of trials whose speakers trained the encoder.
+
+    ``csv_file`` is the train.csv of that training; without it nothing is said.
+    The lists are given by the names of their keys.
+    """
+    if not pathlib.Path(csv_file).is_file():
+        return
+    trained = set(read_cohort(csv_file, per_speaker=1).speakers)
+    for key, trials in lists.items():
+        shared = trained & trial_speakers(trials)
+        if shared:
+            logger.warning(
+                f"{len(shared)} speakers of {key}, such as {min(shared)}, "
+                f"trained the encoder ({csv_file}): its error rates will be "
+                "too low"
+            )
+
+
+def calibrate(
+    scorer: Scorer,
+    trials: TrialList,
+    paths: dict,
+    quality: Sequence[str],
+    p_target: float = 0.01,
+) -> Calibration:
+    """Fits a calibration on a trial list."""
+    check_quality(quality)
+    scores, sides = scorer(trials, paths)
+    return Calibration.fit(
+        features(scores, sides, quality), trials.labels, quality, p_target
+    )
+
+
+def features(
+    scores: np.ndarray, sides: dict, quality: Sequence[str]
+) -> np.ndarray:
+    """What a calibration takes, [N, F]: scores and the chosen quality.
+
+    ``scores`` and ``sides`` are what a ``Scorer`` returns.
+    """
+    if not quality:
+        return scores[:, None]
+    chosen = quality_measures({name: sides[name] for name in quality})
+    return np.column_stack([scores, chosen])

@@ -1,0 +1,224 @@
+"""Scores of pairs of utterances, higher for the same speaker.
+
+An utterance, or a model enrolled from several, has views: row 0 of its V rows
+is the embedding of the whole, rows 1 to V - 1, if any, are those of crops. With
+crops a score is the mean of the score of the wholes and the mean score over all
+pairs of crops, as published for Vox1-O (arXiv 2601.19709).
+
+A score first prepares a table of utterances; pairs, matrices and trials are
+computed from prepared tables. A prepared table is a tuple of tensors, each with
+one row per utterance, on the device and in the precision of the views.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import tqdm
+from torch.nn.functional import normalize
+
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.geometry import (
+    Points,
+    cap_norm,
+    check_c,
+    clip_to_ball,
+    midpoint,
+    paired_distance,
+    pairwise_distance,
+    product,
+    to_ball,
+)
+
+SCORES = ("cosine", "hyperbolic")
+ENROLLMENTS = ("mean", "midpoint")
+# Gathered or multiplied at a time: 64 MB of float32.
+BLOCK_ELEMENTS = 2**24
+
+Table = tuple[torch.Tensor, ...]
+
+
+def check_score(score: str) -> None:
+    """Checks the name of a score."""
+    if score not in SCORES:
+        raise InputError(f"score is {score!r}, expected one of {SCORES}")
+
+
+def check_enrollment(how: str) -> None:
+    """Checks the name of a way to enroll."""
+    if how not in ENROLLMENTS:
+        raise InputError(
+            f"enrollment is {how!r}, expected one of {ENROLLMENTS}"
+        )
+
+
+def make_score(name: str, c: float = 3.0) -> "Score":
+    """A score by its name, one of ``SCORES``; c is that of the clip."""
+    check_score(name)
+    return Cosine() if name == "cosine" else Hyperbolic(c)
+
+
+def take(table: Table, rows: slice | torch.Tensor) -> Table:
+    """Some rows of a prepared table."""
+    return tuple(tensor[rows] for tensor in table)
+
+
+class Score:
+    """A way to compare utterances."""
+
+    def prepare(self, views: torch.Tensor) -> Table:
+        """What the score needs to know about utterances, from [U, V, D]."""
+        raise NotImplementedError
+
+    def pairs(self, enroll: Table, test: Table) -> torch.Tensor:
+        """Scores [N] of N rows with N rows."""
+        raise NotImplementedError
+
+    def matrix(self, enroll: Table, test: Table) -> torch.Tensor:
+        """Scores [N, M] of all pairs of N and M rows, by matrix products."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def trials(
+        self,
+        enroll: Table,
+        test: Table,
+        enroll_rows: npt.ArrayLike,
+        test_rows: npt.ArrayLike,
+    ) -> np.ndarray:
+        """float64 scores of trials, given by their rows, in blocks."""
+        enroll_rows, test_rows = (
+            torch.as_tensor(np.asarray(rows, np.int64), device=enroll[0].device)
+            for rows in (enroll_rows, test_rows)
+        )
+        block = max(1, BLOCK_ELEMENTS // sum(t[:1].numel() for t in enroll))
+        scores = np.empty(len(enroll_rows))
+        with tqdm.tqdm(desc="Trials", total=len(scores), unit="trial") as bar:
+            for start in range(0, len(scores), block):
+                some = slice(start, start + block)
+                found = self.pairs(
+                    take(enroll, enroll_rows[some]), take(test, test_rows[some])
+                )
+                scores[some] = found.cpu().numpy()
+                bar.update(len(found))
+        return scores
+
+
+class Cosine(Score):
+    """The inner product of length-normalized embeddings.
+
+    The mean of the inner products of all pairs of crops is the inner product of
+    the mean crops. So one vector stands for all views, and crops cost nothing
+    per trial.
+    """
+
+    def prepare(self, views: torch.Tensor) -> Table:
+        """One tensor [U, D], or [U, 2 D] with crops."""
+        unit = normalize(views, dim=-1)
+        if views.shape[1] == 1:
+            return (unit[:, 0],)
+        both = torch.cat([unit[:, 0], unit[:, 1:].mean(1)], dim=1)
+        return (both / 2**0.5,)
+
+    def pairs(self, enroll: Table, test: Table) -> torch.Tensor:
+        _check_crops(enroll[0].shape[1] == test[0].shape[1])
+        return (enroll[0] * test[0]).sum(1)
+
+    def matrix(self, enroll: Table, test: Table) -> torch.Tensor:
+        _check_crops(enroll[0].shape[1] == test[0].shape[1])
+        return product(enroll[0], test[0])
+
+
+class Hyperbolic(Score):
+    """Minus the distance after the published clip.
+
+    Points on the cap all have one radius, where the distance is a function of
+    the cosine: without crops it then ranks trials as ``Cosine`` does. With
+    crops a trial costs as many distances as there are pairs of views.
+    """
+
+    def __init__(self, c: float = 3.0) -> None:
+        self.c = check_c(c)
+
+    def prepare(self, views: torch.Tensor) -> Table:
+        """The fields of ``Points``, [U, V, ...]."""
+        return tuple(clip_to_ball(views, self.c))
+
+    def pairs(self, enroll: Table, test: Table) -> torch.Tensor:
+        return -_mean_over_views(paired_distance, enroll, test)
+
+    def matrix(self, enroll: Table, test: Table) -> torch.Tensor:
+        """For close pairs less exact than ``pairs``, see the geometry."""
+        return -_mean_over_views(pairwise_distance, enroll, test)
+
+    def share_on_cap(self, *tables: Table) -> float:
+        """The share of the embeddings of prepared tables that the clip cuts."""
+        radius = torch.cat(
+            [Points(*table).radius.flatten() for table in tables]
+        )
+        cap = 2 * math.atanh(cap_norm(self.c))
+        return (radius >= (1 - 1e-6) * cap).double().mean().item()
+
+
+def enroll(
+    views: torch.Tensor,
+    members: Sequence[Sequence[int] | np.ndarray],
+    how: str = "mean",
+    c: float = 3.0,
+) -> torch.Tensor:
+    """Models of speakers [M, V, D], each from utterances of views [U, V, D].
+
+    ``members`` lists the rows of each model's utterances. A model of one
+    utterance is that utterance's embedding, unchanged. "mean" is the mean of
+    the length-normalized embeddings. "midpoint" is the hyperbolic midpoint of
+    the points after the clip at c, as coordinates in the Poincare ball; these
+    are within the cap, so that the clip leaves them where they are.
+    """
+    check_enrollment(how)
+    models = []
+    for number, rows in enumerate(members):
+        if len(rows) == 0:
+            raise InputError(
+                f"model {number} of {len(members)} has no utterance: give one "
+                "or more, or leave the model out"
+            )
+        own = views[torch.as_tensor(np.asarray(rows), device=views.device)]
+        if len(own) == 1:
+            models.append(own[0])
+        elif how == "mean":
+            models.append(normalize(own, dim=-1).mean(0))
+        else:
+            points = clip_to_ball(own.transpose(0, 1), c)
+            models.append(to_ball(midpoint(points)))
+    return torch.stack(models)
+
+
+def _mean_over_views(
+    distance: Callable[[Points, Points], torch.Tensor],
+    enroll: Table,
+    test: Table,
+) -> torch.Tensor:
+    n_enroll, n_test = enroll[0].shape[1], test[0].shape[1]
+    _check_crops((n_enroll > 1) == (n_test > 1))
+
+    def view(table: Table, number: int) -> Points:
+        return Points(*(tensor[:, number] for tensor in table))
+
+    whole = distance(view(enroll, 0), view(test, 0))
+    if n_enroll == 1:
+        return whole
+    crops = torch.zeros_like(whole)
+    for a in range(1, n_enroll):
+        for b in range(1, n_test):
+            crops += distance(view(enroll, a), view(test, b))
+    return (whole + crops / ((n_enroll - 1) * (n_test - 1))) / 2
+
+
+def _check_crops(on_both_or_none: bool) -> None:
+    if not on_both_or_none:
+        raise InputError(
+            "one side of the trials has crops and the other none: embed both "
+            "with crops or both without"
+        )

@@ -1,0 +1,106 @@
+"""Model folders to the Hugging Face Hub.
+
+huggingface_hub's own settings apply: HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE.
+"""
+
+import pathlib
+
+from huggingface_hub import HfApi, constants, errors, get_token
+from huggingface_hub.utils import validate_repo_id
+
+from speechbrain_hyperbolic import __version__
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.inference.config import CONFIG
+from speechbrain_hyperbolic.inference.model import (
+    STOCK_WEIGHTS,
+    STOCK_YAML,
+    WEIGHTS,
+)
+
+LABELS = "label_encoder.txt"
+# Nothing else in a folder is sent.
+FILES = (
+    *(CONFIG, WEIGHTS, STOCK_YAML, STOCK_WEIGHTS, "README.md"),
+    *("results.json", "det.png", "model.onnx", "examples/*.wav"),
+)
+_LOG_IN = "run `hf auth login`, or set HF_TOKEN to a token"
+
+
+def push_model(
+    folder: str | pathlib.Path,
+    repo_id: str,
+    private: bool = False,
+    revision: str | None = None,
+    message: str | None = None,
+    speaker_names: bool = False,
+) -> str:
+    """Sends a model folder to the Hub in one commit.
+
+    The repository and the branch are created if they do not exist. Files of an
+    earlier model that the folder no longer has are removed, so that none stays
+    beside the new weights; other files of the repository stay. The names of the
+    training speakers, label_encoder.txt, are sent only if asked for. With
+    ``private``, a repository that is public is refused. Returns the address of
+    the model's page.
+    """
+    folder = pathlib.Path(folder)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} has no {name}: export the model first")
+    if constants.HF_HUB_OFFLINE:
+        raise InputError("HF_HUB_OFFLINE is set: unset it to push")
+    if get_token() is None:
+        raise InputError(f"you are not logged in to the Hub: {_LOG_IN}")
+    api = HfApi(
+        library_name="speechbrain-hyperbolic", library_version=__version__
+    )
+    try:
+        validate_repo_id(repo_id)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if private and not api.model_info(repo_id).private:
+            raise InputError(
+                f"{repo_id} exists and is public: push to another name, or "
+                "make it private in its settings"
+            )
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            revision=revision,
+            commit_message=message or "Push a speaker model",
+            allow_patterns=[*FILES, *[LABELS] * speaker_names],
+            delete_patterns=[*FILES, LABELS],
+        )
+    except InputError:
+        raise
+    except (errors.HTTPError, OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"{repo_id}: {_explain(error)}") from error
+    url = f"{constants.ENDPOINT}/{repo_id}"
+    return url if revision is None else f"{url}/tree/{revision}"
+
+
+def _explain(error: BaseException) -> str:
+    """One line, without the client's text about a failed request: it can hold
+    a signed address."""
+    while isinstance(error, RuntimeError) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, errors.HFValidationError):
+        return 'expected "user/name" of letters, digits, -, _ and .'
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        reason = " ".join((error.server_message or "no reason given").split())
+        if status == 401:
+            return f"the Hub does not accept the token: {_LOG_IN}"
+        if status == 403:
+            return (
+                f"the token does not allow this ({reason}): check the user in "
+                "the name, or log in with a token that may write there"
+            )
+        return f"the Hub answered {status} ({reason}): try again later"
+    if isinstance(error, errors.HTTPError | ConnectionError):
+        return (
+            f"the connection to {constants.ENDPOINT} failed "
+            f"({type(error).__name__}): check the network and try again"
+        )
+    return " ".join(str(error).split())

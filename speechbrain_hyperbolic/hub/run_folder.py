@@ -1,0 +1,197 @@
+"""What the files of a training run say: its modules, its loss, its data.
+
+The YAML is read as nodes and never executed.
+"""
+
+import inspect
+import io
+import pathlib
+import pydoc
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import ruamel.yaml
+
+from speechbrain_hyperbolic.dataio.tables import read_table
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.hparams import HPARAMS, tag_of
+
+_HYPERBOLIC = {"clip", "exponential", "smooth_cap"}
+_KINDS = {"AngularMargin": "AdditiveMargin"}  # its name in SpeechBrain
+# (outputs of the classifier, margin) -> names without and with a margin
+_LOSSES = {
+    ("distance", "AdditiveMargin"): ("H-Softmax", "HAM-Softmax"),
+    ("cosine", "AdditiveMargin"): ("cosine softmax", "AM-Softmax"),
+    ("cosine", "AdditiveAngularMargin"): ("cosine softmax", "AAM-Softmax"),
+    ("cosine", "RealAdditiveMargin"): ("cosine softmax", "RAM-Softmax"),
+    ("inner_product", "AdditiveMargin"): ("softmax", "AM-Softmax"),
+    ("inner_product", ""): ("softmax", ""),
+    ("cosine distance", "AdditiveMargin RealAdditiveMargin"): (
+        "E.H. Softmax",
+        "E.H. AM-Softmax",
+    ),
+}
+
+
+def read_module(path: pathlib.Path, nodes: dict, key: str) -> dict[str, Any]:
+    """A module as a ``ModelConfig`` has it: its class and plain arguments."""
+    node: Any = nodes.get(key)
+    if class_of(node).endswith(".MaskedNormalization"):
+        node = node["normalization"]  # the masks are for training only
+    name = class_of(node)
+    built_by = pydoc.locate(name) if name else None
+    if not isinstance(built_by, type) or not isinstance(node or {}, dict):
+        raise InputError(
+            f"{path}: {key} is {tag_of(node) or node}, expected !new: with a "
+            "class and named arguments: other models cannot be exported"
+        )
+    if name.endswith(".InputNormalization"):
+        if node.get("norm_type", "global") == "global":
+            raise InputError(
+                f"{path}: {key} has norm_type global, expected sentence: the "
+                "statistics of a run are not exported"
+            )
+    parameters = inspect.signature(built_by).parameters
+    module: dict[str, Any] = {"class": name}
+    for argument, value in (node or {}).items():
+        # The stock x-vector files name a class that is the default anyway.
+        kind, _, named = tag_of(value).partition(":")
+        if kind == "!name" and argument in parameters:
+            if pydoc.locate(named) is parameters[argument].default:
+                continue
+        module[str(argument)] = _plain(value, f"{path}: {argument} of {key}")
+    return module
+
+
+def _plain(node: Any, name: str) -> Any:
+    """A YAML node as Python's own numbers, text and lists."""
+    if isinstance(node, list) and not tag_of(node):
+        return [_plain(value, name) for value in node]
+    for kind in (str, bool, int, float):
+        if isinstance(node, kind):
+            return kind(node)
+    if node is not None:
+        raise InputError(
+            f"{name} is {tag_of(node) or node}, expected numbers, text or "
+            "lists of them: other models cannot be exported"
+        )
+    return None
+
+
+def save_folder(run_folder: pathlib.Path, nodes: dict) -> pathlib.Path:
+    """The folder with the checkpoints, even if the run has moved since."""
+    path = pathlib.Path(nodes.get("save_folder", run_folder / "save"))
+    output = nodes.get("output_folder")
+    if output and path.is_relative_to(output):
+        return run_folder / path.relative_to(output)
+    return path
+
+
+def epochs_to_average(nodes: dict) -> int:
+    """1 for a run of the stock file, which keeps the best and last epochs."""
+    return int(nodes.get("epochs_to_average", 1))
+
+
+def clip_c(nodes: dict) -> float | None:
+    """The c of the loss, None if it has no clip."""
+    for node in _walk(nodes.get("classifier")):
+        if _map(node) == "clip":
+            return float(node.get("c", 3.0))
+    return None
+
+
+def training_rows(run_folder: pathlib.Path, nodes: dict) -> list[dict]:
+    """The table of training utterances."""
+    path = save_folder(run_folder, nodes) / "train.csv"
+    rows = [row for _, row in read_table(path, ("spk_id", "duration"))]
+    if not rows:
+        raise InputError(f"{path} has no utterances, expected those of the run")
+    return rows
+
+
+def describe_training(run_folder: pathlib.Path, nodes: dict) -> dict[str, Any]:
+    """What the model card says about the training, by the template's names."""
+    for key in ("classifier", "compute_cost", "batch_size", "sentence_len"):
+        if key not in nodes:
+            raise InputError(
+                f"{run_folder / HPARAMS} has no key {key}: expected a run of "
+                "train_speaker_embeddings.py"
+            )
+    log = run_folder / "train_log.txt"
+    text = log.read_text(encoding="utf-8") if log.is_file() else ""
+    ended = re.findall(r"^epoch: (\d+)", text, re.MULTILINE)
+    if not ended:
+        raise InputError(f"{log} has no epochs, expected a finished run")
+    rows = training_rows(run_folder, nodes)
+    maps = {_map(node) for node in _walk(nodes["classifier"])}
+    augment = map(_short, filter(class_of, _walk(nodes.get("wav_augment"))))
+    augment = [n for n in augment if n not in ("Augmenter", "OneOf")]
+    return {
+        "loss": loss_name(nodes["classifier"], nodes["compute_cost"]),
+        "loss_yaml": _yaml(nodes, "classifier", "compute_cost"),
+        "hyperbolic": bool(maps & _HYPERBOLIC),
+        "clip_c": clip_c(nodes),
+        "speakers": len({row["spk_id"] for row in rows}),
+        "utterances": len(rows),
+        "hours": sum(float(row["duration"]) for row in rows) / 3600,
+        "epochs": int(ended[-1]),
+        "averaged": min(epochs_to_average(nodes), int(ended[-1])),
+        "crop": float(nodes["sentence_len"]),
+        "batch_size": int(nodes["batch_size"]),
+        "augmentation": ", ".join(dict.fromkeys(augment)),
+        "fine_tuned": nodes.get("pretrain_path") is not None,
+    }
+
+
+def loss_name(classifier: Any, cost: Any) -> str:
+    """The usual name of a loss, or that of its class."""
+    maps = {_map(node) for node in _walk(classifier)} - {""}
+    outputs = {"distance" if m in _HYPERBOLIC else m for m in maps}
+    kinds, has_margin = set(), False
+    for node in _walk(cost):
+        kind = _KINDS.get(_short(node), _short(node))
+        if kind.endswith("Margin"):
+            default = 0.0 if class_of(node).startswith("speechbrain.") else 0.2
+            has_margin |= (node or {}).get("margin", default) != 0
+            kinds.add(kind)
+    key = " ".join(sorted(outputs)), " ".join(sorted(kinds))
+    return _LOSSES[key][has_margin] if key in _LOSSES else _short(cost)
+
+
+def class_of(node: Any) -> str:
+    """The class that a !new: node builds, "" for any other node."""
+    kind, _, name = tag_of(node).partition(":")
+    return name if kind == "!new" else ""
+
+
+def _short(node: Any) -> str:
+    return tag_of(node).rpartition(".")[2]
+
+
+def _walk(node: Any) -> Iterator[Any]:
+    """A node and all nodes in it."""
+    yield node
+    if isinstance(node, dict | list):
+        for child in node.values() if isinstance(node, dict) else node:
+            yield from _walk(child)
+
+
+def _map(node: Any) -> str:
+    """The map of a HyperbolicClassifier, or what a stock classifier has."""
+    name = class_of(node)
+    if name.endswith(".HyperbolicClassifier"):
+        return node.get("map", "clip")
+    if name == "speechbrain.lobes.models.ECAPA_TDNN.Classifier":
+        return "cosine"
+    return "inner_product" if name.endswith("Xvector.Classifier") else ""
+
+
+def _yaml(nodes: dict, *keys: str) -> str:
+    """Some keys as they stood in the hparams file, resolved."""
+    file = io.StringIO()
+    for key in keys:
+        if hasattr(nodes[key], "yaml_set_anchor"):
+            nodes[key].yaml_set_anchor(None)
+        ruamel.yaml.YAML().dump({key: nodes[key]}, file)
+    return file.getvalue().strip()

@@ -1,0 +1,239 @@
+"""Classifier heads: speaker centers, and how embeddings compare with them."""
+
+from collections.abc import Sequence
+
+import torch
+from speechbrain.lobes.models.ECAPA_TDNN import Classifier
+
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.nnet.losses import (
+    JointLoss,
+    MarginSoftmax,
+    best_of,
+    chunked_margin_softmax,
+)
+from speechbrain_hyperbolic.nnet.similarity import make_similarity
+
+
+class HyperbolicClassifier(Classifier):
+    """-distance to speaker centers: the head of H-Softmax and HAM-Softmax.
+
+    A drop-in for ``speechbrain.lobes.models.ECAPA_TDNN.Classifier``: the stock
+    ``LogSoftmaxWrapper(AngularMargin(0.2, 30))`` on top of it is HAM-Softmax.
+    It computes in float32 (or float64), also under autocast: a bfloat16
+    product would move the logit of a close pair by several units.
+
+    Other maps give other similarities: "exponential" the distance in the space
+    of curvature -kappa, "smooth_cap" a radius with a gradient everywhere,
+    "cosine" the stock classifier, "inner_product" the plain softmax. Each map
+    uses its own arguments and ignores those of the others.
+
+    Source: arXiv 2601.19709; sub-centers: Deng et al., "Sub-center ArcFace",
+    ECCV 2020.
+
+    Arguments
+    ---------
+    input_size : int
+        Dimension of the embedding.
+    device : str
+        Device of the parameters, e.g. "cpu" or "cuda".
+    lin_blocks : int
+        Number of batch norm + linear layers before the centers.
+    lin_neurons : int
+        Number of neurons of these layers.
+    out_neurons : int
+        Number of speakers.
+    map : str
+        "clip" (published), "exponential", "smooth_cap", "cosine" or
+        "inner_product".
+    c : float
+        For "clip": caps the norm at 1/sqrt(c), >= 1. Published: 3 for
+        HAM-Softmax, 5 for H-Softmax. It is not a curvature, see ``geometry``.
+    curvature : float
+        For "exponential": kappa, the absolute value, > 0.
+    learn_curvature : bool
+        For "exponential": whether kappa is learned, within a factor of 10.
+    max_radius : float
+        For "exponential": longer vectors are shortened, in units of
+        curvature -1.
+    cap : float
+        For "smooth_cap": the largest radius, > 0.
+    embedding_scale : float
+        For the hyperbolic maps: factor of the embeddings before the map, > 0.
+    learn_scale : bool
+        For the hyperbolic maps: whether that is learned, within a factor of
+        10.
+    sub_centers : int
+        Centers of each speaker, of which the most similar one counts.
+    init_std : float
+        Standard deviation of the initial centers. None: 1e-3 as published,
+        or Xavier's for "cosine" and "inner_product".
+
+    Raises
+    ------
+    InputError
+        If a value is out of range.
+
+    Example
+    -------
+    >>> from speechbrain.nnet.losses import AngularMargin, LogSoftmaxWrapper
+    >>> head = HyperbolicClassifier(input_size=192, out_neurons=10)
+    >>> outputs = head(torch.randn(4, 1, 192))
+    >>> outputs.shape
+    torch.Size([4, 1, 10])
+    >>> ham_softmax = LogSoftmaxWrapper(AngularMargin(margin=0.2, scale=30))
+    >>> ham_softmax(outputs, torch.zeros(4, 1)).shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        device: str = "cpu",
+        lin_blocks: int = 0,
+        lin_neurons: int = 192,
+        out_neurons: int = 1211,
+        map: str = "clip",
+        c: float = 3.0,
+        curvature: float = 1.0,
+        learn_curvature: bool = False,
+        max_radius: float = 14.0,
+        cap: float = 2.3,
+        embedding_scale: float = 1.0,
+        learn_scale: bool = False,
+        sub_centers: int = 1,
+        init_std: float | None = None,
+    ) -> None:
+        if not isinstance(device, (str, torch.device)):
+            raise InputError(
+                f"device is {device!r}, expected a name such as 'cpu' or "
+                "'cuda': pass the number of speakers as out_neurons=..."
+            )
+        if not (isinstance(sub_centers, int) and sub_centers > 0):
+            raise InputError(
+                f"sub_centers is {sub_centers!r}, expected an integer >= 1"
+            )
+        super().__init__(
+            input_size,
+            lin_blocks=lin_blocks,
+            lin_neurons=lin_neurons,
+            out_neurons=out_neurons * sub_centers,
+        )
+        self.similarity = make_similarity(
+            map,
+            c=c,
+            curvature=curvature,
+            learn_curvature=learn_curvature,
+            max_radius=max_radius,
+            cap=cap,
+            embedding_scale=embedding_scale,
+            learn_scale=learn_scale,
+        )
+        self.sub_centers = sub_centers
+        if init_std is None:
+            init_std = self.similarity.init_std
+        if init_std is not None:
+            torch.nn.init.normal_(self.weight, std=init_std)
+        self.to(device)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        targets: torch.Tensor | None = None,
+        cost: torch.nn.Module | None = None,
+    ) -> torch.Tensor:
+        """Compares each embedding with each speaker.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Embeddings, shape [batch, 1, input_size] or [batch, input_size].
+        targets : torch.Tensor
+            Labels, shape [batch, 1] or [batch]; with ``cost``.
+        cost : torch.nn.Module
+            A ``MarginSoftmax`` with a ``chunk_size`` is computed by chunks of
+            the classes. None: the similarities are returned, not the loss.
+
+        Returns
+        -------
+        outputs : torch.Tensor
+            Similarities, shape [batch, 1, out_neurons] or
+            [batch, out_neurons], or the loss, a scalar; float32, or float64
+            where the embeddings are.
+        """
+        for block in self.blocks:
+            x = block(x)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        embeddings, centers = x.flatten(0, -2).to(dtype), self.weight.to(dtype)
+        if isinstance(cost, MarginSoftmax) and cost.chunk_size is not None:
+            assert targets is not None, "a cost needs targets"
+            return chunked_margin_softmax(
+                embeddings,
+                centers,
+                targets,
+                self.similarity,
+                cost.loss_fn,
+                cost.chunk_size,
+                self.sub_centers,
+            )
+        outputs = self.similarity(embeddings, centers)
+        outputs = best_of(outputs, self.sub_centers).unflatten(0, x.shape[:-1])
+        return outputs if cost is None else cost(outputs, targets)
+
+
+class JointClassifier(torch.nn.Module):
+    """Several heads on the same embedding, for ``JointLoss``.
+
+    Where one score per speaker is needed, as by the stock recipe's error rate,
+    the first head's counts.
+
+    Source: E.H. AM-Softmax of arXiv 2601.19709, a hyperbolic and a Euclidean
+    head.
+
+    Arguments
+    ---------
+    heads : list of HyperbolicClassifier
+        Classifiers of the same speakers.
+
+    Example
+    -------
+    >>> heads = [
+    ...     HyperbolicClassifier(8, out_neurons=5),
+    ...     HyperbolicClassifier(8, out_neurons=5, map="cosine"),
+    ... ]
+    >>> JointClassifier(heads)(torch.randn(4, 1, 8)).shape
+    torch.Size([4, 2, 5])
+    """
+
+    def __init__(self, heads: Sequence[torch.nn.Module]) -> None:
+        super().__init__()
+        self.heads = torch.nn.ModuleList(heads)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        targets: torch.Tensor | None = None,
+        cost: JointLoss | None = None,
+    ) -> torch.Tensor:
+        """Compares each embedding with each speaker, by each head.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Embeddings, shape [batch, 1, input_size] or [batch, input_size].
+        targets : torch.Tensor
+            Labels, shape [batch, 1] or [batch]; with ``cost``.
+        cost : JointLoss
+            None: the similarities are returned, not the loss.
+
+        Returns
+        -------
+        outputs : torch.Tensor
+            Shape [batch, heads, out_neurons], or the loss, a scalar.
+        """
+        if x.dim() == 2:
+            x = x.unsqueeze(1)
+        if cost is None:
+            return torch.cat([head(x) for head in self.heads], 1)
+        pairs = zip(self.heads, cost.losses, strict=True)
+        return cost.total(head(x, targets, loss) for head, loss in pairs)

@@ -1,0 +1,239 @@
+"""How an embedding compares with a speaker's center: a classifier's outputs.
+
+The hyperbolic similarities are -distance; they differ in the map from a vector
+to a point, see ``geometry``.
+"""
+
+import inspect
+import math
+from typing import Any
+
+import torch
+
+from speechbrain_hyperbolic.errors import InputError, check_positive
+from speechbrain_hyperbolic.geometry import (
+    Points,
+    cap_norm,
+    check_c,
+    clip_to_ball,
+    exponential_map,
+    pairwise_distance,
+    product,
+    smooth_cap,
+)
+
+
+class InnerProduct(torch.nn.Module):
+    """Inner products [N, M], without a bias: the usual softmax.
+
+    >>> InnerProduct()(torch.ones(1, 3), torch.ones(2, 3))
+    tensor([[3., 3.]])
+    """
+
+    # Standard deviation of the initial centers; None: Xavier's
+    init_std: float | None = None
+
+    def forward(
+        self, embeddings: torch.Tensor, centers: torch.Tensor
+    ) -> torch.Tensor:
+        """Similarities [N, M] of embeddings [N, D] to centers [M, D]."""
+        return product(embeddings, centers)
+
+
+class Cosine(InnerProduct):
+    """Cosines, as in the stock classifier.
+
+    >>> Cosine()(torch.ones(1, 3), torch.eye(3))
+    tensor([[0.5774, 0.5774, 0.5774]])
+    """
+
+    def forward(
+        self, embeddings: torch.Tensor, centers: torch.Tensor
+    ) -> torch.Tensor:
+        """Similarities [N, M] of embeddings [N, D] to centers [M, D]."""
+        normalize = torch.nn.functional.normalize
+        return product(normalize(embeddings), normalize(centers))
+
+
+class HyperbolicSimilarity(InnerProduct):
+    """-distance of the points that a map makes of the vectors.
+
+    Arguments
+    ---------
+    embedding_scale : float
+        Factor of the embeddings before the map, > 0. An encoder's embeddings
+        are much longer than the caps of the maps, and an embedding beyond the
+        cap has no radius of its own.
+    learn_scale : bool
+        Whether it is learned, within a factor of 10 either way.
+    """
+
+    # Published: the centers find their radius from there.
+    init_std = 1e-3
+    # The largest radius that the map allows, in units of curvature -1
+    cap = math.inf
+    # Absolute value of the curvature of the space whose distances these are
+    curvature: float | torch.Tensor = 1.0
+
+    def __init__(
+        self, embedding_scale: float = 1.0, learn_scale: bool = False
+    ) -> None:
+        super().__init__()
+        self._scale = Positive("embedding_scale", embedding_scale, learn_scale)
+
+    @property
+    def embedding_scale(self) -> float | torch.Tensor:
+        """The factor of the embeddings: a float, or a scalar if learned."""
+        return self._scale()
+
+    def map(self, vectors: torch.Tensor) -> Points:
+        """The map from vectors [N, D] to points."""
+        raise NotImplementedError
+
+    def points(self, vectors: torch.Tensor, embeddings: bool = False) -> Points:
+        """Points of centers, or of embeddings, which are scaled first."""
+        if embeddings and (self._scale.learned or self.embedding_scale != 1):
+            vectors = vectors * self.embedding_scale
+        return self.map(vectors)
+
+    def forward(
+        self, embeddings: torch.Tensor, centers: torch.Tensor
+    ) -> torch.Tensor:
+        """-distances [N, M] of embeddings [N, D] to centers [M, D]."""
+        distance = pairwise_distance(
+            self.points(embeddings, embeddings=True), self.points(centers)
+        )
+        return distance * -(self.curvature**-0.5)
+
+
+class ClippedDistance(HyperbolicSimilarity):
+    """-distance after the published clip: H-Softmax and HAM-Softmax.
+
+    c caps the norm at 1/sqrt(c), c >= 1; it is not a curvature. Published: 3
+    (HAM-Softmax), 5 (H-Softmax).
+
+    >>> ClippedDistance(c=3.0)(torch.ones(1, 3), torch.zeros(2, 3))
+    tensor([[-1.3169, -1.3169]])
+    """
+
+    def __init__(
+        self,
+        c: float = 3.0,
+        embedding_scale: float = 1.0,
+        learn_scale: bool = False,
+    ) -> None:
+        super().__init__(embedding_scale, learn_scale)
+        self.c = check_c(c)
+        self.cap = 2 * math.atanh(cap_norm(self.c))
+
+    def map(self, vectors: torch.Tensor) -> Points:
+        """``geometry.clip_to_ball``."""
+        return clip_to_ball(vectors, self.c)
+
+
+class ExponentialDistance(HyperbolicSimilarity):
+    """-distance in the space of curvature -kappa, by its exponential map.
+
+    kappa is fixed, or learned within a factor of 10 either way.
+
+    >>> ExponentialDistance(0.25)(torch.tensor([[0.3, 0.4]]), torch.zeros(1, 2))
+    tensor([[-0.5000]])
+    """
+
+    def __init__(
+        self,
+        curvature: float = 1.0,
+        learn_curvature: bool = False,
+        max_radius: float = 14.0,
+        embedding_scale: float = 1.0,
+        learn_scale: bool = False,
+    ) -> None:
+        super().__init__(embedding_scale, learn_scale)
+        self._curvature = Positive("curvature", curvature, learn_curvature)
+        self.cap = check_positive("max_radius", max_radius)
+
+    @property
+    def curvature(self) -> float | torch.Tensor:  # type: ignore[override]
+        """kappa: a float, or a scalar if learned."""
+        return self._curvature()
+
+    def map(self, vectors: torch.Tensor) -> Points:
+        """``geometry.exponential_map``."""
+        return exponential_map(vectors, self.curvature, self.cap)
+
+
+class SmoothCapDistance(HyperbolicSimilarity):
+    """-distance after a smooth cap of the radius, cap * tanh(|v| / cap).
+
+    1.317 is the cap of the published clip at c = 3.
+
+    >>> SmoothCapDistance(2.0)(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2))
+    tensor([[-1.9732]])
+    """
+
+    def __init__(
+        self,
+        cap: float = 2.3,
+        embedding_scale: float = 1.0,
+        learn_scale: bool = False,
+    ) -> None:
+        super().__init__(embedding_scale, learn_scale)
+        self.cap = check_positive("cap", cap)
+
+    def map(self, vectors: torch.Tensor) -> Points:
+        """``geometry.smooth_cap``."""
+        return smooth_cap(vectors, self.cap)
+
+
+class Positive(torch.nn.Module):
+    """A positive number, fixed, or learned in log space.
+
+    A learned one is initial * 10^(theta / (1 + |theta|)): it stays within a
+    factor of 10 of its start and keeps a gradient, which a tanh would lose to
+    rounding.
+
+    >>> Positive("curvature", 2.0, learned=False)()
+    2.0
+    """
+
+    def __init__(self, name: str, initial: float, learned: bool) -> None:
+        super().__init__()
+        self.initial = check_positive(name, initial)
+        self.learned = learned
+        self.theta = torch.nn.Parameter(torch.zeros(())) if learned else None
+
+    def forward(self) -> float | torch.Tensor:
+        """The number: a float, or a scalar tensor if it is learned."""
+        if self.theta is None:
+            return self.initial
+        exponent = torch.nn.functional.softsign(self.theta)
+        return self.initial * (math.log(10) * exponent).exp()
+
+
+MAPS = {
+    "clip": ClippedDistance,
+    "exponential": ExponentialDistance,
+    "smooth_cap": SmoothCapDistance,
+    "cosine": Cosine,
+    "inner_product": InnerProduct,
+}
+
+
+def make_similarity(map: str, **parameters: Any) -> InnerProduct:
+    """The similarity of a name in ``MAPS``, with those parameters it has.
+
+    >>> make_similarity("clip", c=5.0, curvature=1.0).c
+    5.0
+    """
+    if map not in MAPS:
+        raise InputError(
+            f"map is {map!r}, expected one of {', '.join(sorted(MAPS))}"
+        )
+    names = inspect.signature(MAPS[map]).parameters
+    for name in ("learn_curvature", "learn_scale"):
+        if parameters.get(name) and name not in names:
+            raise InputError(
+                f"{name} is {parameters[name]}, but map {map!r} has nothing "
+                "of the kind to learn: leave it out or choose another map"
+            )
+    return MAPS[map](**{k: v for k, v in parameters.items() if k in names})

@@ -1,0 +1,287 @@
+"""The Brain of the training recipe."""
+
+from collections.abc import Callable
+from typing import Any
+
+import speechbrain as sb
+import torch
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.utils.logger import get_logger
+from torch.nn.parallel import DistributedDataParallel
+
+from speechbrain_hyperbolic.dataio.files import naming_the_file
+from speechbrain_hyperbolic.dataio.shards import ShardDataset
+from speechbrain_hyperbolic.nnet.schedulers import margin_schedules
+from speechbrain_hyperbolic.training.monitor import (
+    EpochStatistics,
+    TensorBoardLogger,
+    stop_diverged,
+)
+from speechbrain_hyperbolic.training.processes import (
+    max_over_processes,
+    mean_over_processes,
+)
+from speechbrain_hyperbolic.training.resume import RunState
+
+logger = get_logger(__name__)
+
+
+class SpeakerBrain(sb.Brain):
+    """Trains an encoder and a classifier on speaker labels, as the stock
+    recipe does and from the same keys of an hparams file.
+
+    On top of the stock one: the losses of an utterance's views are added, as
+    published; statistics of the geometry are logged each epoch, for
+    TensorBoard too with the key ``tensorboard_folder``; margin schedules
+    advance with the optimizer; a killed run resumes exactly. A loss or
+    gradient that is not finite ends the training, or after
+    ``nonfinite_patience`` batches of an epoch (default: 0), which are skipped.
+
+    Arguments
+    ---------
+    modules : dict
+        ``compute_features``, ``mean_var_norm``, ``embedding_model`` and
+        ``classifier``.
+    opt_class : callable
+        From parameters to an optimizer.
+    hparams : dict
+        ``classifier``, ``compute_cost``, ``epoch_counter``, ``lr_annealing``,
+        ``train_logger``, ``error_stats``, ``output_folder``, and optionally
+        ``wav_augment``, ``tensorboard_folder`` and ``seed``.
+    *args, **kwargs
+        run_opts and checkpointer of the stock Brain.
+    """
+
+    def __init__(
+        self,
+        modules: dict[str, torch.nn.Module] | None = None,
+        opt_class: Callable[..., torch.optim.Optimizer] | None = None,
+        hparams: dict[str, Any] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        hparams = {"nonfinite_patience": 0, **(hparams or {})}
+        super().__init__(modules, opt_class, hparams, *args, **kwargs)
+        self.statistics = EpochStatistics()
+        self.schedules = margin_schedules(self.hparams.compute_cost)
+        self.train_set: Any = None  # unless fit makes the loader
+
+    def compute_forward(
+        self, batch: PaddedBatch, stage: sb.Stage
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """From waveforms to the outputs, shape [views * batch, 1, speakers].
+
+        The chunked form for many speakers gives the loss instead. The second
+        result is the relative lengths, shape [views * batch].
+        """
+        batch = batch.to(self.device)
+        waveforms, lengths = batch.sig
+        if stage == sb.Stage.TRAIN and hasattr(self.hparams, "wav_augment"):
+            waveforms, lengths = self.hparams.wav_augment(waveforms, lengths)
+
+        features = self.modules.compute_features(waveforms)
+        features = self.modules.mean_var_norm(features, lengths)
+        embeddings = self.modules.embedding_model(features, lengths)
+        if stage != sb.Stage.TRAIN:
+            return self.modules.classifier(embeddings), lengths
+
+        self.statistics.add_embeddings(embeddings)
+        cost = self.hparams.compute_cost
+        chunked = getattr(cost, "chunk_size", None)
+        if chunked and not self.data_parallel_backend:
+            labels = self.labels(batch, stage)
+            return self.modules.classifier(embeddings, labels, cost), lengths
+        return self.modules.classifier(embeddings), lengths
+
+    def compute_objectives(
+        self,
+        predictions: tuple[torch.Tensor, torch.Tensor],
+        batch: PaddedBatch,
+        stage: sb.Stage,
+    ) -> torch.Tensor:
+        """The mean loss, a scalar."""
+        outputs, lengths = predictions
+        labels = self.labels(batch, stage)
+        if outputs.ndim:
+            loss = self.hparams.compute_cost(outputs, labels, lengths)
+        else:  # computed with the outputs, chunk by chunk
+            loss = outputs
+
+        if stage != sb.Stage.TRAIN:
+            self.error_metrics.append(batch.id, outputs, labels, lengths)
+        elif hasattr(self.hparams.lr_annealing, "on_batch_end"):
+            self.hparams.lr_annealing.on_batch_end(self.optimizer)
+        return loss
+
+    def labels(self, batch: PaddedBatch, stage: sb.Stage) -> torch.Tensor:
+        """The label of each view, shape [views * batch, 1]."""
+        labels = batch.spk_id_encoded.data
+        if stage == sb.Stage.TRAIN and hasattr(self.hparams, "wav_augment"):
+            labels = self.hparams.wav_augment.replicate_labels(labels)
+        return labels
+
+    def fit_batch(self, batch: PaddedBatch) -> torch.Tensor:
+        """As the stock method, but it reads the device once, and takes no
+        step from a loss or a gradient that is not finite.
+        """
+        should_step = self.step % self.grad_accumulation_factor == 0
+        self.on_fit_batch_start(batch, should_step)
+        with self.no_sync(not should_step):
+            with self.training_ctx:
+                outputs = self.compute_forward(batch, sb.Stage.TRAIN)
+                loss = self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
+            # Published: the losses of an utterance's views are added.
+            views = len(outputs[1]) / len(batch.id)
+            total = views * loss / self.grad_accumulation_factor
+            self.scaler.scale(total).backward()
+        norm = self.clip_gradients() if should_step else loss.new_zeros(())
+
+        values = torch.stack([loss.detach(), norm])
+        infinite = max_over_processes((~values.isfinite()).to(values.dtype))
+        values = torch.cat([values, infinite])
+        loss_value, norm_value, infinite_loss, infinite_norm = values.tolist()
+        # A gradient scaler expects overflows and skips such steps itself.
+        if infinite_loss or (infinite_norm and not self.scaler.is_enabled()):
+            if infinite_loss or not self.skip_nonfinite_grads:
+                self.nonfinite_count += 1
+            self.skip_batch(batch, loss_value, norm_value)
+            if should_step:
+                self.scaler.update()
+        elif should_step:
+            self.optimizers_step()
+            self.statistics.add_gradient_norm(norm_value)
+        self.on_fit_batch_end(batch, outputs, loss, should_step)
+        return torch.tensor(loss_value)
+
+    def clip_gradients(self) -> torch.Tensor:
+        """Scales large gradients down; the norm that they had."""
+        self.scaler.unscale_(self.optimizer)
+        groups = self.optimizer.param_groups
+        parameters = [p for group in groups for p in group["params"]]
+        return torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+
+    def skip_batch(self, batch: PaddedBatch, loss: float, norm: float) -> None:
+        """Drops the gradient, or ends a training that has lost patience."""
+        if self.nonfinite_count > self.nonfinite_patience:
+            norms = self.statistics.gradient_norms
+            stop_diverged(
+                self.hparams.output_folder,
+                loss,
+                norm,
+                list(batch.id),
+                norms[-1] if norms else None,
+                epoch=self.hparams.epoch_counter.current,
+                step=self.step,
+                lr=self.optimizer.param_groups[0]["lr"],
+            )
+        self.zero_grad(set_to_none=True)
+        self.statistics.embeddings.pop()
+        logger.warning(
+            f"Batch {self.step} is skipped: its loss is {loss} and the norm "
+            f"of its gradient {norm}."
+        )
+
+    def optimizers_step(self) -> None:
+        """The end of the stock method, after ``clip_gradients``."""
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer_step += 1
+        for schedule in self.schedules:
+            schedule.step()
+
+    def make_dataloader(
+        self, dataset: Any, stage: sb.Stage, *args: Any, **loader_kwargs: Any
+    ) -> torch.utils.data.DataLoader:
+        """The stock method, with a generator for the seeds of the workers.
+
+        Drawn from the global one, as by default, they would come once more in
+        a resumed epoch and change augmentation and dropout.
+        """
+        loader_kwargs.setdefault("generator", torch.Generator())
+        if isinstance(dataset, ShardDataset):  # it makes the batches
+            loader_kwargs |= {"batch_size": None, "shuffle": False}
+            loader_kwargs.pop("drop_last", None)
+        if stage == sb.Stage.TRAIN:
+            self.train_set = dataset
+        return super().make_dataloader(dataset, stage, *args, **loader_kwargs)
+
+    def _should_save_intra_epoch_ckpt(self, *since: float) -> bool:
+        """As the stock method, but not while gradients are accumulated."""
+        due = super()._should_save_intra_epoch_ckpt(*since)
+        return due and self.step % self.grad_accumulation_factor == 0
+
+    def _wrap_distributed(self) -> None:
+        """As the stock method; on CPUs without SyncBatchNorm, which needs a
+        GPU: there each process normalizes its own part of a batch.
+        """
+        if not self.distributed_launch or self.device_type != "cpu":
+            super()._wrap_distributed()
+            return
+        for name, module in self.modules.items():
+            if any(p.requires_grad for p in module.parameters()):
+                self.modules[name] = DistributedDataParallel(
+                    module, find_unused_parameters=self.find_unused_parameters
+                )
+
+    def on_fit_start(self) -> None:
+        """Resumes from the newest checkpoint and says so."""
+        run_state = RunState(self)
+        if self.checkpointer is not None:
+            add = self.checkpointer.add_recoverable
+            add("run_state", run_state, optional_load=True)
+            for number, schedule in enumerate(self.schedules):
+                add(f"margin_schedule{number}", schedule, optional_load=True)
+        super().on_fit_start()
+
+        counter = self.hparams.epoch_counter
+        self.loggers = [self.hparams.train_logger]
+        if folder := getattr(self.hparams, "tensorboard_folder", None):
+            self.loggers.append(TensorBoardLogger(folder, counter.current + 1))
+        newest = self.checkpointer and self.checkpointer.find_checkpoint()
+        if newest:
+            logger.info(
+                f"Resuming from {newest.path}, after epoch {counter.current} "
+                f"of {counter.limit}."
+            )
+        if isinstance(self.train_set, ShardDataset):
+            self.train_set.go_to(counter.current + 1, self.step)
+        run_state.restore()
+
+    def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
+        """Resets the statistics, unless an epoch is resumed within."""
+        if stage != sb.Stage.TRAIN:
+            self.error_metrics = self.hparams.error_stats()
+        elif self.step == 0:
+            self.statistics = EpochStatistics()
+
+    def on_stage_end(
+        self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
+    ) -> None:
+        """Anneals the learning rate, logs the epoch and saves a checkpoint."""
+        if stage == sb.Stage.TRAIN:
+            self.train_stats = {
+                "loss": mean_over_processes(stage_loss),
+                **self.statistics.summarize(
+                    self.hparams.classifier, self.hparams.compute_cost
+                ),
+            }
+            return
+        error_rate = self.error_metrics.summarize("average")
+        if stage != sb.Stage.VALID:
+            return
+
+        lr = self.optimizer.param_groups[0]["lr"]
+        _, new_lr = self.hparams.lr_annealing(epoch)
+        sb.nnet.schedulers.update_learning_rate(self.optimizer, new_lr)
+        for epoch_logger in self.loggers:
+            name = type(epoch_logger).__name__
+            with naming_the_file(getattr(epoch_logger, "save_file", name)):
+                epoch_logger.log_stats(
+                    stats_meta={"epoch": epoch, "lr": lr},
+                    train_stats=self.train_stats,
+                    valid_stats={"loss": stage_loss, "ErrorRate": error_rate},
+                )
+        self.checkpointer.save_and_keep_only(
+            meta={"ErrorRate": error_rate}, min_keys=["ErrorRate"]
+        )

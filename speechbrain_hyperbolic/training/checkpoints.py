@@ -1,0 +1,440 @@
+"""Checkpoints that are whole, and the average of the last epochs."""
+
+import contextlib
+import copy
+import hashlib
+import logging
+import os
+import pathlib
+import re
+import shutil
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+import yaml
+from speechbrain.utils.checkpoints import (
+    Checkpoint,
+    Checkpointer,
+    average_state_dicts,
+    ckpt_recency,
+)
+from speechbrain.utils.distributed import (
+    ddp_barrier,
+    if_main_process,
+    run_on_main,
+)
+from speechbrain.utils.logger import get_logger
+from speechbrain.utils.parameter_transfer import Pretrainer
+
+from speechbrain_hyperbolic.dataio.files import naming_the_file
+from speechbrain_hyperbolic.errors import InputError, is_finite
+
+logger = get_logger(__name__)
+
+SUMS = "SHA256SUMS"  # for ``sha256sum --check``, too
+_SUMS_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+
+
+class RecentCheckpointer(Checkpointer):
+    """The stock Checkpointer, safe against kills and damage, which also keeps
+    the last epochs for averaging.
+
+    A checkpoint is written in a folder ``partial`` and takes its name when it
+    is complete, so a kill leaves none that is half written. Checkpoints whose
+    files do not have their checksums are named in a warning and left out.
+
+    Arguments
+    ---------
+    checkpoints_dir : str or pathlib.Path
+        The folder of the checkpoints.
+    keep_epochs : int
+        The number of ends of epochs to keep, besides what the recipe keeps.
+    pretrainer : AveragedPretrainer
+        Where a run without checkpoints starts; None, or one without a path,
+        starts from scratch.
+    **options : dict
+        Those of the stock Checkpointer, e.g. recoverables.
+
+    Raises
+    ------
+    InputError
+        If keep_epochs is below 1.
+
+    Example
+    -------
+    >>> import torch
+    >>> checkpointer = RecentCheckpointer(
+    ...     getfixture("tmpdir"), recoverables={"m": torch.nn.Linear(1, 1)}
+    ... )
+    >>> for epoch in range(7):
+    ...     checkpointer.save_and_keep_only(meta={"epoch": epoch})
+    >>> len(checkpointer.list_checkpoints())
+    5
+    """
+
+    def __init__(
+        self,
+        checkpoints_dir: str | pathlib.Path,
+        keep_epochs: int = 5,
+        pretrainer: "AveragedPretrainer | None" = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(checkpoints_dir, **options)
+        if keep_epochs < 1:
+            raise InputError(
+                f"keep_epochs is {keep_epochs}, expected at least 1"
+            )
+        self.keep_epochs = keep_epochs
+        self.pretrainer = pretrainer
+        self._damage: dict[pathlib.Path, str] = {}  # of those seen
+
+    def list_checkpoints(self) -> list[Checkpoint]:
+        """As the stock method, without those that are damaged."""
+        return _whole_checkpoints(self.checkpoints_dir, self._damage)
+
+    def recover_if_possible(
+        self, *args: Any, **kwargs: Any
+    ) -> Checkpoint | None:
+        """As the stock method; without a checkpoint, from the pretrainer.
+
+        Raises
+        ------
+        InputError
+            If all checkpoints are damaged.
+        """
+        checkpoint = super().recover_if_possible(*args, **kwargs)
+        if checkpoint is not None:
+            return checkpoint
+        for path, damage in self._damage.items():
+            if damage:
+                raise InputError(
+                    f"{self.checkpoints_dir} has no checkpoint that is whole: "
+                    f"in {path.name}, {damage}. Restore a copy, or pass "
+                    "another --output_folder"
+                )
+        if self.pretrainer and self.pretrainer.path is not None:
+            self.pretrainer.load_collected()
+        return None
+
+    def save_checkpoint(
+        self,
+        meta: dict[str, Any] | None = None,
+        end_of_epoch: bool = True,
+        name: str | None = None,
+        verbosity: int = logging.INFO,
+    ) -> Checkpoint | None:
+        """As the stock method, but a failed write leaves no trace."""
+        partial = self.checkpoints_dir / "partial"
+        naming: contextlib.AbstractContextManager = contextlib.nullcontext()
+        if if_main_process():
+            shutil.rmtree(partial, ignore_errors=True)  # left by a kill
+            name = name or self._new_checkpoint_dirpath().name[len("CKPT+") :]
+            meta = {"unixtime": self._now(), **(meta or {})}
+            naming = naming_the_file(lambda: _newest_file(partial))
+        staging = copy.copy(self)
+        staging.checkpoints_dir = partial
+        try:
+            with naming:
+                saved = Checkpointer.save_checkpoint(
+                    staging, meta, end_of_epoch, name, logging.DEBUG
+                )
+                if saved:
+                    _write_sums(saved.path)
+        except OSError:
+            # What is still to be written may need the space.
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        if saved:
+            path = self.checkpoints_dir / saved.path.name
+            if path.exists():  # where a name was given
+                self._delete(path)
+            os.replace(saved.path, path)
+            self._damage[path] = ""
+            saved = _read_checkpoint(path)
+            logger.log(verbosity, f"Saved a checkpoint in {path}")
+        ddp_barrier()  # no process looks for checkpoints before it is there
+        return saved
+
+    def _now(self) -> float:
+        """The time, but later than of all checkpoints: clocks are set back."""
+        newest = self.find_checkpoint()
+        return max(time.time(), newest.meta["unixtime"] + 1e-3 if newest else 0)
+
+    def delete_checkpoints(
+        self,
+        *,
+        num_to_keep: int = 1,
+        min_keys: Collection[str] | None = None,
+        max_keys: Collection[str] | None = None,
+        importance_keys: Collection[Callable] = (ckpt_recency,),
+        ckpt_predicate: Callable[[Checkpoint], bool] | None = None,
+        verbosity: int = logging.INFO,
+    ) -> None:
+        """As the stock method, but the last ends of epochs stay."""
+        rankings: list[dict[str, Any]] = [
+            *({"min_key": key} for key in min_keys or ()),
+            *({"max_key": key} for key in max_keys or ()),
+            *({"importance_key": key} for key in set(importance_keys)),
+        ]
+
+        def delete() -> None:
+            kept = self.find_checkpoints(
+                ckpt_predicate=lambda c: c.meta["end-of-epoch"],
+                max_num_checkpoints=self.keep_epochs,
+            )
+            for by in rankings:
+                kept += self.find_checkpoints(
+                    max_num_checkpoints=num_to_keep, **by
+                )
+            for checkpoint in filter(ckpt_predicate, self.list_checkpoints()):
+                if checkpoint not in kept:
+                    self._delete(checkpoint.path)
+                    logger.log(verbosity, f"Deleted {checkpoint.path}")
+
+        run_on_main(delete)
+
+    def _delete(self, path: pathlib.Path) -> None:
+        """Deletes a checkpoint such that a kill leaves all of it or none."""
+        deleted = self.checkpoints_dir / "partial" / f"deleted {path.name}"
+        deleted.parent.mkdir(exist_ok=True)
+        os.replace(path, deleted)
+        shutil.rmtree(deleted)
+
+
+def _whole_checkpoints(
+    checkpoints_dir: str | pathlib.Path, known: dict[pathlib.Path, str]
+) -> list[Checkpoint]:
+    """Those that are not damaged; it looks at each once and names the others.
+
+    ``known`` maps the folders that it has seen to their damage.
+    """
+    whole = []
+    for path in sorted(pathlib.Path(checkpoints_dir).glob("CKPT*")):
+        if not path.is_dir():
+            continue
+        if path not in known:
+            known[path] = find_damage(path)
+            if known[path]:
+                logger.warning(
+                    f"{path} is left out, since it is damaged: {known[path]}"
+                )
+        if not known[path]:
+            whole.append(_read_checkpoint(path))
+    return whole
+
+
+def _read_checkpoint(path: pathlib.Path) -> Checkpoint:
+    """A whole checkpoint; ValueError where its CKPT.yaml is damaged."""
+    text = (path / "CKPT.yaml").read_text(encoding="utf-8")
+    meta = yaml.safe_load(text)  # runs no code of a stranger
+    if not (
+        isinstance(meta, dict)
+        and "end-of-epoch" in meta
+        and is_finite(meta.get("unixtime"))
+    ):
+        raise ValueError
+    return Checkpoint(path, meta, {p.stem: p for p in path.glob("*.ckpt")})
+
+
+def find_damage(folder: str | pathlib.Path) -> str:
+    """Names the first file that is not what was saved; "" if all are.
+
+    Checkpoints of the stock class have no checksums: of those it sees only
+    whether CKPT.yaml can be read.
+    """
+    folder = pathlib.Path(folder)
+    try:
+        _read_checkpoint(folder)
+    except (OSError, ValueError, yaml.YAMLError):
+        return "CKPT.yaml is not what was saved"
+    files = {path.name: path for path in folder.iterdir() if path.is_file()}
+    if SUMS not in files:
+        return ""
+    text = files[SUMS].read_text(encoding="utf-8", errors="replace")
+    lines = [_SUMS_LINE.fullmatch(line) for line in text.splitlines()]
+    digests = {line[2]: line[1] for line in lines if line}
+    if not lines or len(digests) < len(lines):
+        return f"{SUMS} is not what was saved"
+    for name, digest in digests.items():
+        if name not in files:
+            return f"{name} is missing"
+        if _digest(files[name]) != digest:
+            return f"{name} is not what was saved"
+    unlisted = {path.name for path in folder.glob("[!.]*.ckpt")} - set(digests)
+    return next((f"{name} is not in {SUMS}" for name in unlisted), "")
+
+
+def _write_sums(folder: pathlib.Path) -> None:
+    """Writes the checksums of a folder's files, and waits for the disk."""
+    files = sorted(folder.iterdir())
+    lines = [f"{_digest(path)}  {path.name}\n" for path in files]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    for path in folder.iterdir():
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
+
+
+def _digest(path: pathlib.Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _newest_file(folder: pathlib.Path) -> pathlib.Path:
+    """The file whose write has just failed."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    # Of one tick of the clock, the largest is the one that grew until then.
+    return max(
+        files,
+        key=lambda path: (path.stat().st_mtime_ns, path.stat().st_size),
+        default=folder,
+    )
+
+
+def find_epochs(
+    checkpoints_dir: str | pathlib.Path, count: int
+) -> list[pathlib.Path]:
+    """The last whole checkpoints of ends of epochs, the newest first."""
+    checkpoints = _whole_checkpoints(checkpoints_dir, {})
+    ends = [c for c in checkpoints if c.meta["end-of-epoch"]]
+    ends.sort(key=ckpt_recency, reverse=True)
+    return [checkpoint.path for checkpoint in ends[:count]]
+
+
+def average_epochs(
+    checkpoints_dir: str | pathlib.Path,
+    count: int = 5,
+    name: str = "embedding_model",
+) -> dict[str, torch.Tensor]:
+    """The mean of a module's parameters at the last ends of epochs.
+
+    Checkpoints of the stock class will do. Where there are fewer than
+    ``count`` (published: 5), those are averaged. It is a state dict on the
+    CPU, each tensor with its own dtype.
+    """
+    paths = [p / f"{name}.ckpt" for p in find_epochs(checkpoints_dir, count)]
+    if not paths:
+        raise InputError(
+            f"{checkpoints_dir} has no checkpoint of a finished epoch: train "
+            "first, or name the save folder of a run"
+        )
+    dtypes = {key: value.dtype for key, value in read_state(paths[0]).items()}
+    mean = average_state_dicts(map(read_state, paths))
+    # The stock average turns the batch counts of BatchNorm into floats.
+    return {key: value.to(dtypes[key]) for key, value in mean.items()}
+
+
+def read_state(path: str | pathlib.Path) -> dict[str, Any]:
+    """The state dict of a file from anyone, whose code is not run."""
+    try:
+        return torch.load(path, "cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing") from None
+    except Exception as error:  # pickle, zipfile and torch raise many kinds
+        raise InputError(
+            f"{path} is damaged or not a file of weights: restore a copy"
+        ) from error
+
+
+def check_fit(
+    name: str,
+    module: torch.nn.Module,
+    state: dict[str, Any],
+    path: str | pathlib.Path,
+) -> None:
+    """Refuses weights of other names or shapes than the module's."""
+    found, wanted = (
+        {key: tuple(getattr(value, "shape", ())) for key, value in s.items()}
+        for s in (state, module.state_dict())
+    )
+    for key in wanted | found:
+        if found.get(key) != wanted.get(key):
+            raise InputError(
+                f"{path} has another {name}: its {key} is "
+                f"{found.get(key, 'missing')}, in the hparams file it is "
+                f"{wanted.get(key, 'missing')}. Pass the options that its "
+                "training had"
+            )
+
+
+class AveragedPretrainer(Pretrainer):
+    """The stock Pretrainer, which loads the average of a run's last epochs.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The save folder of a run, or a model folder, which holds
+        ``embedding_model.ckpt``. None leaves the modules untrained.
+    count : int
+        The number of epochs to average.
+    loadables : mapping
+        Name of a recoverable -> module.
+    names : list of str
+        The loadables to load; None loads all.
+
+    Raises
+    ------
+    InputError
+        If one of the names is not a loadable; in ``load_collected``, if the
+        folder has no weights of a module, or weights of another shape.
+
+    Example
+    -------
+    >>> import torch
+    >>> model = torch.nn.Linear(1, 1)
+    >>> folder = getfixture("tmpdir")
+    >>> checkpointer = Checkpointer(folder, {"embedding_model": model})
+    >>> _ = checkpointer.save_checkpoint()
+    >>> pretrainer = AveragedPretrainer(
+    ...     folder, loadables={"embedding_model": model}
+    ... )
+    >>> pretrainer.collect_files()
+    >>> pretrainer.load_collected()
+    """
+
+    def __init__(
+        self,
+        path: str | pathlib.Path | None,
+        count: int = 5,
+        loadables: Mapping[str, torch.nn.Module] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        loadables = loadables or {}
+        names = list(loadables) if names is None else names
+        for name in set(names) - set(loadables):
+            raise InputError(
+                f"pretrain_modules has {name}, expected some of "
+                f"{', '.join(loadables)}"
+            )
+        super().__init__(loadables={name: loadables[name] for name in names})
+        self.path = path
+        self.count = count
+
+    def collect_files(self, *args: Any, **kwargs: Any) -> None:
+        """Does nothing: the files are local."""
+
+    def load_collected(self, *args: Any, **kwargs: Any) -> None:
+        """Loads the modules."""
+        if self.path is None:
+            logger.warning("No pretrain_path: the encoder is untrained.")
+            return
+        folder = pathlib.Path(self.path)
+        is_model = any(folder.glob("*.ckpt"))
+        for name, module in self.loadables.items():
+            if not is_model:
+                state = average_epochs(folder, self.count, name)
+            elif (folder / f"{name}.ckpt").is_file():
+                state = read_state(folder / f"{name}.ckpt")
+            else:
+                raise InputError(
+                    f"{folder} has no {name}: pass the save folder of its "
+                    "training as --pretrain_path, or start from what it has "
+                    'by --pretrain_modules="[embedding_model]"'
+                )
+            check_fit(name, module, state, folder)
+            module.load_state_dict(state)
+        logger.info(f"Loaded {', '.join(self.loadables)} from {folder}.")

@@ -1,0 +1,178 @@
+"""From a corpus to the data sets of the training recipe."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from speechbrain.dataio.dataset import DynamicItemDataset, set_output_keys
+from speechbrain.dataio.encoder import CategoricalEncoder
+
+from speechbrain_hyperbolic.dataio.crops import Crop
+from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.preparation import prepare_corpus, read_csv
+from speechbrain_hyperbolic.dataio.shards import (
+    SHUFFLE_BUFFER,
+    ShardDataset,
+    Shards,
+)
+from speechbrain_hyperbolic.dataio.trials import (
+    fetch_trials,
+    read_trials,
+    trial_speakers,
+)
+from speechbrain_hyperbolic.errors import InputError, shown
+
+Dataset: TypeAlias = DynamicItemDataset | ShardDataset
+
+LABELS = "label_encoder.txt"  # which output is which speaker
+
+
+def prepare(hparams: dict[str, Any]) -> None:
+    """Writes the CSV files, without the speakers of the trial list.
+
+    Keys that the stock hparams files lack have defaults. With a
+    ``shards_folder`` there is nothing to do.
+    """
+    if hparams.get("shards_folder"):
+        return
+    trials = read_trials(
+        fetch_trials(hparams["verification_file"], hparams["save_folder"]),
+        hparams.get("enrollment_file"),
+    )
+    prepare_corpus(
+        hparams["data_folder"],
+        hparams["save_folder"],
+        test_speakers=trial_speakers(trials),
+        split_ratio=hparams["split_ratio"],
+        sample_rate=hparams["sample_rate"],
+        check_audio=hparams.get("check_audio", "header"),
+        seed=hparams["seed"],
+        skip_prep=hparams["skip_prep"],
+    )
+
+
+def make_datasets(
+    hparams: dict[str, Any],
+) -> tuple[Dataset, Dataset, CategoricalEncoder]:
+    """Crops with labels for training and for validation, and the labels.
+
+    A training crop is drawn anew in each epoch, unless ``random_chunk`` is
+    False; a validation crop is the middle of its utterance. Shorter utterances
+    are repeated.
+    """
+    sample_rate = hparams["sample_rate"]
+    samples = int(sample_rate * hparams["sentence_len"])
+    middle = Crop(samples, sample_rate)
+    drawn = Crop(
+        samples, sample_rate, hparams["seed"], hparams["epoch_counter"]
+    )
+    crops = (drawn if hparams["random_chunk"] else middle), middle
+    if hparams.get("shards_folder"):
+        return _from_shards(hparams, *crops)
+    return _from_files(hparams, *crops)
+
+
+def _from_files(
+    hparams: dict[str, Any], train_crop: Crop, valid_crop: Crop
+) -> tuple[Dataset, Dataset, CategoricalEncoder]:
+    files = hparams["train_annotation"], hparams["valid_annotation"]
+    datasets = [
+        DynamicItemDataset(read_csv(file, hparams["data_folder"]))
+        for file in files
+    ]
+    speakers = [
+        sorted({row["spk_id"] for row in dataset.data.values()})
+        for dataset in datasets
+    ]
+    encoder = _encoder(hparams["out_n_neurons"], files, speakers)
+    for dataset, crop in zip(datasets, (train_crop, valid_crop), strict=True):
+        dataset.add_dynamic_item(
+            crop, takes=["id", "wav", "start", "stop"], provides="sig"
+        )
+        dataset.add_dynamic_item(
+            encoder.encode_label_torch, "spk_id", "spk_id_encoded"
+        )
+    set_output_keys(datasets, ["id", "sig", "spk_id_encoded"])
+    return *datasets, encoder
+
+
+def _from_shards(
+    hparams: dict[str, Any], train_crop: Crop, valid_crop: Crop
+) -> tuple[Dataset, Dataset, CategoricalEncoder]:
+    folder = pathlib.Path(hparams["shards_folder"])
+    folders = folder / "train", folder / "dev"
+    train, valid = map(Shards, folders)
+    for shards in (train, valid):
+        if shards.sample_rate != hparams["sample_rate"]:
+            raise InputError(
+                f"{shards.folder} has the sample_rate {shards.sample_rate}, "
+                f"expected {hparams['sample_rate']}: prepare and pack again"
+            )
+    encoder = _encoder(
+        hparams["out_n_neurons"], folders, (train.speakers, valid.speakers)
+    )
+    encode = encoder.encode_label_torch
+    size = hparams["dataloader_options"]["batch_size"]
+    buffer = hparams.get("shuffle_buffer") or SHUFFLE_BUFFER
+    order = buffer, hparams["seed"], hparams["epoch_counter"]
+    return (
+        ShardDataset(train, train_crop, encode, size, *order),
+        ShardDataset(valid, valid_crop, encode, size),
+        encoder,
+    )
+
+
+def _encoder(
+    out_n_neurons: int, places: Sequence, speakers: Sequence[list[str]]
+) -> CategoricalEncoder:
+    """The labels of training and validation speakers, which are sorted, so
+    that any split of a corpus has the same labels.
+    """
+    (train, valid), (known, others) = places, speakers
+    if strangers := sorted(set(others) - set(known)):
+        raise InputError(
+            f"{valid} has the speaker {shown(strangers[0])}, which {train} "
+            "lacks: validation is on the training speakers"
+        )
+    if len(known) != out_n_neurons:
+        raise InputError(
+            f"out_n_neurons is {out_n_neurons}, but {train} has {len(known)} "
+            f"speakers: pass --out_n_neurons={len(known)}"
+        )
+    encoder = CategoricalEncoder()
+    encoder.update_from_iterable(known)
+    encoder.expect_len(out_n_neurons)
+    return encoder
+
+
+def save_labels(
+    label_encoder: CategoricalEncoder, hparams: dict[str, Any]
+) -> None:
+    """Writes which output is which speaker, in the order of the centers.
+
+    It refuses to resume a run on other speakers, and to start from the
+    classifier of other speakers.
+    """
+    path = pathlib.Path(hparams["save_folder"]) / LABELS
+    checkpointer = hparams["checkpointer"]
+    start = getattr(checkpointer, "pretrainer", None)
+    with atomic_path(path) as temporary:
+        label_encoder.save(temporary)
+        labels = temporary.read_text(encoding="utf-8")
+        if checkpointer.list_checkpoints() and _differs(path, labels):
+            raise InputError(
+                f"{path.parent} holds a run on other speakers: pass another "
+                "--output_folder"
+            )
+        if start and start.path and "classifier" in start.loadables:
+            source = pathlib.Path(start.path) / LABELS
+            if source.is_file() and _differs(source, labels):
+                raise InputError(
+                    f"{source} has other speakers than {path.parent}, so its "
+                    "centers do not fit: fine-tune on the speakers of that "
+                    'run, or pass --pretrain_modules="[embedding_model]"'
+                )
+
+
+def _differs(path: pathlib.Path, labels: str) -> bool:
+    return not path.is_file() or path.read_text(encoding="utf-8") != labels

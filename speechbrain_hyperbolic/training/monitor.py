@@ -1,0 +1,239 @@
+"""What training logs about its geometry, and reports when it diverges."""
+
+import collections
+import json
+import math
+import pathlib
+from typing import Any, NoReturn
+
+import torch
+from speechbrain.utils.distributed import (
+    if_main_process,
+    main_process_only,
+    run_on_main,
+)
+from speechbrain.utils.train_logger import TrainLogger
+
+from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.training.processes import gather, gather_rows
+
+# The last embeddings of an epoch, enough for a 5 % quantile
+SAMPLE = 2048
+# A radius within this share of the largest one is on the cap. The published
+# clip stays 1e-5 below it, and float32 rounds.
+CAP_TOLERANCE = 1e-4
+QUANTILES = (0.05, 0.5, 0.95)
+
+
+class EpochStatistics:
+    """Collects statistics of a training epoch without reading the device."""
+
+    def __init__(self) -> None:
+        self.embeddings: collections.deque[torch.Tensor] = collections.deque()
+        self.gradient_norms: list[float] = []
+
+    def add_embeddings(self, embeddings: torch.Tensor) -> None:
+        """Keeps the last embeddings, shape [batch, 1, D]."""
+        self.embeddings.append(embeddings.detach().squeeze(1)[-SAMPLE:])
+        kept = sum(map(len, self.embeddings))
+        while kept - len(self.embeddings[0]) >= SAMPLE:
+            kept -= len(self.embeddings.popleft())
+
+    def add_gradient_norm(self, norm: float) -> None:
+        """Notes the norm of an optimizer step, which fp16 may overflow."""
+        if math.isfinite(norm):
+            self.gradient_norms.append(norm)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint within the epoch needs."""
+        return {
+            "embeddings": [batch.cpu() for batch in self.embeddings],
+            "gradient_norms": self.gradient_norms,
+        }
+
+    def load_state_dict(
+        self, state: dict[str, Any], device: str | torch.device
+    ) -> None:
+        """Continues from ``state_dict``, with embeddings on a device."""
+        batches = (batch.to(device) for batch in state["embeddings"])
+        self.embeddings = collections.deque(batches)
+        self.gradient_norms = state["gradient_norms"]
+
+    def summarize(
+        self, classifier: torch.nn.Module, cost: torch.nn.Module | None
+    ) -> dict[str, float]:
+        """The mean gradient norm, and the geometry over all processes."""
+        statistics = {}
+        if norms := self.gradient_norms:
+            statistics["gradient_norm"] = math.fsum(norms) / len(norms)
+        embeddings = None
+        if self.embeddings:
+            last = torch.cat(list(self.embeddings))[-SAMPLE:]
+            embeddings = gather_rows(last)
+        return statistics | geometry_statistics(classifier, cost, embeddings)
+
+
+def geometry_statistics(
+    classifier: torch.nn.Module,
+    cost: torch.nn.Module | None,
+    embeddings: torch.Tensor | None = None,
+) -> dict[str, float]:
+    """Where embeddings and centers are, and what puts them there.
+
+    - ``cap_embeddings``, ``cap_centers``: the shares on the cap, the largest
+      radius that the map allows. There the published clip has no radial
+      gradient, so if all are, the head is a spherical one.
+    - ``radius_embeddings_05``, ``_50``, ``_95``, and the same for centers:
+      quantiles, in units of curvature -1, after the embedding scale.
+    - ``curvature`` (absolute value), ``embedding_scale``, ``margin``: now.
+
+    A joint classifier's names start with ``head1_``, ``head2_``, ... Only
+    hyperbolic heads have statistics. Embeddings, shape [N, D], are those of
+    training: of augmented crops, with batch normalization in training mode.
+    """
+    heads: Any = getattr(classifier, "heads", None)
+    if heads is None:
+        return _head_statistics(classifier, cost, embeddings)
+    statistics = {}
+    losses = getattr(cost, "losses", [None] * len(heads))
+    for number, (head, loss) in enumerate(zip(heads, losses, strict=True), 1):
+        for name, value in _head_statistics(head, loss, embeddings).items():
+            statistics[f"head{number}_{name}"] = value
+    return statistics
+
+
+@torch.no_grad()
+def _head_statistics(
+    head: Any, cost: Any, embeddings: torch.Tensor | None
+) -> dict[str, float]:
+    similarity: Any = getattr(head, "similarity", None)
+    if not hasattr(similarity, "points"):
+        return {}
+    statistics: dict[str, float] = {}
+    if embeddings is not None:
+        vectors = _before_centers(head, embeddings)
+        points = similarity.points(vectors, embeddings=True)
+        statistics |= _radii("embeddings", points.radius, similarity.cap)
+    centers = similarity.points(head.weight)
+    statistics |= _radii("centers", centers.radius, similarity.cap)
+    statistics["curvature"] = float(similarity.curvature)
+    statistics["embedding_scale"] = float(similarity.embedding_scale)
+    loss_fn = getattr(cost, "loss_fn", None)
+    margin = getattr(loss_fn, "margin", None)
+    margin = getattr(loss_fn, "current_margin", margin)
+    if margin is not None:
+        statistics["margin"] = float(margin)
+    return statistics
+
+
+def _before_centers(head: Any, embeddings: torch.Tensor) -> torch.Tensor:
+    """The head's layers applied without updating their statistics."""
+    # In float32, as the head itself: autocast gives bfloat16 embeddings.
+    dtype = torch.promote_types(embeddings.dtype, torch.float32)
+    x = embeddings.to(dtype).unsqueeze(1)
+    training = head.blocks.training
+    head.blocks.eval()
+    for block in head.blocks:
+        x = block(x)
+    head.blocks.train(training)
+    return x.squeeze(1)
+
+
+def _radii(name: str, radius: torch.Tensor, cap: float) -> dict[str, float]:
+    on_cap = radius >= cap * (1 - CAP_TOLERANCE)
+    quantiles = radius.quantile(radius.new_tensor(QUANTILES)).tolist()
+    return {f"cap_{name}": on_cap.float().mean().item()} | {
+        f"radius_{name}_{round(100 * q):02}": value
+        for q, value in zip(QUANTILES, quantiles, strict=True)
+    }
+
+
+class TensorBoardLogger(TrainLogger):
+    """Writes the statistics of epochs for TensorBoard.
+
+    Unlike the stock TensorboardLogger, which counts its calls, it takes the
+    number of the epoch, so a resumed run continues its curves. What was
+    written about epochs that are trained again is hidden.
+    """
+
+    def __init__(
+        self, folder: str | pathlib.Path, first_epoch: int = 1
+    ) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise InputError(
+                f"tensorboard_folder is {folder}, but TensorBoard is not "
+                "installed: pip install 'speechbrain-hyperbolic[tensorboard]'"
+                " or pass --tensorboard_folder=null"
+            ) from error
+        if if_main_process():
+            self.writer = SummaryWriter(str(folder), purge_step=first_epoch)
+
+    @main_process_only
+    def log_stats(
+        self,
+        stats_meta: dict[str, float],
+        train_stats: dict[str, float] | None = None,
+        valid_stats: dict[str, float] | None = None,
+        test_stats: dict[str, float] | None = None,
+        verbose: bool = False,
+    ) -> None:
+        """Writes an epoch as ``lr``, ``loss/train``, ``loss/valid``, ..."""
+        values = {k: v for k, v in stats_meta.items() if k != "epoch"}
+        stages = {
+            "train": train_stats,
+            "valid": valid_stats,
+            "test": test_stats,
+        }
+        for stage, statistics in stages.items():
+            for name, value in (statistics or {}).items():
+                values[f"{name}/{stage}"] = value
+        for tag, value in values.items():
+            self.writer.add_scalar(tag, value, stats_meta["epoch"])
+        self.writer.flush()
+
+
+def stop_diverged(
+    output_folder: str | pathlib.Path,
+    loss: float,
+    gradient_norm: float,
+    ids: list[str],
+    last_gradient_norm: float | None,
+    *,
+    epoch: int,
+    step: int,
+    lr: float,
+) -> NoReturn:
+    """Writes diverged.json, which names the batch, and ends the training.
+
+    All processes call it; the report has the utterances of those whose loss
+    is not finite, or of all where only the gradient is not.
+    """
+    batches = gather((loss, ids))
+    diverged = [b for b in batches if not math.isfinite(b[0])]
+    what, value = "gradient_norm", gradient_norm
+    if diverged:
+        what, value = "loss", diverged[0][0]
+    report = {
+        "epoch": epoch,
+        "step": step,
+        "lr": lr,
+        "ids": [name for _, names in diverged or batches for name in names],
+        "last_gradient_norm": last_gradient_norm,
+        what: repr(value),  # JSON has no NaN
+    }
+    path = pathlib.Path(output_folder) / "diverged.json"
+    run_on_main(_write, args=[path, report])
+    raise InputError(
+        f"the {what.replace('_', ' ')} of epoch {epoch}, batch {step} is "
+        f"{value}: {path} lists its utterances; check them, or pass --lr "
+        f"below {lr:g} and another --output_folder. The last checkpoint is "
+        "intact"
+    )
+
+
+def _write(path: pathlib.Path, report: dict[str, Any]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n")

@@ -1,0 +1,148 @@
+"""Processes that train together, and the memory that each keeps."""
+
+import contextlib
+import ctypes
+import datetime
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn, TypeVar
+
+import torch
+from speechbrain.utils.distributed import (
+    ddp_init_group,
+    is_distributed_initialized,
+)
+
+from speechbrain_hyperbolic.errors import InputError, one_line
+
+_Value = TypeVar("_Value")
+
+# What gloo and NCCL report when another process has ended. Their other errors
+# keep the traceback.
+_CONNECTION_LOST = re.compile(
+    r"connection (closed|reset)|broken pipe|remote process exit", re.I
+)
+_STOPPED = (
+    "the training has stopped because one of its processes ended, for example "
+    "for lack of memory: run the same command again to resume"
+)
+
+# From glibc's malloc.h
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+
+
+def start_processes(run_opts: Any) -> None:
+    """Joins the processes that torchrun started, if it did."""
+    try:
+        ddp_init_group(run_opts)
+    except ValueError as error:
+        raise InputError(
+            f"distributed_backend is {run_opts['distributed_backend']}: "
+            f"{' '.join(str(error).split())} Pass --nproc_per_node=<number of "
+            "GPUs> to torchrun or, on CPUs, --distributed_backend=gloo "
+            "--device=cpu to the script"
+        ) from error
+
+
+def gather(value: _Value) -> list[_Value]:
+    """The values of all processes, in all of them, ordered by rank."""
+    if not is_distributed_initialized():
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Concatenates tensors of one shape from all processes."""
+    if not is_distributed_initialized():
+        return rows
+    rows = rows.contiguous()
+    count = torch.distributed.get_world_size()
+    tensors = [torch.empty_like(rows) for _ in range(count)]
+    torch.distributed.all_gather(tensors, rows)
+    return torch.cat(tensors)
+
+
+def mean_over_processes(value: float) -> float:
+    """The mean of a number that each process has."""
+    values = gather(value)
+    return sum(values) / len(values)
+
+
+def max_over_processes(tensor: torch.Tensor) -> torch.Tensor:
+    """The elementwise maximum, without waiting for the device."""
+    if is_distributed_initialized():
+        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
+    return tensor
+
+
+@contextlib.contextmanager
+def end_together() -> Iterator[None]:
+    """Lets one process of torchrun say why the training ends.
+
+    The first process that fails reports its error. The others, which fail in
+    the same way or have lost that process, exit silently. Without torchrun
+    this does nothing.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        yield
+        return
+    # torchrun terminates the others when one of its processes has ended.
+    before = signal.signal(signal.SIGTERM, lambda *_: _exit_after_another())
+    try:
+        yield
+        # Threads that gloo leaves running can abort the process at its exit.
+        if is_distributed_initialized():
+            torch.distributed.destroy_process_group()
+        signal.signal(signal.SIGTERM, before)
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, RuntimeError) and _CONNECTION_LOST.search(
+            str(error)
+        ):
+            _exit_after_another()
+        expected = isinstance(error, KeyboardInterrupt) or one_line(error)
+        if expected and not _is_first_to_report():
+            sys.exit(2)
+        raise  # of a bug, every process shows its traceback
+
+
+def _exit_after_another() -> NoReturn:
+    # On a line of its own, below another process's progress bar
+    sys.exit(f"\nerror: {_STOPPED}" if _is_first_to_report() else 2)
+
+
+def _is_first_to_report() -> bool:
+    """Whether no process has reported yet, as counted in torchrun's store."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # finish the message
+    try:
+        store = torch.distributed.TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=False,
+            wait_for_workers=False,
+            timeout=datetime.timedelta(seconds=5),
+        )
+        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return store.add(f"{__name__}/{restart}", 1) == 1
+    except (RuntimeError, KeyError):
+        return True  # without a store, better twice than never
+
+
+def keep_freed_memory() -> bool:
+    """Makes glibc keep freed memory for the next training step.
+
+    By default it returns large blocks to the system at once, and each step on
+    the CPU asks for the same ones again, page by page: a sixth of the time.
+    Processes forked later behave alike. Returns False for other C libraries.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    # Allocate no block outside the heap, and never shrink the heap.
+    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1))

@@ -1,0 +1,220 @@
+"""What makes a run that was killed end like one that was not.
+
+It is what the stock checkpoint lacks: the generators of random numbers, the
+position in the augmentation's sounds, the epoch's statistics so far, and the
+end of the train log. Crops need no state, see ``dataio.crops``.
+"""
+
+import functools
+import os
+import pathlib
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from speechbrain.augment.time_domain import AddNoise, AddReverb
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+from speechbrain.utils.distributed import get_rank, if_main_process
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_hyperbolic.hparams import check_same_run
+from speechbrain_hyperbolic.training.checkpoints import check_fit, read_state
+from speechbrain_hyperbolic.training.processes import gather
+
+logger = get_logger(__name__)
+
+# They only say where files are, how much to train and how fast, as do all
+# keys that end in _folder or _annotation.
+_MAY_CHANGE = {
+    "number_of_epochs",
+    "num_workers",
+    "skip_prep",
+    "check_audio",
+    "ckpt_interval_minutes",
+    "epochs_to_average",
+    "pretrain_path",
+    "verification_file",
+    "train_log",
+}
+
+
+def check_resumable(
+    hparams_file: str | pathlib.Path,
+    overrides: str | dict,
+    hparams: dict[str, Any],
+) -> None:
+    """Compares a run's settings with those of the checkpoints in its folder.
+
+    A warning tells which differ. Weights of other shapes are refused, also
+    those that a run without checkpoints is to start from.
+    """
+    checkpointer = hparams["checkpointer"]
+    newest = checkpointer.find_checkpoint()
+    if newest is None:
+        start = getattr(checkpointer, "pretrainer", None)
+        if start and start.path:
+            start.load_collected()
+        return
+    for name, module in checkpointer.recoverables.items():
+        file = newest.paramfiles.get(name)
+        if isinstance(module, torch.nn.Module) and file:
+            check_fit(name, module, read_state(file), newest.path)
+    output_folder = hparams["output_folder"]
+    changes = check_same_run(hparams_file, overrides, output_folder)
+    told = [
+        f"{key} {then} -> {now}"
+        for key, (then, now) in changes.items()
+        if key not in _MAY_CHANGE
+        and not key.endswith(("_folder", "_annotation"))
+    ]
+    if told:
+        logger.warning(
+            f"{output_folder} is resumed with other settings: {', '.join(told)}"
+        )
+
+
+@functools.partial(register_checkpoint_hooks, save_on_main_only=False)
+class RunState:
+    """The recoverable of a ``SpeakerBrain``'s run, in each process its own."""
+
+    def __init__(self, brain: Any) -> None:
+        self.brain = brain
+        self.states: list[dict[str, Any]] = []
+
+    @mark_as_saver
+    def save(self, path: pathlib.Path) -> None:
+        """Saves the states of all processes in the main one."""
+        log = self._log()
+        state = {
+            "random": random_state(),
+            "sounds": [position(reader) for reader in self._readers()],
+            "statistics": self.brain.statistics.state_dict(),
+            "loss": self.brain.avg_train_loss,
+            "log_bytes": log.stat().st_size if log and log.is_file() else 0,
+        }
+        states = gather(state)
+        if if_main_process():
+            torch.save(states, path)
+
+    @mark_as_loader
+    def load(self, path: pathlib.Path, end_of_epoch: bool) -> None:
+        """Reads the states; ``restore`` puts them into effect."""
+        del end_of_epoch
+        self.states = torch.load(path, "cpu", weights_only=True)
+
+    def restore(self) -> None:
+        """Continues from what was loaded, or starts anew.
+
+        It is called last, since the start of a run may draw random numbers.
+        """
+        rank = get_rank() or 0
+        if if_main_process():
+            self._cut_log(self.states[0]["log_bytes"] if self.states else 0)
+        if len(self.states) != len(gather(rank)):  # none, or other processes
+            seed = getattr(self.brain.hparams, "seed", None)
+            if seed is not None:
+                set_seed(seed + rank)
+            return
+        state = self.states[rank]
+        readers = zip(self._readers(), state["sounds"], strict=False)
+        for reader, place in readers:
+            go_to(reader, place)
+        self.brain.statistics.load_state_dict(
+            state["statistics"], self.brain.device
+        )
+        self.brain.avg_train_loss = state["loss"]
+        set_random_state(state["random"])
+
+    def _log(self) -> pathlib.Path | None:
+        train_logger = getattr(self.brain.hparams, "train_logger", None)
+        path = getattr(train_logger, "save_file", None)
+        return pathlib.Path(path) if path else None
+
+    def _cut_log(self, size: int) -> None:
+        """Removes what was logged after the checkpoint."""
+        log = self._log()
+        if log and log.is_file() and log.stat().st_size > size:
+            if size == 0:  # the checkpoints of its run are elsewhere
+                os.replace(log, f"{log}.before")
+            else:
+                os.truncate(log, size)
+
+    def _readers(self) -> list[AddNoise | AddReverb]:
+        augment = getattr(self.brain.hparams, "wav_augment", None)
+        return [
+            module
+            for augmentation in getattr(augment, "augmentations", {}).values()
+            for module in augmentation.modules()
+            if isinstance(module, AddNoise | AddReverb)
+        ]
+
+
+def random_state() -> dict[str, Any]:
+    """The states of the generators, for torch.load(weights_only=True).
+
+    >>> state = random_state()
+    >>> first = torch.rand(1), random.random(), np.random.rand()
+    >>> set_random_state(state)
+    >>> first == (torch.rand(1), random.random(), np.random.rand())
+    True
+    """
+    state: Any = np.random.get_state()
+    name, keys, *rest = state
+    cuda = torch.cuda.is_available()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if cuda else [],
+        "python": random.getstate(),
+        "numpy": [name, keys.tolist(), *rest],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Continues from ``random_state``, on as many GPUs as there are."""
+    torch.set_rng_state(state["torch"])
+    for device in range(min(torch.cuda.device_count(), len(state["cuda"]))):
+        torch.cuda.set_rng_state(state["cuda"][device], device)
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, np.uint32), *rest))
+
+
+def set_seed(seed: int) -> None:
+    """Seeds the generators but not the order of the data, unlike SpeechBrain's
+    ``seed_everything``: that order must be the same in all processes.
+    """
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+def position(reader: AddNoise | AddReverb) -> dict[str, int] | None:
+    """Where a stock augmentation is in its files; None before the first."""
+    if not hasattr(reader, "data_loader"):
+        return None
+    return {
+        "batch_size": reader.data_loader.batch_size,
+        "drawn": getattr(reader, _iterator(reader))._num_yielded,
+    }
+
+
+def go_to(reader: AddNoise | AddReverb, place: dict[str, int] | None) -> None:
+    """Moves it to a ``position``; the files before are not read."""
+    if place is None:
+        return
+    # It makes its loader at the first batch, of that batch's size.
+    if isinstance(reader, AddNoise):
+        AddNoise._load_noise(reader, torch.ones(place["batch_size"], 1), 1)
+    else:
+        reader._load_rir(torch.zeros(1, 1))
+    reader.data_loader._speechbrain_recovery_skip_to = place["drawn"]
+    setattr(reader, _iterator(reader), iter(reader.data_loader))
+
+
+def _iterator(reader: AddNoise | AddReverb) -> str:
+    return "noise_data" if isinstance(reader, AddNoise) else "rir_data"

@@ -1,0 +1,290 @@
+"""The metrics against loops over all thresholds, and SpeechBrain."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from speechbrain.utils.metric_stats import EER, minDCF
+
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.evaluation.metrics import (
+    act_dcf,
+    cllr,
+    eer,
+    error_rates,
+    min_cllr,
+    min_dcf,
+    split_trials,
+)
+
+TIED = st.lists(st.integers(-4, 4), min_size=1, max_size=30)
+FINE = st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=30)
+SCORES = st.one_of(TIED, FINE)
+PRIORS = st.floats(0.001, 0.999)
+COSTS = st.floats(0.1, 10)
+
+
+def seeded(n_target, n_nontarget, digits):
+    """Normal scores, rounded so that many are tied."""
+    rng = np.random.default_rng(n_target + 10 * digits)
+    target = rng.normal(1.5, 1, n_target).round(digits)
+    return target.tolist(), rng.normal(0, 1, n_nontarget).round(digits).tolist()
+
+
+CASES = {
+    "one trial a class": ([1.0], [0.0]),
+    "one trial a class, wrong": ([0.0], [1.0]),
+    "one trial a class, tied": ([1.0], [1.0]),
+    "all tied": ([2.0] * 3, [2.0] * 5),
+    "target all tied": ([1.0] * 4, [0.0, 1.0, 1.0, 2.0]),
+    "few values": seeded(150, 250, 0),
+    "some ties, unbalanced": seeded(7, 400, 1),
+    "no ties": seeded(200, 200, 9),
+}
+by_case = pytest.mark.parametrize("case", CASES)
+
+
+def loop_rates(target, nontarget):
+    """(threshold, p_miss, p_fa) by counting, as exact fractions."""
+    return [
+        (
+            t,
+            Fraction(sum(s <= t for s in target), len(target)),
+            Fraction(sum(s > t for s in nontarget), len(nontarget)),
+        )
+        for t in sorted({-np.inf, *target, *nontarget})
+    ]
+
+
+def loop_eer(target, nontarget):
+    """Where the broken line through the points meets the diagonal."""
+    points = [(miss, fa) for _, miss, fa in loop_rates(target, nontarget)]
+    for (m0, f0), (m1, f1) in zip(points, points[1:], strict=False):
+        if m0 <= f0 and m1 >= f1 and (m0, f0) != (m1, f1):
+            along = (f0 - m0) / ((f0 - m0) + (m1 - f1))
+            return float(m0 + along * (m1 - m0))
+    raise AssertionError("the rates always cross")
+
+
+def loop_min_dcf(target, nontarget, p_target, c_miss=1, c_fa=1):
+    costs = [
+        c_miss * p_target * float(miss) + c_fa * (1 - p_target) * float(fa)
+        for _, miss, fa in loop_rates(target, nontarget)
+    ]
+    return min(costs) / min(c_miss * p_target, c_fa * (1 - p_target))
+
+
+@given(SCORES, SCORES)
+def test_error_rates_and_eer_count_every_threshold(target, nontarget):
+    expected = loop_rates(target, nontarget)
+    points = np.transpose(error_rates(target, nontarget))
+    assert points.tolist() == [[float(x) for x in row] for row in expected]
+    value, threshold = eer(target, nontarget)
+    assert value == pytest.approx(loop_eer(target, nontarget), abs=1e-12)
+    gaps = {t: abs(m - f) for t, m, f in expected}
+    assert np.isfinite(threshold)
+    assert gaps[threshold] == min(gaps.values())
+
+
+@given(SCORES, SCORES, PRIORS, COSTS, COSTS)
+def test_min_dcf_is_the_least_cost(target, nontarget, p_target, c_miss, c_fa):
+    value, threshold = min_dcf(target, nontarget, p_target, c_miss, c_fa)
+    expected = loop_min_dcf(target, nontarget, p_target, c_miss, c_fa)
+    assert value == pytest.approx(expected, abs=1e-12)
+    reached = (
+        c_miss * p_target * np.mean(np.array(target) <= threshold)
+        + c_fa * (1 - p_target) * np.mean(np.array(nontarget) > threshold)
+    ) / min(c_miss * p_target, c_fa * (1 - p_target))
+    assert reached == pytest.approx(value, abs=1e-12)
+
+
+@by_case
+def test_larger_cases(case):
+    target, nontarget = CASES[case]
+    value, _ = eer(target, nontarget)
+    assert value == pytest.approx(loop_eer(target, nontarget), abs=1e-12)
+    for costs in ((0.01, 1, 1), (0.05, 1, 1), (0.5, 10, 1), (0.9, 1, 2)):
+        assert min_dcf(target, nontarget, *costs)[0] == pytest.approx(
+            loop_min_dcf(target, nontarget, *costs), abs=1e-12
+        )
+
+
+def test_ties_and_extremes_by_hand():
+    # (p_miss, p_fa) jumps from (0, 1/2) to (3/4, 1/4): crosses at 3/8.
+    assert eer([1, 1, 1, 2], [0, 0, 1, 2]) == (0.375, 1.0)
+    assert min_dcf([0, 0], [1, 1], p_target=0.9) == (1.0, -np.inf)
+
+
+def check_speechbrain(target, nontarget):
+    tensors = [
+        torch.tensor(s, dtype=torch.float32) for s in (target, nontarget)
+    ]
+    their_eer, their_threshold = EER(*tensors)
+    value, threshold = eer(target, nontarget)
+    thresholds, p_miss, p_fa = error_rates(target, nontarget)
+    ours = np.searchsorted(thresholds, threshold)
+    theirs = np.searchsorted(thresholds, their_threshold, side="right") - 1
+    assert abs(ours - theirs) <= 1
+    # They take one of the two points around the crossing.
+    step = max(np.diff(p_miss).max(), -np.diff(p_fa).min())
+    assert abs(value - their_eer) <= step + 1e-6
+    for p_target, c_miss in ((0.01, 1), (0.05, 10)):
+        their_cost, _ = minDCF(*tensors, c_miss=c_miss, p_target=p_target)
+        value, _ = min_dcf(target, nontarget, p_target, c_miss)
+        assert value * c_miss * p_target == pytest.approx(their_cost, abs=1e-6)
+
+
+@settings(max_examples=50)
+@given(SCORES, SCORES)
+def test_speechbrain_agrees(target, nontarget):
+    check_speechbrain(target, nontarget)
+
+
+@by_case
+def test_speechbrain_agrees_on_larger_cases(case):
+    check_speechbrain(*CASES[case])
+
+
+@given(SCORES, SCORES, PRIORS, COSTS, COSTS)
+def test_act_dcf_counts_at_the_bayes_threshold(
+    target, nontarget, p_target, c_miss, c_fa
+):
+    threshold = math.log(c_fa * (1 - p_target) / (c_miss * p_target))
+    misses = sum(s <= threshold for s in target) / len(target)
+    alarms = sum(s > threshold for s in nontarget) / len(nontarget)
+    cost = c_miss * p_target * misses + c_fa * (1 - p_target) * alarms
+    value = act_dcf(target, nontarget, p_target, c_miss, c_fa)
+    blind = min(c_miss * p_target, c_fa * (1 - p_target))
+    assert value == pytest.approx(cost / blind, rel=1e-12)
+    least, _ = min_dcf(target, nontarget, p_target, c_miss, c_fa)
+    assert value >= least - 1e-12
+
+
+def test_act_dcf_by_hand():
+    # At p_target 0.5 the threshold is 0: a target there is missed.
+    assert act_dcf([0, 1], [0, -1], p_target=0.5) == 0.5
+    # A false alarm at twice the cost moves the threshold to log(2).
+    assert act_dcf([0.69, 0.7], [0], p_target=0.5, c_fa=2) == 0.5
+
+
+def loop_cllr(target, nontarget):
+    """By the definition, which overflows for large scores."""
+    bits_t = [math.log2(1 + math.exp(-s)) for s in target]
+    bits_n = [math.log2(1 + math.exp(s)) for s in nontarget]
+    return (sum(bits_t) / len(bits_t) + sum(bits_n) / len(bits_n)) / 2
+
+
+LLRS = st.lists(st.floats(-30, 30), min_size=1, max_size=30)
+
+
+@given(LLRS, LLRS)
+def test_cllr_is_its_definition(target, nontarget):
+    value = cllr(target, nontarget)
+    assert value == pytest.approx(loop_cllr(target, nontarget), abs=1e-12)
+
+
+def test_cllr_of_large_ratios():
+    assert cllr([1e4], [-1e4]) == 0
+    assert cllr([-1e4], [1e4]) == pytest.approx(1e4 / math.log(2), rel=1e-15)
+
+
+def test_calibrated_ratios_cost_their_entropy():
+    """N(d/2, d) against N(-d/2, d) are calibrated ratios."""
+    rng = np.random.default_rng(0)
+    d = 4.0
+    noise = d**0.5 * rng.normal(size=(2, 200_000))
+    target, nontarget = d / 2 + noise[0], -d / 2 + noise[1]
+    value = cllr(target, nontarget)
+    x = np.linspace(-20, 20, 100_001)
+    density = np.exp(-((x - d / 2) ** 2) / (2 * d)) / np.sqrt(2 * np.pi * d)
+    exact = np.sum(density * np.log2(1 + np.exp(-x))) * (x[1] - x[0])
+    assert value == pytest.approx(exact, abs=0.003)
+    assert min_cllr(target, nontarget) == pytest.approx(exact, abs=0.003)
+    shifted = target + 1, nontarget + 1
+    assert cllr(*shifted) > value + 0.01
+    assert min_cllr(*shifted) == pytest.approx(min_cllr(target, nontarget))
+    assert act_dcf(target, nontarget, 0.05) == pytest.approx(
+        min_dcf(target, nontarget, 0.05)[0], abs=0.01
+    )
+
+
+def loop_min_cllr(target, nontarget):
+    """With the increasing posteriors by their min-max formula.
+
+    The posterior of a score is the largest over starts at or below it of the
+    least over ends at or above it of the share of targets from start to end.
+    """
+    values = sorted({*target, *nontarget})
+
+    def share(start, end):
+        t = sum(start <= s <= end for s in target)
+        return Fraction(t, t + sum(start <= s <= end for s in nontarget))
+
+    posterior = {
+        v: max(
+            min(share(start, end) for end in values if end >= v)
+            for start in values
+            if start <= v
+        )
+        for v in values
+    }
+    odds = Fraction(len(target), len(nontarget))
+    bits_t = [
+        math.log2(1 + (1 - posterior[s]) / posterior[s] * odds) for s in target
+    ]
+    bits_n = [
+        math.log2(1 + posterior[s] / (1 - posterior[s]) / odds)
+        for s in nontarget
+    ]
+    return (sum(bits_t) / len(bits_t) + sum(bits_n) / len(bits_n)) / 2
+
+
+SHORT = st.lists(st.integers(-3, 3), min_size=1, max_size=12)
+
+
+@given(SHORT, SHORT)
+def test_min_cllr_is_that_of_the_best_increasing_ratios(target, nontarget):
+    value = min_cllr(target, nontarget)
+    assert value == pytest.approx(loop_min_cllr(target, nontarget), abs=1e-12)
+    assert value <= cllr(target, nontarget) + 1e-12
+
+
+def test_tensors_and_lists_agree():
+    target, nontarget = [0.5, 0.25, 0.75], [0.25, 0.125]
+    expected = error_rates(target, nontarget)
+    tensors = torch.tensor(target), torch.tensor(nontarget)
+    np.testing.assert_array_equal(error_rates(*tensors), expected)
+
+
+BAD = {
+    "there are no target scores": lambda: split_trials([1, 2], [0, 0]),
+    "there are no nontarget scores": lambda: min_dcf([1], []),
+    "2 of 4 are NaN or infinite, the first at index 1": lambda: split_trials(
+        [1, np.nan, 2, np.inf], [0, 1, 0, 1]
+    ),
+    "nontarget scores: 1 of 2 are NaN": lambda: eer([1], [0, -np.inf]),
+    "target scores: 1 of 1 are NaN": lambda: cllr([np.nan], [0]),
+    "2 labels are neither 0 nor 1, the first at index 2": lambda: split_trials(
+        [1, 2, 3, 4], [0, 1, 2, np.nan]
+    ),
+    "labels has shape (3,), expected (2,)": lambda: split_trials(
+        [1, 2], [0, 1, 1]
+    ),
+    "target scores has shape (1, 2)": lambda: eer([[1, 2]], [0]),
+    "p_target is 0": lambda: min_dcf([1], [0], p_target=0),
+    "p_target is nan": lambda: act_dcf([1], [0], p_target=np.nan),
+    "c_fa is 0": lambda: act_dcf([1], [0], c_fa=0),
+    "c_miss is inf": lambda: min_dcf([1], [0], c_miss=np.inf),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input_is_named(message):
+    with pytest.raises(InputError) as caught:
+        BAD[message]()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

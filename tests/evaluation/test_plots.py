@@ -1,0 +1,213 @@
+"""The plots: what is drawn where, and how the files are written."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from scipy.special import ndtr
+
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.evaluation.metrics import eer, min_dcf
+from speechbrain_hyperbolic.evaluation.plots import (
+    plot_det,
+    plot_score_histogram,
+)
+
+
+def normal(n_target, n_nontarget, distance, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(distance, 1, n_target), rng.normal(0, 1, n_nontarget)
+
+
+SYSTEMS = {
+    "two trials": ([1], [0]),
+    "50 trials": normal(25, 25, 2),
+    "300 trials": normal(150, 150, 3),
+    "large": normal(100_000, 100_000, 4),
+    "perfect": ([3, 4, 5], [0, 1, 2]),
+    "inverted": ([0, 1, 2], [3, 4, 5]),
+    "chance": normal(1000, 1000, 0),
+    "all tied": ([1, 1], [1, 1, 1]),
+    "lists with ties": ([1, 2, 2, 3], [0, 1, 1, 2]),
+    "step across the EER": ([1, 1, 1, 2], [0, 0, 1, 2]),
+}
+by_system = pytest.mark.parametrize("name", SYSTEMS)
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """Calls a plot, and returns its figure."""
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure,
+        "savefig",
+        lambda self, *a, **k: (figures.append(self), save(self, *a, **k)),
+    )
+
+    def draw(plot, *args, **options):
+        plot(*args, path=tmp_path / "plot.png", **options)
+        return figures.pop()
+
+    return draw
+
+
+@pytest.fixture
+def det(drawn):
+    """The axes of the plot of one system, its curve, and its marks."""
+
+    def draw(scores):
+        axes = drawn(plot_det, {"name": scores}).axes[0]
+        _, curve, *marks = axes.lines
+        rates = {m.get_marker(): ndtr(np.ravel(m.get_data())) for m in marks}
+        return axes, curve, rates
+
+    return draw
+
+
+@by_system
+def test_png_of_each_kind_of_system(tmp_path, name):
+    folder = tmp_path / "new folder"
+    title = r"$\frac$ is no formula"
+    plot_det({name: SYSTEMS[name]}, str(folder / "det.png"), title=title)
+    options = {"title": title, "threshold": 0.25, "xlabel": r"$\frac$"}
+    plot_score_histogram(*SYSTEMS[name], folder / "scores.png", **options)
+    assert imread(folder / "det.png").shape[:2] == (1100, 1200)
+    assert imread(folder / "scores.png").shape[:2] == (750, 1200)
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_marks_are_the_metrics(det):
+    target, nontarget = normal(3000, 3000, 3)
+    axes, curve, marks = det((target, nontarget))
+    value, _ = eer(target, nontarget)
+    _, threshold = min_dcf(target, nontarget)
+    p_fa = np.mean(nontarget > threshold)
+    p_miss = np.mean(target <= threshold)
+    np.testing.assert_allclose(marks["o"], [value, value])
+    np.testing.assert_allclose(marks["D"], [p_fa, p_miss])
+    assert {line.get_color() for line in axes.lines[1:]} == {curve.get_color()}
+
+
+@pytest.mark.parametrize("name", ["300 trials", "step across the EER"])
+def test_the_eer_is_on_the_diagonal_and_the_curve(name, det):
+    _, curve, marks = det(SYSTEMS[name])
+    assert marks["o"][0] == marks["o"][1]
+    # Turned by 45 degrees the curve is a function, and the mark is at 0.
+    x, y = np.array(curve.get_data())[:, ::-1]
+    assert np.all(np.diff(x - y) >= 0)
+    crossing = np.interp(0, x - y, x + y) / 2
+    np.testing.assert_allclose(ndtr(crossing), marks["o"][0], rtol=0.01)
+
+
+def test_the_curve_of_two_normal_classes_is_the_theoretical_line(det):
+    _, curve, _ = det(normal(100_000, 100_000, 3))
+    x, y = np.array(curve.get_data())
+    middle = (x > -2.5) & (x < -0.5)
+    # probit(p_miss) + probit(p_fa) = -distance
+    assert middle.sum() > 100
+    np.testing.assert_allclose((x + y)[middle], -3, atol=0.1)
+
+
+@by_system
+def test_axes_show_the_marks(name, det):
+    axes, _, marks = det(SYSTEMS[name])
+    for limits, i in ((axes.get_xlim(), 0), (axes.get_ylim(), 1)):
+        low, high = ndtr(limits)
+        assert low <= 0.01 and high >= 0.499
+        for point in marks.values():
+            assert low * 0.999 <= point[i] <= high * 1.001
+
+
+def test_axes_adapt_to_the_trials(det):
+    def limits(*scores):
+        axes, _, _ = det(scores)
+        return ndtr([axes.get_xlim(), axes.get_ylim()])
+
+    usual = limits(*normal(5000, 5000, 3.5, seed=1))
+    np.testing.assert_allclose(usual, [[0.001, 0.5]] * 2)
+    np.testing.assert_allclose(limits(*normal(25, 25, 2.5))[:, 0], 0.01)
+    assert limits(*normal(400_000, 400_000, 4))[:, 0].max() < 0.0002
+    assert limits(*normal(5000, 5000, -1))[:, 1].min() > 0.7
+
+
+def test_useless_and_perfect_operating_points(det):
+    _, _, marks = det(SYSTEMS["all tied"])
+    assert set(marks) == {"o"}
+    axes, _, marks = det(SYSTEMS["perfect"])
+    corner = [ndtr(axes.get_xlim()[0]), ndtr(axes.get_ylim()[0])]
+    np.testing.assert_allclose(marks["o"], corner)
+    np.testing.assert_allclose(marks["D"], corner)
+
+
+def test_the_legend_names_every_system_with_its_figures(drawn):
+    systems = {r"$\frac$": SYSTEMS["50 trials"]}
+    systems |= {f"b{i}": SYSTEMS["lists with ties"] for i in range(9)}
+    (legend,) = drawn(plot_det, systems).legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    value, _ = eer(*SYSTEMS["50 trials"])
+    cost, _ = min_dcf(*SYSTEMS["50 trials"])
+    figures = f"EER {100 * value:.2f} %, minDCF {cost:.3f}"
+    assert texts[0] == rf"$\frac$: {figures}"
+    assert texts[1].startswith("b0: EER 25.00 %")
+    looks = {
+        (line.get_color(), line.get_linestyle())
+        for line in legend.get_lines()[:10]
+    }
+    assert len(texts) == 12 and len(looks) == 10
+
+
+def test_histograms_are_the_densities(drawn):
+    scores = normal(100_000, 50_000, 3)
+    figure = drawn(plot_score_histogram, *scores, threshold=np.float64(9.25))
+    (axes,) = figure.axes
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == [
+        "target, 100000 trials",
+        "nontarget, 50000 trials",
+        "threshold 9.25",
+    ]
+    assert axes.lines[0].get_xdata() == [9.25, 9.25]
+    outlines = [patch for patch in axes.patches if not patch.get_fill()]
+    for patch, mean in zip(outlines, (3, 0), strict=True):
+        density, edges, _ = patch.get_data()
+        assert edges[0] <= min(map(np.min, scores))
+        assert edges[-1] >= max(map(np.max, scores))
+        exact = np.diff(ndtr(edges - mean)) / np.diff(edges)
+        np.testing.assert_allclose(density, exact, atol=0.02)
+    assert len({patch.get_edgecolor() for patch in outlines}) == 2
+
+
+def test_few_trials_are_in_few_bins(drawn):
+    for n_trials, bins in ((1, 10), (400, 20), (100_000, 100)):
+        figure = drawn(plot_score_histogram, *normal(n_trials, 100_000, 3))
+        patches = figure.axes[0].patches
+        assert all(len(patch.get_data().values) == bins for patch in patches)
+
+
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    path = tmp_path / "plot.png"
+    path.write_bytes(b"old")
+
+    def fail(self, file, **kwargs):
+        file.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        plot_det({"a": ([1], [0])}, path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_bad_input_is_named(tmp_path):
+    path = tmp_path / "plot.png"
+    with pytest.raises(InputError, match="no systems"):
+        plot_det({}, path)
+    with pytest.raises(InputError, match="system b: there are no nontarget"):
+        plot_det({"a": ([1], [0]), "b": ([1], [])}, path)
+    with pytest.raises(InputError, match="nontarget scores: 1 of 2 are NaN"):
+        plot_score_histogram([1], [0, np.nan], path)
+    with pytest.raises(InputError, match="threshold is -inf"):
+        plot_score_histogram([1], [0], path, threshold=-np.inf)
+    assert not path.exists()

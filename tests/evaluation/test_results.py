@@ -1,0 +1,126 @@
+"""Error rates of trial lists, counted by hand or by the metrics."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from speechbrain_hyperbolic.dataio.trials import TrialList
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.evaluation.bootstrap import bootstrap_intervals
+from speechbrain_hyperbolic.evaluation.metrics import (
+    act_dcf,
+    cllr,
+    eer,
+    min_cllr,
+    min_dcf,
+)
+from speechbrain_hyperbolic.evaluation.results import (
+    check_both_classes,
+    evaluate,
+    evaluate_trials,
+    format_results,
+    interval_note,
+    locate,
+    read_results,
+    write_results,
+)
+from tests.evaluation.test_bootstrap import some_trials
+
+
+@pytest.fixture
+def trials():
+    names = [f"{s}/{i}" for s in "abc" for i in range(3)]
+    return TrialList.of(
+        (int(a[0] == b[0]), a, b)
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+    )
+
+
+def test_evaluate_sums_up():
+    scores, labels, enroll, test = some_trials("usual")
+    scores = scores - 3.0
+    classes = scores[labels == 1], scores[labels == 0]
+    plain = evaluate(scores, labels)
+    assert plain == {
+        "n_target": len(classes[0]),
+        "n_nontarget": len(classes[1]),
+        "eer": eer(*classes)[0],
+        "eer_threshold": eer(*classes)[1],
+        "min_dcf_0.01": min_dcf(*classes, 0.01)[0],
+        "min_dcf_0.05": min_dcf(*classes, 0.05)[0],
+        "intervals": None,
+    }
+    options = {"replicates": 30, "level": 0.9, "seed": 2}
+    full = evaluate(
+        scores, labels == 1, enroll, test, calibrated=True, **options
+    )
+    intervals = bootstrap_intervals(scores, labels, enroll, test, **options)
+    assert full == plain | {
+        "intervals": intervals,
+        "act_dcf_0.01": act_dcf(*classes, 0.01),
+        "act_dcf_0.05": act_dcf(*classes, 0.05),
+        "cllr": cllr(*classes),
+        "min_cllr": min_cllr(*classes),
+    }
+    assert interval_note({"all": full}).startswith("in brackets 95 %")
+    with pytest.raises(InputError, match="only one side"):
+        evaluate(scores, labels, enroll)
+
+
+def test_subsets_by_hand(tmp_path, trials):
+    # a and b are of one sex; the only errors are between b and c.
+    scores = np.array(
+        [
+            float(t.label or {t.enroll[0], t.test[0]} == {"b", "c"})
+            for t in trials
+        ]
+    )
+    sexes = {"a": {"sex": "f"}, "b": {"sex": "f"}, "c": {"sex": "m"}}
+    results = evaluate_trials(trials, scores, sexes, replicates=10)
+    same = results["same-sex trials"]
+    assert (same["eer"], same["n_target"], same["n_nontarget"]) == (0, 9, 9)
+    # 9 of 27 nontarget trials tie with the targets: the rates are equal on the
+    # line between (0, 1/3) and (1, 0).
+    assert results["all trials"]["eer"] == pytest.approx(0.25)
+    for unknown in ({}, {speaker: {"sex": ""} for speaker in "abc"}):
+        found = evaluate_trials(trials, scores, unknown, 10)
+        assert list(found) == ["all trials"]
+    write_results(results, tmp_path / "r.json")
+    assert read_results(tmp_path / "r.json") == results
+    table = format_results(results)
+    assert "| all trials      | 9 + 27 | 25.00 |" in table
+    assert "Cllr" not in table
+    assert interval_note(results) == "too few speakers for intervals"
+
+
+def test_ratios_of_zero_cost_one(trials):
+    scores = np.zeros(len(trials))
+    results = evaluate_trials(trials, scores, replicates=10, calibrated=True)
+    header, _, row = format_results(results).splitlines()
+    names, values = (map(str.strip, line.split("|")) for line in (header, row))
+    values = dict(zip(names, values, strict=True))
+    assert values["Cllr"] == "1.000" and values["actDCF(0.01)"] == "1.000"
+
+
+@pytest.mark.parametrize("label, kind", [(0, "nontarget"), (1, "target")])
+def test_lists_of_one_class(label, kind):
+    trials = TrialList.of([(label, "a/1", "a/2"), (label, "a/1", "a/3")])
+    with pytest.raises(InputError, match=f"l.txt has 2 {kind} trials and no"):
+        check_both_classes(trials, "l.txt")
+
+
+def test_missing_audio_is_named(tmp_path):
+    for name in ("a/1.wav", "b/1.flac"):
+        path = tmp_path / name
+        path.parent.mkdir()
+        path.touch()
+    trials = TrialList.of([(0, "a/1", "b/1"), (1, "a/1", "a/2")])
+    with pytest.raises(InputError, match="list.txt: a/2 is not in .*1 of 3"):
+        locate(trials, tmp_path, "list.txt")
+    found = locate(TrialList.of([(0, "a/1", "b/1")]), tmp_path, "list.txt")
+    assert {u: pathlib.Path(path) for u, path in found.items()} == {
+        "a/1": tmp_path / "a/1.wav",
+        "b/1": tmp_path / "b/1.flac",
+    }

@@ -1,0 +1,204 @@
+"""Scores of trial lists, against loops over single trials."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import torch
+
+from speechbrain_hyperbolic.dataio.trials import TrialList
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.evaluation.calibration import Calibration
+from speechbrain_hyperbolic.evaluation.extraction import Embeddings
+from speechbrain_hyperbolic.evaluation.scorer import (
+    Cohort,
+    Scorer,
+    calibrate,
+    check_held_out,
+    features,
+    read_cohort,
+    warn_of_training_speakers,
+)
+from speechbrain_hyperbolic.evaluation.scores import make_score
+
+COHORT = [f"c{n // 3}/{n}" for n in range(36)]
+ENROLLMENT = {"m1": ["a/1", "a/2"], "m2": ["b/1"], "m3": ["c/1", "c/2", "a/3"]}
+TESTS = ["a/4", "b/2", "c/3"]
+
+
+def vector(utterance):
+    """The embedding of an utterance, drawn by its name."""
+    seed = sum(map(ord, utterance)) + 1000 * len(utterance)
+    return torch.randn(8, generator=torch.Generator().manual_seed(seed))
+
+
+def seconds(utterance):
+    return float(1 + len(utterance) + ord(utterance[-1]))
+
+
+def embed(paths):
+    views = torch.stack([vector(u) for u in paths])[:, None]
+    return Embeddings(list(paths), views, np.array([*map(seconds, paths)]))
+
+
+def cosine(a, b):
+    return float(a.double() @ b.double() / (a.double().norm() * b.norm()))
+
+
+def mean_of_units(vectors):
+    return torch.stack([v / v.norm() for v in vectors]).mean(0)
+
+
+def list_of(enrollment=None):
+    models = list(enrollment) if enrollment else ["a/1", "b/1", "a/4"]
+    trials = [
+        (int(model[-1] == "1"), model, test)
+        for model in models
+        for test in TESTS
+        if model != test
+    ]
+    return TrialList.of(trials, enrollment)
+
+
+def paths_of(utterances):
+    return {u: pathlib.Path(u) for u in utterances}
+
+
+def cohort_of(utterances):
+    return Cohort(paths_of(utterances), [u.split("/")[0] for u in utterances])
+
+
+@pytest.mark.parametrize("enrollment", [None, ENROLLMENT])
+@pytest.mark.parametrize(
+    "normalization", [None, "z-norm", "t-norm", "s-norm", "as-norm"]
+)
+def test_against_a_loop(enrollment, normalization):
+    cohort = cohort_of(COHORT)
+    scorer = Scorer(
+        embed,
+        make_score("cosine"),
+        normalization=normalization,
+        cohort=cohort,
+        top_k=5,
+    )
+    trials = list_of(enrollment)
+    found, sides = scorer(trials, paths_of(trials.utterances))
+
+    means = [
+        mean_of_units([vector(u) for u in COHORT if u.startswith(f"{s}/")])
+        for s in sorted(set(cohort.speakers))
+    ]
+    expected = []
+    for row, (_, model, test) in enumerate(trials):
+        members = enrollment[model] if enrollment else [model]
+        e, t = [vector(u) for u in members], vector(test)
+        model_radius = np.mean([x.norm().item() for x in e])
+        e = e[0] if len(e) == 1 else mean_of_units(e)
+        score = cosine(e, t)
+        normalized = []
+        for side in (e, t):
+            against = sorted((cosine(side, c) for c in means), reverse=True)
+            if normalization == "as-norm":
+                against = against[:5]
+            std = np.std(against, ddof=1)
+            normalized.append((score - np.mean(against)) / std)
+        by_enroll, by_test = normalized
+        expected.append(
+            {None: score, "z-norm": by_enroll, "t-norm": by_test}.get(
+                normalization, (by_enroll + by_test) / 2
+            )
+        )
+        duration = sum(map(seconds, members))
+        assert sides["duration"][0][row] == pytest.approx(duration)
+        assert sides["duration"][1][row] == seconds(test)
+        assert sides["radius"][0][row] == pytest.approx(model_radius)
+        assert sides["radius"][1][row] == pytest.approx(t.norm())
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_the_log_tells_of_the_cap(caplog):
+    caplog.set_level("INFO")
+    trials = list_of()
+    paths = paths_of(trials.utterances)
+    Scorer(embed, make_score("hyperbolic"))(trials, paths)
+    message = "100 % of the embeddings are on the cap of clip_c 3"
+    assert f"{message}, where it ranks trials as the cosine" in caplog.text
+    caplog.clear()
+
+    def embed_inside(paths):
+        found = embed(paths)
+        found.views[0] *= 1e-3
+        return found
+
+    Scorer(embed_inside, make_score("hyperbolic"))(trials, paths)
+    assert "% of the embeddings are on the cap" in caplog.text
+    assert "cosine" not in caplog.text
+
+
+def test_calibration_on_a_list():
+    trials = list_of()
+    paths = paths_of(trials.utterances)
+    scorer = Scorer(embed, make_score("cosine"))
+    quality = ["radius", "duration"]
+    calibration = calibrate(scorer, trials, paths, quality, 0.5)
+    scores, sides = scorer(trials, paths)
+    expected = Calibration.fit(
+        features(scores, sides, quality), trials.labels, quality, 0.5
+    )
+    assert calibration == expected
+    # In the order of the names
+    sides = {"duration": ([1.0], [2.0]), "radius": ([8.0], [4.0])}
+    found = features(np.array([0.5]), sides, quality)
+    np.testing.assert_allclose(
+        found, [[0.5, np.log(4), np.log(8), 0, np.log(2)]]
+    )
+    assert features(np.array([0.5]), sides, []).tolist() == [[0.5]]
+
+
+@pytest.mark.parametrize("kind, top_k", [("as-norm", 13), ("s-norm", 300)])
+def test_a_small_cohort_is_refused_before_it_is_embedded(kind, top_k):
+    def never(paths):
+        raise AssertionError("embedded")
+
+    cohort = cohort_of(COHORT if kind == "as-norm" else COHORT[:1])
+    options = {"normalization": kind, "top_k": top_k}
+    with pytest.raises(InputError, match="the cohort has 1.* speakers"):
+        Scorer(never, make_score("cosine"), cohort=cohort, **options)
+    with pytest.raises(InputError, match="the cohort has 0 speakers"):
+        Scorer(never, make_score("cosine"), **options)
+
+
+@pytest.fixture
+def train_csv(tmp_path):
+    rows = [
+        f"{s}/{u}_{k},/x/{s}/{u}.wav,{s}"
+        for s in "ba"
+        for u in range(9)
+        for k in (0, 1)
+    ]
+    path = tmp_path / "train.csv"
+    path.write_text("\n".join(["ID,wav,spk_id", *rows]))
+    return path
+
+
+def test_read_cohort(train_csv):
+    cohort = read_cohort(train_csv, per_speaker=4)
+    assert cohort.speakers == ["a"] * 4 + ["b"] * 4
+    assert len(cohort.paths) == 8  # files, not their pieces
+    for wav, speaker in zip(cohort.paths, cohort.speakers, strict=True):
+        assert wav.startswith(f"/x/{speaker}/")
+    assert read_cohort(train_csv, 4) == cohort
+    assert read_cohort(train_csv, 4, seed=1) != cohort
+    assert len(read_cohort(train_csv, 100).paths) == 18
+    with pytest.raises(InputError, match="is missing: pass the train.csv"):
+        read_cohort(train_csv.with_name("none.csv"), 1)
+
+
+def test_speakers_of_the_trials_elsewhere(train_csv, caplog):
+    trials = TrialList.of([(1, "a/1", "a/2"), (0, "a/1", "c/1")])
+    check_held_out(TrialList.of([(0, "b/1", "d/1")]), trials)
+    with pytest.raises(InputError, match="shares 1 speakers .* such as c"):
+        check_held_out(TrialList.of([(0, "b/1", "c/9")]), trials)
+    warn_of_training_speakers(train_csv, verification_file=trials)
+    assert "1 speakers of verification_file, such as a, trained" in caplog.text
+    warn_of_training_speakers("none.csv", verification_file=trials)

@@ -1,0 +1,255 @@
+"""A Hub on the loopback interface, for the real huggingface_hub client.
+
+Repositories are in memory, and requests are kept. The client reads HF_ENDPOINT
+when it is imported: run it in a process with ``hub.environment(home, token)``.
+"""
+
+import base64
+import collections
+import hashlib
+import json
+import os
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
+
+# Sent by the protocol for large files, as .gitattributes says on the Hub
+LARGE = (".safetensors", ".ckpt", ".onnx", ".png", ".wav")
+ROUTES = []  # (methods, pattern, function)
+MODEL = r"/api/models/([^/]+/[^/]+)"
+
+
+def route(methods, pattern):
+    def add(function):
+        ROUTES.append((methods, pattern, function))
+        return function
+
+    return add
+
+
+class Refusal(Exception):
+    """Ends the handling of a request: (status, error code, message[, URL])."""
+
+
+class Repository:
+    """Commits, which map names to contents, and branches of them."""
+
+    def __init__(self, private):
+        self.private = private
+        self.commits, self.messages, self.branches = {}, [], {}
+        self.commit("main", {}, "initial commit")
+
+    def commit(self, branch, files, message):
+        oid = hashlib.sha1(b"%d" % len(self.commits)).hexdigest()
+        self.commits[oid] = dict(files)
+        self.messages.append(message)
+        self.branches[branch] = oid
+        return oid
+
+    def at(self, revision):
+        """The hash and the files of a branch's commit, or of a commit."""
+        oid = self.branches.get(revision, revision)
+        if oid not in self.commits:
+            raise Refusal(404, "RevisionNotFound", "Invalid rev id")
+        return oid, self.commits[oid]
+
+
+class LoopbackHub:
+    """``users`` maps tokens to users, who own the repositories named after
+    them; ``faults`` maps names of routes to the statuses of their answers."""
+
+    def __init__(self, users):
+        self.users = users
+        self.repositories, self.objects, self.requests = {}, {}, []
+        self.faults = collections.defaultdict(list)
+        self.lock = threading.RLock()
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads, self.server.hub = True, self
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self):
+        serve = self.server.serve_forever
+        threading.Thread(target=serve, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+    def environment(self, home, token=None):
+        """Of a client with this token, whose cache is in ``home``."""
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith("HF_") and not key.lower().endswith("_proxy")
+        }
+        kept |= {"HF_ENDPOINT": self.url, "HF_HOME": str(home)}
+        kept |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        return kept | ({"HF_TOKEN": token} if token else {})
+
+    def files(self, repo_id, revision="main"):
+        """Name -> content, as a visitor sees them."""
+        return self.repositories[repo_id].at(revision)[1]
+
+    def sent(self, pattern):
+        """Requests as (method, path, token, body) whose path has a pattern."""
+        return [r for r in self.requests if re.search(pattern, r[1])]
+
+    def repository(self, user, repo_id, write=False):
+        found = self.repositories.get(repo_id)
+        owned = user == repo_id.split("/")[0]
+        if found is None or (found.private and not owned):
+            raise Refusal(404 if user else 401, "RepoNotFound", "not found")
+        if write and not owned:
+            raise Refusal(403, "", "This token has no write access")
+        return found
+
+    @route("POST", "/api/repos/create")
+    def create(self, user, body):
+        asked = json.loads(body)
+        if user is None or asked.get("organization", user) not in (user, None):
+            raise Refusal(403 if user else 401, "", "You have no rights here")
+        repo_id = f"{user}/{asked['name']}"
+        url = f"{self.url}/{repo_id}"
+        if repo_id in self.repositories:
+            raise Refusal(409, "", "You already created this model", url)
+        private = asked.get("private") or asked.get("visibility") == "private"
+        self.repositories[repo_id] = Repository(private)
+        return {"url": url}
+
+    @route("POST", "/api/validate-yaml")
+    def validate_yaml(self, user, body):
+        return {"errors": [], "warnings": []}
+
+    @route("POST", MODEL + "/branch/([^/]+)")
+    def branch(self, user, body, repo_id, name):
+        repository = self.repository(user, repo_id, write=True)
+        if name in repository.branches:
+            raise Refusal(409, "", "Reference already exists")
+        repository.branches[name] = repository.branches["main"]
+        return {}
+
+    @route("GET", MODEL + "(?:/revision/([^/]+))?")
+    def info(self, user, body, repo_id, revision):
+        repository = self.repository(user, repo_id)
+        oid, files = repository.at(revision or "main")
+        siblings = [{"rfilename": name} for name in files]
+        answer = {"id": repo_id, "sha": oid, "private": repository.private}
+        return answer | {"tags": [], "siblings": siblings}
+
+    @route("GET", MODEL + "/tree/([^/]+)")
+    def tree(self, user, body, repo_id, revision):
+        files = self.repository(user, repo_id).at(revision)[1].items()
+        entries = [{"path": n, "size": len(c), "oid": oid(c)} for n, c in files]
+        return [{"type": "file", **entry} for entry in entries]
+
+    @route("POST", MODEL + "/preupload/([^/]+)")
+    def preupload(self, user, body, repo_id, revision):
+        self.repository(user, repo_id, write=True).at(revision)
+        files = json.loads(body)["files"]
+        for file in files:
+            large = file["path"].endswith(LARGE)
+            file["uploadMode"] = "lfs" if large else "regular"
+            file["shouldIgnore"] = False
+        return {"files": files}
+
+    @route("POST", r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch")
+    def lfs_batch(self, user, body, repo_id):
+        self.repository(user, repo_id, write=True)
+        objects = json.loads(body)["objects"]
+        for item in objects:
+            upload = {"href": f"{self.url}/storage/{item['oid']}"}
+            item["actions"] = {"upload": upload}
+        return {"transfer": "basic", "objects": objects}
+
+    @route("PUT", "/storage/([0-9a-f]{64})")
+    def store(self, user, body, digest):
+        assert hashlib.sha256(body).hexdigest() == digest
+        self.objects[digest] = body
+        return {}
+
+    @route("POST", MODEL + "/commit/([^/]+)")
+    def commit(self, user, body, repo_id, branch):
+        repository = self.repository(user, repo_id, write=True)
+        header, *lines = (json.loads(line) for line in body.splitlines())
+        files = dict(repository.at(branch)[1])
+        for kind, value in ((line["key"], line["value"]) for line in lines):
+            if kind == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif kind == "lfsFile":
+                files[value["path"]] = self.objects[value["oid"]]
+            else:
+                assert kind == "deletedFile"
+                del files[value["path"]]
+        oid = repository.commit(branch, files, header["value"]["summary"])
+        url = f"{self.url}/{repo_id}/commit/{oid}"
+        return {"commitUrl": url, "commitOid": oid}
+
+    @route("HEAD|GET", "/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+    def resolve(self, user, body, repo_id, revision, name):
+        commit, files = self.repository(user, repo_id).at(revision)
+        if name not in files:
+            raise Refusal(404, "EntryNotFound", "Entry not found")
+        return commit, files[name]
+
+
+def oid(content):
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        body, hub = self.read(), self.server.hub
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        path = self.path.partition("?")[0]
+        status, headers = 200, {}
+        with hub.lock:
+            hub.requests.append((self.command, path, token, body))
+            try:
+                answer = self.answer(hub, path, token, body)
+            except Refusal as refusal:
+                status, code, message, *url = refusal.args
+                headers = {"X-Error-Code": code, "X-Error-Message": message}
+                answer = {"error": message, "url": "".join(url)}
+        if isinstance(answer, tuple):
+            headers["X-Repo-Commit"], content = answer
+            headers["ETag"] = f'"{oid(content)}"'
+        else:
+            content = json.dumps(answer).encode()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    do_HEAD = do_POST = do_PUT = do_GET
+
+    def answer(self, hub, path, token, body):
+        if token and token not in hub.users:
+            raise Refusal(401, "", "Invalid credentials")
+        for methods, pattern, function in ROUTES:
+            found = re.fullmatch(pattern, path)
+            if found and re.fullmatch(methods, self.command):
+                if faults := hub.faults[function.__name__]:
+                    raise Refusal(faults.pop(0), "", "as the test asked")
+                groups = [group and unquote(group) for group in found.groups()]
+                return function(hub, hub.users.get(token), body, *groups)
+        raise Refusal(404, "", f"the test's Hub has no {path}")
+
+    def read(self):
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(chunks)
+
+    def log_message(self, *_):
+        """Keeps the test's output clean."""

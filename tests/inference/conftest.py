@@ -1,0 +1,29 @@
+"""A model and clips that the tests of this folder share."""
+
+import pytest
+import soundfile
+
+from speechbrain_hyperbolic.inference.recognition import (
+    HyperbolicSpeakerRecognition,
+)
+from tests.inference.models import MEASURED, RATE, make_model, voice
+
+
+@pytest.fixture(scope="package")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    make_model(path, thresholds=MEASURED)
+    return path
+
+
+@pytest.fixture(scope="package")
+def model(folder):
+    return HyperbolicSpeakerRecognition.from_pretrained(folder)
+
+
+@pytest.fixture(scope="package")
+def clips(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clips")
+    for seed in range(4):
+        soundfile.write(path / f"{seed}.wav", voice(seed, 1 + seed / 4), RATE)
+    return sorted(path.iterdir())

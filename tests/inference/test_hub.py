@@ -1,0 +1,76 @@
+"""Models to and from a Hub, by the real client in processes of its users."""
+
+import subprocess
+import sys
+
+from tests.conftest import ROOT
+from tests.hub_server import LoopbackHub
+
+CLIENT = """
+import sys
+from speechbrain_hyperbolic import HyperbolicSpeakerRecognition
+from speechbrain_hyperbolic.errors import exit_on_error
+def load(*args, **options):
+    options["run_opts"] = {"device": "cpu"}
+    model = HyperbolicSpeakerRecognition.from_pretrained(*args, **options)
+    print("fingerprint", model.fingerprint)
+    return model
+with exit_on_error():
+    exec(sys.argv[1])
+"""
+
+
+def client(hub, home, code, token=None, **environment):
+    """What a process of a user printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENT, code],
+        cwd=ROOT,
+        env=hub.environment(home, token) | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode in (0, 2), done.stderr
+    return done.stdout + done.stderr
+
+
+def test_push_to_the_hub_and_back(folder, model, tmp_path):
+    with LoopbackHub({"hf_alice": "alice"}) as hub:
+        push = f"load({str(folder)!r}).push_to_hub('alice/m')"
+        client(hub, tmp_path / "alice", push, "hf_alice")
+        files = set(hub.files("alice/m"))
+        assert {"config.json", "model.safetensors", "README.md"} < files
+        hub.requests.clear()
+        other = tmp_path / "other"
+        printed = client(hub, other, "load('alice/m')")
+        assert f"fingerprint {model.fingerprint}" in printed
+        paths = [path for _, path, *_ in hub.sent("/resolve/")]
+        names = {path.rpartition("/")[2] for path in paths}
+        assert names == {"config.json", "model.safetensors"}
+        # From the cache, without the Hub
+        code = "load('alice/m'); load('bob/m')"
+        printed = client(hub, other, code, HF_HUB_OFFLINE="1")
+        assert f"fingerprint {model.fingerprint}" in printed
+        assert "error: bob/m is no folder, and from the Hub: it has" in printed
+
+
+MISTAKES = {
+    "load('alice/none')": "the Hub has no such model, or it is private",
+    "load('alice/m', revision='v9')": "the Hub has no such revision",
+    "load('alice/m', token='hf_wrong')": "the token is not accepted",
+    "load('a/b/c')": "expected a folder, or",
+    "load('alice/m')": "answered 500: try again later",
+    "load('alice/m', endpoint='http://127.0.0.1:9')": "the connection to http",
+}
+
+
+def test_why_a_model_does_not_come(tmp_path):
+    with LoopbackHub({"hf_alice": "alice"}) as hub:
+        hub.faults["tree"] = [500] * 99
+        code = "from huggingface_hub import HfApi\n"
+        code += "HfApi().create_repo('alice/m')\n"
+        for call in MISTAKES:
+            code += f"try: {call}\nexcept ValueError as e: print(e)\n"
+        printed = client(hub, tmp_path, code, "hf_alice")
+        lines = [x for x in printed.splitlines() if "from the Hub: " in x]
+        for line, words in zip(lines, MISTAKES.values(), strict=True):
+            assert words in line

@@ -1,0 +1,237 @@
+"""The recipes' scripts, run as a user runs them."""
+
+import csv
+import json
+import re
+import runpy
+import shutil
+import sys
+
+import matplotlib.image
+import pytest
+import torch
+
+from speechbrain_hyperbolic.dataio.make_trials import make_trials
+from speechbrain_hyperbolic.dataio.trials import write_trials
+from speechbrain_hyperbolic.evaluation.results import read_results
+from tests.recipes.conftest import OWN_CORPUS, SPEAKERS, VERIFY, train, verify
+from tests.scripts import ROOT, TRAIN, run_script
+
+# ------------------------------------------------------------ OwnCorpus
+
+
+def test_what_a_run_leaves(demo):
+    assert (demo.run / "summary.md").read_text() in demo.printed
+    assert f"--out_n_neurons={SPEAKERS}" in demo.printed
+    for plot in ("det.png", "trained/det.png", "trained/scores.png"):
+        assert matplotlib.image.imread(demo.run / plot).ndim == 3
+    for system in ("untrained", "trained"):
+        result = read_results(demo.run / system / "results.json")
+        assert result["all trials"]["n_target"] == 6 * 15
+        assert "same-sex trials" in result
+    lines = (demo.run / "trained" / "scores.txt").read_text().splitlines()
+    assert len(lines) == 2 * 6 * 15
+    assert len((demo.run / "train_log.txt").read_text().splitlines()) == 2
+
+
+def test_the_untrained_model_is_that_of_the_run(demo):
+    """Other weights, the same architecture."""
+    untrained, trained = (
+        torch.load(folder / "embedding_model.ckpt", weights_only=True)
+        for folder in (demo.run / "untrained" / "model", demo.run / "model")
+    )
+    shapes = {name: value.shape for name, value in untrained.items()}
+    assert shapes == {name: value.shape for name, value in trained.items()}
+    name = "blocks.0.conv.conv.weight"
+    assert not torch.equal(untrained[name], trained[name])
+
+
+def test_the_same_command_again_trains_nothing(demo):
+    """With more epochs, it would resume."""
+    files = [demo.trials, demo.run / "train_log.txt"]
+    before = [file.read_bytes() for file in files]
+    trained = (demo.run / "trained" / "scores.txt").read_text()
+    code, printed = run_script(*demo.command)
+    assert code == 0, printed
+    assert "Resuming from" in printed
+    assert [file.read_bytes() for file in files] == before
+    assert (demo.run / "trained" / "scores.txt").read_text() == trained
+
+
+def test_paths_that_speechbrain_cannot_take(demo, tmp_path):
+    code, printed = run_script(OWN_CORPUS, f"--data_folder={tmp_path}/a=b")
+    assert code == 2 and "has a '=' in its name" in printed
+    options = runpy.run_path(str(OWN_CORPUS))["as_options"]
+    paths = {"a": "/a/b", "b": "/a: b", "c": "/a #b"}
+    assert [*options(paths)] == ["--a=/a/b", '--b="/a: b"', '--c="/a #b"']
+
+
+# ------------------------------------------------------------ VoxCeleb
+
+
+@pytest.mark.parametrize(
+    "script, options, message",
+    [
+        (TRAIN, [], "pass --data_folder=/path.*make demo"),
+        (VERIFY, [], "pass --data_folder=/path.*make demo"),
+        (TRAIN, ["--data_folder=/no/such"], "/no/such is not a folder"),
+        (TRAIN, ["--data_folder=/tmp", "--lr=0", "--lr=1"], "has lr twice"),
+        (TRAIN, ["--data_folder=/tmp", "--epochs_to_average=0"], "is 0, exp"),
+        (VERIFY, ["--data_folder=/tmp"], "1986/model/config.json is missing"),
+    ],
+)
+def test_mistakes(script, options, message, monkeypatch, capsys, tmp_path):
+    """One line on standard error, and exit code 2."""
+    name = "ham_ecapa" if script == TRAIN else "verification"
+    path = ROOT / "hparams" / f"{name}.yaml"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(script), str(path), *options])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(script), run_name="__main__")
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert re.search(message, line)
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [
+        ("--data_folder=/no/such", "/no/such is not a folder"),
+        ("--score=plda", "score is 'plda', expected"),
+        ("--clip_c=0", "c is 0, expected"),
+        ("--enrollment=max", "enrollment is 'max', expected"),
+        ("--normalization=x-norm", "x-norm"),
+        ("--calibration_quality=[pitch]", "pitch"),
+    ],
+)
+def test_options_of_the_verification_are_checked(
+    option, message, demo, tmp_path
+):
+    code, printed = verify(demo, tmp_path / "out", option)
+    assert code == 2 and message in printed
+    assert not (tmp_path / "out" / "scores.txt").exists()
+
+
+def test_a_trial_of_a_missing_file(demo, tmp_path):
+    trials = tmp_path / "trials.txt"
+    trials.write_text(demo.trials.read_text() + "0 nobody/1 nobody/2\n")
+    code, printed = verify(demo, tmp_path, f"--verification_file={trials}")
+    assert code == 2 and "nobody/2 is not in data_folder" in printed
+
+
+def test_the_distance_ranks_trials_as_the_cosine_does(demo, tmp_path):
+    """The published clip puts every embedding on the cap: equal EER."""
+    code, printed = verify(demo, tmp_path, "--score=hyperbolic")
+    assert code == 0, printed
+    hyperbolic = read_results(tmp_path / "results.json")["all trials"]
+    cosine = read_results(demo.run / "trained" / "results.json")["all trials"]
+    assert hyperbolic["eer"] == pytest.approx(cosine["eer"], abs=1e-3)
+    assert hyperbolic["eer_threshold"] < 0 < cosine["eer_threshold"]
+
+
+def test_everything_at_once(demo, tmp_path):
+    """Crops, a cohort, calibration; and again from the cache."""
+    with open(demo.run / "save" / "train.csv", newline="") as file:
+        ids = [row["ID"] for row in csv.DictReader(file)]
+    write_trials(make_trials(ids, 20), tmp_path / "calibration.txt")
+    options = (
+        "--score=hyperbolic",
+        "--n_crops=2",
+        "--normalization=as-norm",
+        "--top_k=4",
+        f"--calibration_file={tmp_path / 'calibration.txt'}",
+        f"--cache_folder={tmp_path / 'cache'}",
+    )
+    code, printed = verify(demo, tmp_path / "first", *options)
+    assert code == 0, printed
+    assert "hyperbolic, whole and 2 crops of 3 s, as-norm, calibr" in printed
+    assert "speakers of calibration_file, such as spk" in printed  # trained
+    assert "speakers of verification_file, such as spk" not in printed
+    result = read_results(tmp_path / "first" / "results.json")["all trials"]
+    assert {"act_dcf_0.01", "act_dcf_0.05", "cllr"} <= set(result)
+    assert json.loads((tmp_path / "first" / "calibration.json").read_text())
+    code, printed = verify(demo, tmp_path / "second", *options)
+    assert code == 0, printed
+    assert "36 of 36 embeddings are in the cache" in printed
+    first, second = (
+        (tmp_path / name / "scores.txt").read_text()
+        for name in ("first", "second")
+    )
+    assert first == second
+
+
+def test_fine_tuning_gives_new_speakers_centers_of_their_own(demo, tmp_path):
+    """In mixed precision; the encoder starts from the model folder."""
+    model = demo.run / "model"
+    code, printed = train(
+        demo,
+        tmp_path,
+        f"--pretrain_path={model}",
+        "--precision=bf16",
+        "--warmup_steps=0",
+        hparams="finetune",
+    )
+    assert code == 0, printed
+    assert f"Starting from {model}: embedding_model." in printed
+    (folder,) = (tmp_path / "save").glob("CKPT*")
+    trained, start = (
+        torch.load(path / "embedding_model.ckpt", weights_only=True)
+        for path in (folder, model)
+    )
+    for name, value in trained.items():
+        if name.endswith("conv.weight"):  # close to the start, but learning
+            change = (value - start[name]).norm() / start[name].norm()
+            assert 0 < change < 0.2, name
+    head = torch.load(folder / "classifier.ckpt", weights_only=True)
+    # Centers are drawn with a norm of 0.014 on average, and grow.
+    assert head["weight"].norm(dim=1).min() > 0.02
+
+
+def test_cnceleb(demo, tmp_path):
+    """A folder of the shape of CN-Celeb, trained on and verified."""
+    root = tmp_path / "CN-Celeb_flac"
+    lists = root / "eval" / "lists"
+    lists.mkdir(parents=True)
+    models, tests = [], []
+    for number, speaker in enumerate(sorted(demo.corpus.glob("spk*"))):
+        name = f"id{number:05d}"
+        for take, wav in enumerate(sorted(speaker.glob("*.wav"))):
+            target = root / "data" / name / f"speech-01-{take:03d}.wav"
+            if number >= SPEAKERS and take >= 3:
+                target = root / "eval/test" / f"{name}-song-01-{take:03d}.wav"
+                tests.append(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(wav, target)
+        if number >= SPEAKERS:
+            enrolled = [f"{name}/speech-01-{take:03d}.wav" for take in range(3)]
+            models.append(" ".join([f"{name}-enroll", *enrolled]))
+    (lists / "enroll.map").write_text("\n".join(models))
+    trials = [
+        f"{model.split()[0]} test/{test.name} {int(model[:7] == test.name[:7])}"
+        for model in models
+        for test in tests
+    ]
+    (lists / "trials.lst").write_text("\n".join(trials))
+    code, printed = train(
+        demo,
+        tmp_path / "run",
+        f"--data_folder={root}",
+        f"--lists_folder={lists}",
+        f"--verification_file={lists / 'trials.lst'}",
+        hparams="cnceleb",
+    )
+    assert code == 0, printed  # with the number of speakers not enrolled
+    code, printed = verify(
+        demo,
+        tmp_path / "out",
+        f"--data_folder={root}",
+        f"--model_folder={tmp_path / 'run' / 'model'}",
+        f"--verification_file={lists / 'trials.lst'}",
+        f"--enrol_file={lists / 'enroll.map'}",
+        "--enrollment=midpoint",
+    )
+    assert code == 0, printed
+    results = read_results(tmp_path / "out" / "results.json")["all trials"]
+    assert results["n_target"] == len(tests)
+    assert results["n_nontarget"] == len(tests) * (len(models) - 1)

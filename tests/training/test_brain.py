@@ -1,0 +1,335 @@
+"""What a training step is made of."""
+
+import json
+import math
+
+import pytest
+import speechbrain as sb
+import torch
+from speechbrain.lobes.models.ECAPA_TDNN import Classifier
+from speechbrain.nnet.losses import AngularMargin, LogSoftmaxWrapper
+from torch.utils.checkpoint import checkpoint
+
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
+from speechbrain_hyperbolic.nnet.schedulers import MarginSchedule
+from speechbrain_hyperbolic.training.brain import SpeakerBrain
+from tests.processes import run_as_two
+from tests.training.brains import (
+    DIM,
+    SPEAKERS,
+    Doubles,
+    fit,
+    ham,
+    joint,
+    make_batches,
+    make_brain,
+)
+
+
+def parameters_of(brain):
+    return torch.cat([p.detach().flatten() for p in brain.modules.parameters()])
+
+
+def gradient_of(brain):
+    return torch.cat([p.grad.flatten() for p in brain.modules.parameters()])
+
+
+class Watching(SpeakerBrain):
+    """Keeps the gradient of each step as it was before clipping."""
+
+    def clip_gradients(self):
+        gradient = gradient_of(self) / self.scaler.get_scale()
+        self.gradients = [*getattr(self, "gradients", []), gradient]
+        return super().clip_gradients()
+
+
+def test_the_losses_of_the_views_are_added(tmp_path):
+    """The gradient is that of the stock loss of one view plus the other's."""
+    head, cost = ham()
+    brain = make_brain(
+        tmp_path, head, cost, wav_augment=Doubles(), brain_class=Watching
+    )
+    encoder = brain.modules.embedding_model
+    (batch,) = make_batches(1)
+    stock = LogSoftmaxWrapper(AngularMargin(margin=0.2, scale=30))
+    labels = batch.spk_id_encoded.data
+    losses = [
+        stock(head(encoder(view * batch.sig.data)), labels) for view in (1, 1.1)
+    ]
+    expected = torch.autograd.grad(
+        sum(losses), list(brain.modules.parameters())
+    )
+    fit(brain, batches=[batch])
+    expected = torch.cat([gradient.flatten() for gradient in expected])
+    torch.testing.assert_close(brain.gradients[0], expected)
+    mean = sum(losses).item() / 2
+    assert brain.train_stats["loss"] == pytest.approx(mean, rel=1e-5)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize("make", [ham, joint])
+def test_the_chunked_form_gives_the_same_step(tmp_path, make, views):
+    hparams = {"wav_augment": Doubles()} if views == 2 else {}
+    found = []
+    for chunk_size in (None, 2):
+        folder = tmp_path / str(chunk_size)
+        folder.mkdir()
+        brain = make_brain(folder, *make(chunk_size=chunk_size), **hparams)
+        (batch,) = make_batches(1)
+        outputs, _ = brain.compute_forward(batch, sb.Stage.TRAIN)
+        assert (outputs.ndim == 0) == (chunk_size is not None)
+        fit(brain)
+        found.append((parameters_of(brain), brain.train_stats["loss"]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("run_opts", [{}, {"skip_nonfinite_grads": True}])
+@pytest.mark.parametrize("max_norm", [1e-2, 1e6])
+def test_the_step_is_the_stock_one(tmp_path, max_norm, run_opts):
+    class Stock(SpeakerBrain):
+        fit_batch = sb.Brain.fit_batch
+        optimizers_step = sb.Brain.optimizers_step
+
+    run_opts = {"max_grad_norm": max_norm, **run_opts}
+    found = []
+    for brain_class in (SpeakerBrain, Stock):
+        folder = tmp_path / brain_class.__name__
+        folder.mkdir()
+        brain = make_brain(
+            folder, *ham(), run_opts=run_opts, brain_class=brain_class
+        )
+        fit(brain)
+        assert brain.optimizer_step == 4
+        found.append((parameters_of(brain), brain.train_stats["loss"]))
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+
+
+@pytest.mark.parametrize("max_norm", [1e-2, 1e6])
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_gradient_norm(tmp_path, max_norm, accumulation, scaled):
+    """The mean norm before clipping; what is applied is clipped."""
+    applied = []
+    brain = make_brain(
+        tmp_path,
+        *ham(),
+        run_opts={
+            "max_grad_norm": max_norm,
+            "grad_accumulation_factor": accumulation,
+        },
+        brain_class=Watching,
+    )
+    brain.scaler = torch.GradScaler("cpu", init_scale=1024.0, enabled=scaled)
+    step = brain.optimizers_step
+    brain.optimizers_step = lambda: (
+        applied.append(gradient_of(brain).norm().item()),
+        step(),
+    )
+    fit(brain)
+    norms = [gradient.norm().item() for gradient in brain.gradients]
+    assert len(norms) == brain.optimizer_step == 4 // accumulation
+    assert applied == pytest.approx([min(max_norm, n) for n in norms], rel=1e-3)
+    mean = sum(norms) / len(norms)
+    assert brain.train_stats["gradient_norm"] == pytest.approx(mean)
+
+
+def test_the_device_is_read_once_a_step(tmp_path):
+    """What waits for a GPU: .item(), .cpu(), .tolist(), bool()."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Reads(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            name = function.name()
+            self.count += name == "aten::_local_scalar_dense"
+            return function(*args, **(kwargs or {}))
+
+    brain = fit(make_brain(tmp_path, *ham()))
+    brain.step = 1
+    with Reads() as reads:
+        brain.fit_batch(make_batches(1)[0])
+    # tolist() reads four elements of one tensor, one by one on a CPU.
+    assert reads.count <= 4
+
+
+def test_validation_needs_the_outputs(tmp_path):
+    brain = make_brain(tmp_path, *ham(chunk_size=2))
+    (batch,) = make_batches(1)
+    outputs, _ = brain.compute_forward(batch, sb.Stage.VALID)
+    assert outputs.shape == (8, 1, SPEAKERS)
+
+
+def test_a_stock_head(tmp_path):
+    head = Classifier(DIM, out_neurons=SPEAKERS)
+    brain = make_brain(tmp_path, head, LogSoftmaxWrapper(AdditiveMargin()))
+    fit(brain)
+    assert brain.train_stats.keys() == {"loss", "gradient_norm"}
+    assert not list(tmp_path.glob("**/*tfevents*"))
+
+
+# Margin schedules
+
+
+class Recomputing(SpeakerBrain):
+    """Computes the forward pass, loss included, a second time in backward."""
+
+    def compute_forward(self, batch, stage):
+        if stage != sb.Stage.TRAIN:
+            return super().compute_forward(batch, stage)
+        forward = super().compute_forward
+
+        def loss_of(vectors):
+            outputs, self.lengths = forward(batch, stage)
+            labels = self.labels(batch, stage)
+            return self.hparams.compute_cost(outputs, labels, self.lengths)
+
+        batch.sig.data.requires_grad_()
+        loss = checkpoint(loss_of, batch.sig.data, use_reentrant=False)
+        return loss, self.lengths
+
+
+@pytest.mark.parametrize("brain_class", [SpeakerBrain, Recomputing])
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("make", [ham, joint])
+def test_a_schedule_steps_once_per_optimizer_step(
+    tmp_path, make, accumulation, brain_class
+):
+    schedule = MarginSchedule(end=0.4, last_step=8)
+    brain = make_brain(
+        tmp_path,
+        *make(schedule),
+        run_opts={"grad_accumulation_factor": accumulation},
+        brain_class=brain_class,
+    )
+    fit(brain)
+    assert schedule.value == pytest.approx(0.05 * 4 / accumulation)
+
+
+def test_a_schedule_is_resumed(tmp_path):
+    for epochs in (1, 2):
+        schedule = MarginSchedule(end=0.4, last_step=8)
+        fit(make_brain(tmp_path, *joint(schedule), epochs))
+    assert schedule.value == pytest.approx(0.4)
+
+
+# Losses and gradients that are not finite
+
+NAN = float("nan")
+
+
+def with_bad_batch(seed=7):
+    """Three batches, of which the second has a loss that is not finite."""
+    first, last = make_batches(2)
+    (bad,) = make_batches(1, seed=seed, value=NAN)
+    return [first, bad, last]
+
+
+def test_a_bad_batch_ends_the_training_and_is_named(tmp_path):
+    brain = make_brain(tmp_path, *ham())
+    with pytest.raises(InputError, match="loss of epoch 1, batch 2 is nan"):
+        fit(brain, batches=with_bad_batch())
+    report = json.loads((tmp_path / "diverged.json").read_text())
+    assert report["ids"] == [f"7-0-{row}" for row in range(8)]
+    assert (report["epoch"], report["step"], report["loss"]) == (1, 2, "nan")
+    assert report["lr"] == 0.01
+    assert 0 < report["last_gradient_norm"] < float("inf")
+    assert parameters_of(brain).isfinite().all()
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_patience_skips_a_bad_batch(tmp_path, accumulation):
+    """It makes no step, and leaves the gradients of the others alone."""
+    brain = make_brain(
+        tmp_path,
+        *ham(),
+        run_opts={
+            "nonfinite_patience": 1,
+            "grad_accumulation_factor": accumulation,
+        },
+    )
+    fit(brain, batches=with_bad_batch())
+    assert parameters_of(brain).isfinite().all()
+    assert brain.optimizer_step == (2 if accumulation == 1 else 1)
+    assert brain.nonfinite_count == 1
+    assert all(map(math.isfinite, brain.train_stats.values()))
+    with pytest.raises(InputError, match="batch 5 is nan"):
+        fit(
+            make_brain(tmp_path, *ham(), 2, run_opts={"nonfinite_patience": 1}),
+            batches=with_bad_batch() + with_bad_batch(),
+        )
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_a_bad_gradient(tmp_path, skips):
+    """Of a loss that is finite."""
+    head, cost = ham()
+    head.weight.register_hook(lambda gradient: gradient * float("inf"))
+    brain = make_brain(
+        tmp_path, head, cost, run_opts={"skip_nonfinite_grads": skips}
+    )
+    if skips:
+        before = parameters_of(brain)
+        fit(brain)
+        assert torch.equal(parameters_of(brain), before)
+        return
+    with pytest.raises(InputError, match="gradient norm of epoch 1, batch 1 "):
+        fit(brain)
+    report = json.loads((tmp_path / "diverged.json").read_text())
+    assert report["gradient_norm"] in ("inf", "nan")
+    assert report["ids"] == [f"1-0-{row}" for row in range(8)]
+
+
+# Two processes
+
+DISTRIBUTED = {"distributed_backend": "gloo"}
+
+
+def train_as(rank, folder):
+    brain = make_brain(
+        folder,
+        *ham(),
+        run_opts=DISTRIBUTED,
+        tensorboard_folder=str(folder / "board"),
+    )
+    fit(brain, batches=make_batches(4, seed=rank))
+    torch.save((parameters_of(brain), brain.train_stats), folder / f"{rank}.pt")
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """On batches of both; one of them logs."""
+    run_as_two(train_as, tmp_path)
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    assert torch.equal(found[0][0], found[1][0]) and found[0][1] == found[1][1]
+    assert len((tmp_path / "train_log.txt").read_text().splitlines()) == 1
+    assert len(list(tmp_path.glob("board/*"))) == 1
+
+    (tmp_path / "one").mkdir()
+    pairs = zip(*(make_batches(4, seed=rank) for rank in (0, 1)), strict=True)
+    brain = make_brain(
+        tmp_path / "one", *ham(), run_opts={"grad_accumulation_factor": 2}
+    )
+    fit(brain, batches=[batch for pair in pairs for batch in pair])
+    torch.testing.assert_close(found[0][0], parameters_of(brain))
+    expected = pytest.approx(brain.train_stats["loss"], rel=1e-4)
+    assert found[0][1]["loss"] == expected
+
+
+def diverge_as(rank, folder):
+    brain = make_brain(
+        folder, *ham(), run_opts={"nonfinite_patience": 1, **DISTRIBUTED}
+    )
+    batches = make_batches(3)
+    if rank:  # the other one's batches are fine
+        batches[0], batches[2] = make_batches(2, seed=7, value=NAN)
+    with pytest.raises(InputError, match="loss of epoch 1, batch 3 is nan"):
+        fit(brain, batches=batches)
+    assert brain.nonfinite_count == 2 and brain.optimizer_step == 1
+
+
+def test_processes_lose_patience_together(tmp_path):
+    run_as_two(diverge_as, tmp_path)
+    report = json.loads((tmp_path / "diverged.json").read_text())
+    assert report["ids"] == [f"7-1-{row}" for row in range(8)]

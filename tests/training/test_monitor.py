@@ -1,0 +1,222 @@
+"""Statistics of the geometry, by hand, and in the logs."""
+
+import copy
+import math
+import sys
+
+import pytest
+import torch
+from speechbrain.lobes.models.ECAPA_TDNN import Classifier
+from speechbrain.nnet.losses import LogSoftmaxWrapper
+from tensorboard.backend.event_processing.event_accumulator import (
+    EventAccumulator,
+)
+
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.lobes.classifiers import (
+    HyperbolicClassifier,
+    JointClassifier,
+)
+from speechbrain_hyperbolic.nnet.losses import JointLoss, MarginSoftmax
+from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
+from speechbrain_hyperbolic.nnet.schedulers import MarginSchedule
+from speechbrain_hyperbolic.training.monitor import (
+    EpochStatistics,
+    TensorBoardLogger,
+    geometry_statistics,
+)
+from tests.training.brains import DIM, SPEAKERS, fit, ham, make_brain
+
+
+def of_norms(*norms):
+    """Vectors of these lengths, in any directions."""
+    directions = torch.randn(len(norms), DIM)
+    directions /= directions.norm(dim=1, keepdim=True)
+    return torch.tensor(norms).unsqueeze(1) * directions
+
+
+def head_of(*norms, **options):
+    """A head whose centers have these norms."""
+    head = HyperbolicClassifier(DIM, out_neurons=len(norms), **options)
+    head.weight = torch.nn.Parameter(of_norms(*norms))
+    return head
+
+
+def test_the_published_clip():
+    """Radii are 2 artanh(norm), up to a norm of 1/sqrt(3)."""
+    cap = 1 / math.sqrt(3)
+    head = head_of(0.0, 0.1, 0.2, 0.3, 5.0)
+    embeddings = of_norms(0.0, 0.1, 0.3, 0.57, 0.58, 0.6, 1.0, 200.0)
+    found = geometry_statistics(
+        head, MarginSoftmax(AdditiveMargin()), embeddings
+    )
+    assert found["cap_embeddings"] == 0.5
+    assert found["cap_centers"] == pytest.approx(0.2)
+    largest = 2 * math.atanh(cap * (1 - 1e-5))
+    at = {norm: 2 * math.atanh(norm) for norm in (0.1, 0.2, 0.3, 0.57)}
+    assert {n: v for n, v in found.items() if "cap" not in n} == pytest.approx(
+        {
+            # Linear between the order statistics, as numpy's
+            "radius_embeddings_05": 0.35 * at[0.1],
+            "radius_embeddings_50": (at[0.57] + largest) / 2,
+            "radius_embeddings_95": largest,
+            "radius_centers_05": 0.2 * at[0.1],
+            "radius_centers_50": at[0.2],
+            "radius_centers_95": 0.2 * at[0.3] + 0.8 * largest,
+            "curvature": 1.0,
+            "embedding_scale": 1.0,
+            "margin": 0.2,
+        },
+        rel=1e-5,
+    )
+
+
+def test_curvature_and_scale():
+    """The scale is the embeddings' alone; radii are of curvature -1."""
+    head = head_of(
+        *(3.0, 3.0, 3.0),
+        map="exponential",
+        curvature=0.25,
+        learn_curvature=True,
+        embedding_scale=0.1,
+        learn_scale=True,
+    )
+    found = geometry_statistics(head, None, of_norms(3.0, 3.0))
+    assert found["radius_centers_50"] == pytest.approx(1.5)
+    assert found["radius_embeddings_50"] == pytest.approx(0.15)
+    assert found["curvature"] == pytest.approx(0.25)
+    assert found["embedding_scale"] == pytest.approx(0.1)
+    assert found["cap_embeddings"] == found["cap_centers"] == 0
+    assert "margin" not in found
+
+
+def test_smooth_cap():
+    head = head_of(0.5, 0.5, map="smooth_cap", cap=2.0)
+    found = geometry_statistics(head, None, of_norms(1.0, 30.0))
+    assert found["cap_embeddings"] == 0.5
+    assert found["radius_embeddings_50"] == pytest.approx(1 + math.tanh(0.5))
+    assert found["radius_centers_95"] == pytest.approx(2 * math.tanh(0.25))
+
+
+@pytest.mark.parametrize("loss", [MarginSoftmax, LogSoftmaxWrapper])
+def test_a_scheduled_margin_is_the_current_one(loss):
+    schedule = MarginSchedule(end=0.2, first_step=0, last_step=4)
+    cost = loss(AdditiveMargin(schedule))
+    for step in range(3):
+        found = geometry_statistics(head_of(0.1), cost)["margin"]
+        assert found == pytest.approx(0.05 * step)
+        schedule.step()
+
+
+def test_layers_before_the_centers_are_applied_and_do_not_learn():
+    head = HyperbolicClassifier(
+        DIM, lin_blocks=1, lin_neurons=DIM, map="exponential"
+    )
+    norm, linear = head.blocks
+    # A batch norm of weight 0 leaves the linear layer's bias.
+    torch.nn.init.zeros_(norm.norm.weight)
+    torch.nn.init.constant_(linear.w.bias, 0.5)
+    before = copy.deepcopy(head.state_dict())
+    found = geometry_statistics(head, None, torch.randn(50, DIM))
+    assert found["radius_embeddings_05"] == pytest.approx(0.5 * DIM**0.5)
+    assert head.training and norm.training
+    for name, value in head.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_joint_head():
+    heads = [
+        head_of(0.1, 9.0),
+        HyperbolicClassifier(DIM, out_neurons=2, map="cosine"),
+        head_of(9.0, 9.0, c=25.0),
+    ]
+    losses = [MarginSoftmax(AdditiveMargin(m)) for m in (0.1, 0.2, 0.3)]
+    found = geometry_statistics(
+        JointClassifier(heads),
+        JointLoss(losses, [1, 1, 1]),
+        of_norms(0.1, 0.3, 0.3, 0.3),
+    )
+    assert {name.split("_")[0] for name in found} == {"head1", "head3"}
+    assert (found["head1_cap_centers"], found["head3_cap_centers"]) == (0.5, 1)
+    assert found["head1_cap_embeddings"] == 0
+    assert found["head3_cap_embeddings"] == 0.75
+    assert (found["head1_margin"], found["head3_margin"]) == (0.1, 0.3)
+
+
+def test_a_stock_head_has_none():
+    head = Classifier(DIM, out_neurons=SPEAKERS)
+    cost = MarginSoftmax(AdditiveMargin())
+    assert geometry_statistics(head, cost, of_norms(1.0)) == {}
+
+
+@pytest.mark.parametrize("sizes", [(3, 4), (2048,), (1500, 700, 900), (5000,)])
+def test_the_last_embeddings_of_an_epoch(sizes):
+    """The quantiles are those of the last 2048."""
+    norms = torch.rand(sum(sizes)) + torch.linspace(0, 9, sum(sizes))
+    epoch = EpochStatistics()
+    for batch in (of_norms(*norms.tolist()).unsqueeze(1)).split(sizes):
+        epoch.add_embeddings(batch)
+    head = head_of(1.0, map="exponential")
+    found = epoch.summarize(head, None)
+    expected = norms[-2048:].quantile(0.05).item()
+    assert found["radius_embeddings_05"] == pytest.approx(expected, rel=1e-4)
+    assert sum(map(len, epoch.embeddings)) < 2048 + max(sizes)
+
+
+def test_an_epoch_without_steps():
+    found = EpochStatistics().summarize(ham()[0], None)
+    assert "cap_centers" in found
+    assert not {"gradient_norm", "cap_embeddings"} & found.keys()
+
+
+# TensorBoard
+
+
+def read_events(folder):
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
+
+
+def test_an_epoch_that_is_trained_again_is_hidden(tmp_path):
+    logger = TensorBoardLogger(tmp_path)
+    for epoch in (1, 2):
+        logger.log_stats({"epoch": epoch}, {"loss": 1.0})
+    logger.writer.close()
+    logger = TensorBoardLogger(tmp_path, first_epoch=2)
+    for epoch in (2, 3):
+        logger.log_stats({"epoch": epoch}, {"loss": 2.0})
+    expected = [(1, 1.0), (2, 2.0), (3, 2.0)]
+    assert read_events(tmp_path) == {"loss/train": expected}
+
+
+def test_tensorboard_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match=r"pip install .*\[tensorboard\]'"):
+        TensorBoardLogger(tmp_path)
+
+
+def test_the_logs_of_a_resumed_run(tmp_path):
+    """Both logs have each epoch once, with the same values."""
+    board = tmp_path / "board"
+    for epochs in (2, 3):
+        fit(make_brain(tmp_path, *ham(), epochs, tensorboard_folder=str(board)))
+    events = read_events(board)
+    lines = (tmp_path / "train_log.txt").read_text().splitlines()
+    assert len(lines) == 3
+    for epoch, line in enumerate(lines, start=1):
+        logged = dict(
+            item.split(": ") for item in line.replace(" - ", ", ").split(", ")
+        )
+        assert int(logged.pop("epoch")) == epoch
+        assert logged.keys() == {
+            " ".join(reversed(tag.split("/"))) for tag in events
+        }
+        for tag, values in events.items():
+            assert [step for step, _ in values] == [1, 2, 3]
+            value = float(logged[" ".join(reversed(tag.split("/")))])
+            assert value == pytest.approx(values[epoch - 1][1], rel=1e-2)
+    assert {"gradient_norm/train", "cap_embeddings/train"} <= events.keys()
