@@ -116,14 +116,23 @@ def make_parser() -> argparse.ArgumentParser:
     argument = add(export, with_names)
     argument("run_folder", help="the training's output folder")
     argument("folder", help="to make")
-    argument("--verification", help="the output folder of its verification")
+    argument(
+        "--verification",
+        dest="verification_folder",
+        help="the output folder of its verification",
+    )
     argument("--clips", nargs=2, metavar="file", help="two example recordings")
     argument("--training-data", default="", help="Markdown for the card")
     argument("--license", default="apache-2.0", help="(default: apache-2.0)")
     argument("--language", nargs="+", help="of the training data, e.g. en")
     argument("--datasets", nargs="+", default=[], help="their names on the Hub")
     argument("--onnx", action="store_true", help="also write model.onnx")
-    argument("--force", action="store_true", help="replace an earlier export")
+    argument(
+        "--force",
+        dest="overwrite",
+        action="store_true",
+        help="replace an earlier export",
+    )
 
     argument = add(push, with_names)
     argument("folder")
@@ -212,19 +221,7 @@ def export(options: argparse.Namespace) -> int:
     """Make a model folder for others, with a card, from a run."""
     from speechbrain_hyperbolic.hub.export import export_run
 
-    folder = export_run(
-        options.run_folder,
-        options.folder,
-        verification_folder=options.verification,
-        clips=options.clips,
-        training_data=options.training_data,
-        license=options.license,
-        language=options.language,
-        datasets=options.datasets,
-        speaker_names=options.speaker_names,
-        onnx=options.onnx,
-        overwrite=options.force,
-    )
+    folder = export_run(**_arguments(options))
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = [path.relative_to(folder).as_posix() for path in paths]
     text = f"{folder}: {', '.join(files)}"
@@ -236,14 +233,7 @@ def push(options: argparse.Namespace) -> int:
     """Send a model folder to the Hub; log in before: hf auth login."""
     from speechbrain_hyperbolic.hub.push import push_model
 
-    url = push_model(
-        options.folder,
-        options.repo_id,
-        private=options.private,
-        revision=options.revision,
-        message=options.message,
-        speaker_names=options.speaker_names,
-    )
+    url = push_model(**_arguments(options))
     _say(options, url, url=url)
     return 0
 
@@ -284,6 +274,12 @@ def _threshold(model: Any, options: argparse.Namespace) -> float:
             f"--threshold is {options.threshold}, expected a finite number"
         )
     return options.threshold
+
+
+def _arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of a command that are those of a function."""
+    own = ("run", "json")
+    return {k: v for k, v in vars(options).items() if k not in own}
 
 
 def _say(options: argparse.Namespace, text: str, **fields: object) -> None:

@@ -144,16 +144,12 @@ def from_ball(ball: torch.Tensor) -> Points:
 
 def to_lorentz(points: Points) -> torch.Tensor:
     """Coordinates [..., 1 + D] on the hyperboloid t^2 = 1 + |s|^2, t first."""
-    time = points.radius.cosh().unsqueeze(-1)
-    return torch.cat([time, points.spatial], dim=-1)
+    return torch.cat([points.radius.cosh().unsqueeze(-1), points.spatial], -1)
 
 
 def from_lorentz(lorentz: torch.Tensor) -> Points:
-    """Points from coordinates [..., 1 + D], the time coordinate first."""
-    return _from_spatial(lorentz[..., 1:])  # they determine the first
-
-
-def _from_spatial(spatial: torch.Tensor) -> Points:
+    """Points from coordinates [..., 1 + D], t first."""
+    spatial = lorentz[..., 1:]  # it determines t
     radius = torch.linalg.vector_norm(spatial, dim=-1).asinh()
     return Points(spatial, torch.ones_like(radius), radius)
 
@@ -172,8 +168,8 @@ def midpoint(points: Points, weights: torch.Tensor | None = None) -> Points:
     haversine = _paired_haversine(points.unsqueeze(-1), points.unsqueeze(-2))
     pairs = weights.unsqueeze(-1) * weights.unsqueeze(-2)
     norm = (pairs * (1 + 2 * haversine)).sum((-2, -1)).sqrt()
-    total = (weights.unsqueeze(-1) * points.spatial).sum(-2)
-    return _from_spatial(total / norm.unsqueeze(-1))
+    total = (weights.unsqueeze(-1) * to_lorentz(points)).sum(-2)
+    return from_lorentz(total / norm.unsqueeze(-1))
 
 
 def pairwise_distance(x: Points, y: Points) -> torch.Tensor:

@@ -14,8 +14,6 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
-# Sent by the protocol for large files, as .gitattributes says on the Hub
-LARGE = (".safetensors", ".ckpt", ".onnx", ".png", ".wav")
 ROUTES = []  # (methods, pattern, function)
 MODEL = r"/api/models/([^/]+/[^/]+)"
 
@@ -61,7 +59,7 @@ class LoopbackHub:
 
     def __init__(self, users):
         self.users = users
-        self.repositories, self.objects, self.requests = {}, {}, []
+        self.repositories, self.requests = {}, []
         self.faults = collections.defaultdict(list)
         self.lock = threading.RLock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -148,26 +146,9 @@ class LoopbackHub:
     def preupload(self, user, body, repo_id, revision):
         self.repository(user, repo_id, write=True).at(revision)
         files = json.loads(body)["files"]
-        for file in files:
-            large = file["path"].endswith(LARGE)
-            file["uploadMode"] = "lfs" if large else "regular"
-            file["shouldIgnore"] = False
-        return {"files": files}
-
-    @route("POST", r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch")
-    def lfs_batch(self, user, body, repo_id):
-        self.repository(user, repo_id, write=True)
-        objects = json.loads(body)["objects"]
-        for item in objects:
-            upload = {"href": f"{self.url}/storage/{item['oid']}"}
-            item["actions"] = {"upload": upload}
-        return {"transfer": "basic", "objects": objects}
-
-    @route("PUT", "/storage/([0-9a-f]{64})")
-    def store(self, user, body, digest):
-        assert hashlib.sha256(body).hexdigest() == digest
-        self.objects[digest] = body
-        return {}
+        # Large files, too, come with the commit and not by LFS or Xet.
+        how = {"uploadMode": "regular", "shouldIgnore": False}
+        return {"files": [file | how for file in files]}
 
     @route("POST", MODEL + "/commit/([^/]+)")
     def commit(self, user, body, repo_id, branch):
@@ -177,8 +158,6 @@ class LoopbackHub:
         for kind, value in ((line["key"], line["value"]) for line in lines):
             if kind == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
-            elif kind == "lfsFile":
-                files[value["path"]] = self.objects[value["oid"]]
             else:
                 assert kind == "deletedFile"
                 del files[value["path"]]

@@ -349,19 +349,21 @@ def test_second_derivative_is_refused():
 
 @pytest.mark.parametrize("flag", ["allow_tf32", "fp32_precision"])
 def test_tf32_is_off_within_and_restored(flag):
-    """Whichever of torch's two flags a user has set."""
+    """Whichever of torch's two flags was set; SpeechBrain sets the first."""
     flags = torch.backends.cuda.matmul
     if not hasattr(flags, flag):
         pytest.skip(f"torch {torch.__version__} has no {flag}")
-    on = True if flag == "allow_tf32" else "tf32"
-    before = getattr(flags, flag)
+    before = flags.allow_tf32
+    flags.allow_tf32 = False
+    on, off = {"allow_tf32": (True, False)}.get(flag, ("tf32", "ieee"))
     setattr(flags, flag, on)
     try:
         with geometry._no_tf32():
-            assert getattr(flags, flag) in (False, "ieee")
+            assert getattr(flags, flag) == off
         assert getattr(flags, flag) == on
     finally:
-        setattr(flags, flag, before)
+        setattr(flags, flag, off)
+        flags.allow_tf32 = before
 
 
 # Mistakes

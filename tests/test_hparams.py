@@ -15,6 +15,8 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.hparams import (
     check_same_run,
+    copy_recipes,
+    find_hparams,
     load_hparams,
     read_nodes,
     save_resolved,
@@ -53,7 +55,7 @@ DIFFERENCES = {
     "cnceleb": {
         "lists_folder": "",
         "verification_file": "<lists_folder>/trials.lst",
-        "enrol_file": "<lists_folder>/enroll.map",
+        "enrollment_file": "<lists_folder>/enroll.map",
         "out_n_neurons": 2793,
     },
 }
@@ -404,3 +406,20 @@ def test_the_file_of_a_run_loads_and_is_compared(tmp_path):
     nodes = read_nodes(tmp_path / "hyperparams.yaml")
     assert tag_of(nodes["compute_cost"]["loss_fn"]).endswith("AngularMargin")
     assert ruamel.yaml.YAML().load(BASE.read_text())["seed"] == nodes["seed"]
+
+
+def test_recipes_are_copied_and_find_their_hparams(tmp_path):
+    """From the repository; test_wheel does the same from a wheel."""
+    folder = copy_recipes(tmp_path / "recipes")
+    script = folder / "VoxCeleb" / "speaker_verification.py"
+    hparams = folder / "VoxCeleb" / "hparams"
+    assert script.is_file() and (folder / "OwnCorpus" / "run.py").is_file()
+    for path in HPARAMS.iterdir():
+        assert (hparams / path.name).read_bytes() == path.read_bytes()
+        assert find_hparams(f"hparams/{path.name}", script).is_file()
+    assert find_hparams("other.yaml", script) == pathlib.Path("other.yaml")
+    own = tmp_path / "verification.yaml"
+    own.write_text("")
+    assert find_hparams(own, script) == own
+    with pytest.raises(InputError, match="recipes exists: name a new folder"):
+        copy_recipes(folder)

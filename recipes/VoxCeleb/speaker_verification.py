@@ -38,6 +38,7 @@ from speechbrain_hyperbolic.evaluation.scores import (
     check_enrollment,
     make_score,
 )
+from speechbrain_hyperbolic.geometry import check_c
 from speechbrain_hyperbolic.hparams import find_hparams, load_hparams
 from speechbrain_hyperbolic.inference.config import read_config
 
@@ -58,12 +59,12 @@ def main():
     trial_list = fetch_trials(
         hparams["verification_file"], hparams["save_folder"]
     )
-    trials, paths = open_trials(trial_list, hparams, hparams["enrol_file"])
+    trials, paths = open_trials(trial_list, hparams, hparams["enrollment_file"])
     lists = {"verification_file": trials}
     held_out = hparams["calibration_file"]
     if held_out:
         held_out = open_trials(
-            held_out, hparams, hparams["calibration_enrol_file"]
+            held_out, hparams, hparams["calibration_enrollment_file"]
         )
         scorer.check_held_out(held_out[0], trials)
         lists["calibration_file"] = held_out[0]
@@ -133,6 +134,7 @@ def check_options(hparams):
     """The score, after all options are checked, before long computations."""
     if hparams["clip_c"] is None:
         hparams["clip_c"] = read_config(hparams["model_folder"]).clip_c
+    check_c(hparams["clip_c"])
     check_enrollment(hparams["enrollment"])
     check_quality(hparams["calibration_quality"] or [])
     if hparams["normalization"]:
@@ -140,9 +142,9 @@ def check_options(hparams):
     return make_score(hparams["score"], hparams["clip_c"])
 
 
-def open_trials(path, hparams, enrol_file):
+def open_trials(path, hparams, enrollment_file):
     """The trials of a list, and where their audio is."""
-    trials = read_trials(path, enrol_file)
+    trials = read_trials(path, enrollment_file)
     results.check_both_classes(trials, path)
     return trials, results.locate(trials, hparams["data_folder"], path)
 

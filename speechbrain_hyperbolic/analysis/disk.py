@@ -33,6 +33,7 @@ NEAREST = 5
 # Color, marker and size of highlights: to see both where they coincide
 _HIGHLIGHTS = ((COLORS[0], "o", 170), (COLORS[1], "D", 55))
 _MOST_NAMES = 40
+_MOST_ORDERED = 1500  # the best order of more takes minutes
 _HALO = [withStroke(linewidth=2.5, foreground="white")]
 
 
@@ -42,12 +43,16 @@ class Layout(NamedTuple):
     ``disk`` are complex numbers in the unit disk: the points, then the nodes,
     the root last. ``parent`` is the index of the node above each of them, -1
     where there is none. ``share`` [N] is how much of a point's direction lies
-    in the plane of the projection, 1 without one.
+    in the plane of the projection, 1 without one. ``near`` [N, 5] are the
+    indices of each point's nearest, ``apart`` their true distances; without a
+    tree there are none.
     """
 
     disk: np.ndarray
     parent: np.ndarray
     share: np.ndarray
+    near: np.ndarray
+    apart: np.ndarray
 
 
 def lay_out(points: Points, highlights: Sequence[int] = ()) -> Layout:
@@ -58,7 +63,7 @@ def lay_out(points: Points, highlights: Sequence[int] = ()) -> Layout:
     radius of the midpoint of the points below it, in the middle of their
     angles.
     """
-    points = Points(*(field.detach().cpu().double() for field in points))
+    points = Points(*(field.cpu().double() for field in points))
     radius = points.radius.numpy()
     if not (radius.size and np.isfinite(points.vectors.numpy()).all()):
         raise InputError("there are no points, or some are not finite")
@@ -67,7 +72,8 @@ def lay_out(points: Points, highlights: Sequence[int] = ()) -> Layout:
     flat = _project(points.vectors.numpy(), list(highlights) or [0])
     disk = np.tanh(radius / 2) * 1j * np.exp(1j * np.angle(flat))
     share = np.where(radius == 0, 1, np.minimum(abs(flat), 1))
-    return Layout(disk, np.full(len(disk), -1), share)
+    none = np.zeros((len(disk), 0))
+    return Layout(disk, np.full(len(disk), -1), share, none, none)
 
 
 def _project(vectors: np.ndarray, highlights: list[int]) -> np.ndarray:
@@ -85,8 +91,9 @@ def _project(vectors: np.ndarray, highlights: list[int]) -> np.ndarray:
 
 def _by_tree(points: Points) -> Layout:
     n, dimensions = points.vectors.shape
-    pairs = squareform(distance_matrix(points), checks=False)
-    tree = linkage(pairs, "average", optimal_ordering=True)
+    square = distance_matrix(points)
+    pairs = squareform(square, checks=False)
+    tree = linkage(pairs, "average", optimal_ordering=n <= _MOST_ORDERED)
     parent = np.full(2 * n - 1, -1)
     low, high = np.zeros((2, 2 * n - 1))
     # The gap between the last leaf and the first is wider: they are apart.
@@ -103,11 +110,14 @@ def _by_tree(points: Points) -> Layout:
     above = np.arctanh(velocity.clip(max=1 - 1e-15))
     disk = np.tanh(np.append(points.radius.numpy(), above) / 2)
     disk = disk * 1j * np.exp(-1j * np.pi * (low + high))
-    return Layout(disk, parent, np.ones(n))
+    near = nearest(square, min(NEAREST, n - 1))
+    apart = np.take_along_axis(square, near, 1)
+    return Layout(disk, parent, np.ones(n), near, apart)
 
 
 def distance_matrix(points: Points) -> np.ndarray:
-    """Distances [N, N] of float64 points, symmetric to the last bit."""
+    """Distances [N, N] in float64, symmetric to the last bit."""
+    points = Points(*(field.cpu().double() for field in points))
     square = pairwise_distance(points, points).numpy()
     square = (square + square.T) / 2
     np.fill_diagonal(square, 0)
@@ -151,13 +161,13 @@ def explain(points: Points, layout: Layout, has_radius: bool = True) -> str:
         if (layout.share < 0.99).any():
             place += " The fainter a point, the farther it is off the plane."
         return place
-    count = min(NEAREST, n - 1)
-    near = nearest(distance_matrix(points), count)
-    disk = layout.disk[:n]
+    count, disk = layout.near.shape[1], layout.disk[:n]
     inside = 1 - abs(disk) ** 2
     # In the order of distances on the disk
     on_disk = nearest((abs(disk - z) ** 2 / inside for z in disk), count)
-    kept = np.mean([np.isin(*pair) for pair in zip(near, on_disk, strict=True)])
+    kept = np.mean(
+        [np.isin(*pair) for pair in zip(layout.near, on_disk, strict=True)]
+    )
     return (
         f"{place}Angle: the place in the tree (average linkage) of the "
         f"distances in {dimensions} dimensions; a node is at the radius of its "
@@ -193,7 +203,6 @@ def draw_disk(
     >>> figure = draw_disk(points, ["Ann", "Bob", "Cem", "Dot"], [0, 1])
     >>> figure.savefig(getfixture("tmpdir") / "disk.png")
     """
-    points = Points(*(field.detach().cpu().double() for field in points))
     layout, marked = lay_out(points, highlights), list(highlights)
     disk = layout.disk[: len(names)]
     width = 4.2 if marked else 6.4
@@ -202,7 +211,8 @@ def draw_disk(
     axes.set_title(title, parse_math=False)
     axes.set_axis_off()
     reach, cap = float(points.radius.max()), shown_cap(points, cap)
-    edge = (1.2 if marked else 1.1) * np.tanh((max(reach, cap or 0) or 1) / 2)
+    named = marked or len(names) <= _MOST_NAMES
+    edge = (1.2 if named else 1.1) * np.tanh((max(reach, cap or 0) or 1) / 2)
     axes.set(xlim=(-edge, edge), ylim=(-edge, edge))
     _draw_scale(axes, reach if has_radius else 0)
     below = np.flatnonzero(layout.parent >= 0)
@@ -243,7 +253,7 @@ def draw_disk(
     text = textwrap.fill(text, int(14.5 * width))
     add_legend(axes, 2 if marked else 3, text)
     figure.draw_without_rendering()  # from here on, texts have a size
-    if marked or len(crowd) <= _MOST_NAMES:
+    if named:
         crowd = crowd[np.argsort(-layout.share[crowd], kind="stable")]
         _write_names(axes, disk, names, marked, crowd[:_MOST_NAMES], path)
     return figure
@@ -262,7 +272,7 @@ def _draw_scale(axes: Axes, reach: float) -> None:
             y = np.tanh(radius / 2)
             axes.add_patch(Circle((0, 0), y, fill=False, color="0.88"))
             label = axes.text(0, -y, f"{radius:g}", ha="center", va="center")
-            label.set(color="0.5", path_effects=_HALO)
+            label.set(color="0.5", fontsize=9, path_effects=_HALO)
 
 
 def _write_names(
@@ -297,7 +307,7 @@ def _write_names(
                 **look,
             )
             box = text.get_window_extent()
-            inside = min(box.x0, axes.get_figure().bbox.x1 - box.x1) >= 0
+            inside = min(box.x0, axes.figure.bbox.x1 - box.x1) >= 0
             covers = box.count_contains(spots) or box.count_overlaps(taken)
             if inside and not covers:
                 taken.append(box)

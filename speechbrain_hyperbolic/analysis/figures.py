@@ -81,11 +81,8 @@ def draw_curves(logs: dict[str, dict[str, np.ndarray]]) -> Figure:
     >>> log = {"epoch": np.arange(1.0, 4), "valid loss": np.ones(3)}
     >>> draw_curves({"ham": log}).savefig(getfixture("tmpdir") / "curves.png")
     """
-    panels = [
-        panel
-        for panel in _PANELS
-        if any(panel.names[0] in log for log in logs.values())
-    ]
+    known = {name for log in logs.values() for name in log}
+    panels = [panel for panel in _PANELS if panel.names[0] in known]
     if not panels:
         raise InputError("no log has a loss, an error rate or a radius")
     columns = min(3, len(panels))
@@ -165,11 +162,12 @@ def draw_radii(
             axes.stairs(share, edges, linewidth=1.6, label=label, **look)
             axes.axvline(median, linewidth=1, **look)
         if cap and cap < 2 * high:
-            axes.axvline(cap, color="0.2", linestyle=":")
+            label = f"cap of the radius, {cap:.2f}"
+            axes.axvline(cap, color="0.85", lw=4, zorder=0, label=label)
         axes.set_ylim(bottom=0)
         axes.set_ylabel(f"share of the {name} (%)")
         for text in axes.legend(fontsize=9).get_texts():
             text.set_parse_math(False)
-    rows[-1].set_xlabel("hyperbolic radius (curvature -1; dotted: the cap)")
+    rows[-1].set_xlabel("hyperbolic radius (curvature -1)")
     figure.suptitle(title, fontsize=12).set_parse_math(False)
     return figure

@@ -14,14 +14,7 @@ from typing import Any
 import numpy as np
 
 from speechbrain_hyperbolic.analysis.columns import Column, make_column
-from speechbrain_hyperbolic.analysis.disk import (
-    NEAREST,
-    distance_matrix,
-    explain,
-    lay_out,
-    nearest,
-    shown_cap,
-)
+from speechbrain_hyperbolic.analysis.disk import explain, lay_out, shown_cap
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.geometry import Points
@@ -86,23 +79,17 @@ def _data(
     cap: float | None,
     has_radius: bool,
 ) -> dict[str, Any]:
-    points = Points(*(field.detach().cpu().double() for field in points))
-    n, radius = len(names), points.radius.numpy()
-    if n < 2:
+    if len(names) < 2:
         raise InputError("there is one speaker, expected two or more")
+    radius = points.radius.cpu().numpy()
     layout = lay_out(points)
-    square = distance_matrix(points)
-    near = nearest(square, min(NEAREST, n - 1))
-    apart = np.take_along_axis(square, near, 1)
+    apart, form = layout.apart, "{:.3f}"
     if has_radius:
-        columns = [
-            *columns,
-            make_column("radius", [f"{r:.3f}" for r in radius]),
-        ]
+        radii = make_column("radius", [f"{r:.3f}" for r in radius])
+        columns = [*columns, radii]
     else:  # all at one radius R: sinh(d / 2) = sinh(R) sin(angle / 2)
         sine = np.sinh(apart / 2) / np.sinh(radius[0])
-        apart = np.degrees(2 * np.arcsin(sine.clip(max=1)))
-    unit = "" if has_radius else "°"
+        apart, form = np.degrees(2 * np.arcsin(sine.clip(max=1))), "{:.1f}°"
     return {
         "title": title,
         "explanation": explain(points, layout, has_radius),
@@ -111,15 +98,10 @@ def _data(
         "x": layout.disk.real.round(6).tolist(),
         "y": layout.disk.imag.round(6).tolist(),
         "parent": layout.parent.tolist(),
-        "near": near.tolist(),
-        "apart": [[f"{d:.4g}{unit}" for d in row] for row in apart],
+        "near": layout.near.tolist(),
+        "apart": [[form.format(d) for d in row] for row in apart],
         "columns": [
-            {
-                "name": column.name,
-                "values": column.values,
-                "groups": column.groups.tolist(),
-                "styles": column.styles,
-            }
+            {**column._asdict(), "groups": column.groups.tolist()}
             for column in columns
         ],
     }

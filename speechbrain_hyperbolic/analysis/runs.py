@@ -23,8 +23,8 @@ from speechbrain_hyperbolic.training.checkpoints import (
 from speechbrain_hyperbolic.training.datasets import LABELS
 
 _ENCODER = ("compute_features", "mean_var_norm", "embedding_model")
-# Of heads without a radius: any would do, since at one radius distances rank
-# as angles do. This one is the published clip's cap at c = 3.
+# Of heads without a radius. Any would do: at one radius, distances rank as
+# angles do. This one is the cap of the published clip at c = 3.
 _ONE_RADIUS = 1.317
 
 
@@ -46,22 +46,26 @@ class Run(NamedTuple):
     @property
     def has_radius(self) -> bool:
         """Whether the head is hyperbolic: others have directions alone."""
-        return hasattr(getattr(self.head, "similarity", None), "points")
+        return _is_hyperbolic(self.head)
 
     @property
     def cap(self) -> float | None:
         """The largest radius that the map allows."""
         return self.head.similarity.cap if self.has_radius else None
 
+    @torch.no_grad()
     def centers(self) -> Points:
         """The centers in float64, all at one radius if the head has none."""
-        vectors = self.head.weight.detach().double()
+        vectors = self.head.weight.double()
         if self.has_radius:
-            with torch.no_grad():
-                return self.head.similarity.points(vectors)
+            return self.head.similarity.points(vectors)
         unit = torch.nn.functional.normalize(vectors)
         radius = torch.full_like(unit[:, 0], _ONE_RADIUS)
         return Points(unit, radius.sinh(), radius)
+
+
+def _is_hyperbolic(head: Any) -> bool:
+    return hasattr(getattr(head, "similarity", None), "points")
 
 
 def read_run(folder: str | pathlib.Path) -> Run:
@@ -74,35 +78,22 @@ def read_run(folder: str | pathlib.Path) -> Run:
     nodes = read_nodes(folder / HPARAMS)
     classifier = _load(folder, nodes, ["classifier"])["classifier"]
     heads = list(getattr(classifier, "heads", [classifier]))
-    hyperbolic = [
-        hasattr(getattr(head, "similarity", None), "points") for head in heads
-    ]
-    chosen = hyperbolic.index(True) if any(hyperbolic) else 0
-    head = heads[chosen]
-    if not hasattr(head, "weight"):
-        raise InputError(
-            f"{folder / HPARAMS}: the classifier is {type(head).__name__}, "
-            "expected one with centers in 'weight', e.g. HyperbolicClassifier"
-        )
-    sub_centers = getattr(head, "sub_centers", 1)
+    number = next((n for n, h in enumerate(heads) if _is_hyperbolic(h)), 0)
+    head = heads[number].eval()
     path = folder / "save" / LABELS
-    if not path.is_file():
-        raise InputError(f"{path} is missing: it names the speakers")
     encoder = CategoricalEncoder()
-    encoder.load(path)
+    if not encoder.load_if_possible(path):
+        raise InputError(f"{path} is missing: it names the speakers")
     speakers = [encoder.ind2lab[i] for i in range(len(encoder.ind2lab))]
-    if len(head.weight) != len(speakers) * sub_centers:
+    each = getattr(head, "sub_centers", 1)
+    if len(head.weight) != len(speakers) * each:
         raise InputError(
             f"{path} has {len(speakers)} speakers, but the classifier has "
-            f"{len(head.weight) // sub_centers}: it is of another run"
+            f"{len(head.weight) // each}: it is of another run"
         )
-    return Run(
-        folder,
-        nodes,
-        head.eval(),
-        f"head{chosen + 1}_" if len(heads) > 1 else "",
-        [speaker for speaker in speakers for _ in range(sub_centers)],
-    )
+    prefix = f"head{number + 1}_" if len(heads) > 1 else ""
+    speakers = [speaker for speaker in speakers for _ in range(each)]
+    return Run(folder, nodes, head, prefix, speakers)
 
 
 def _load(
@@ -114,7 +105,9 @@ def _load(
     files where they were in training.
     """
     path, text = folder / HPARAMS, io.StringIO()
-    ruamel.yaml.YAML().dump({name: nodes.get(name) for name in names}, text)
+    if missing := set(names) - set(nodes):
+        raise InputError(f"{path} has no {min(missing)}: it is no training's")
+    ruamel.yaml.YAML().dump({name: nodes[name] for name in names}, text)
     try:
         modules = load_hyperpyyaml(text.getvalue())
     except (ValueError, TypeError, ImportError, AttributeError) as error:
@@ -125,8 +118,6 @@ def _load(
         ) from error
     count = int(nodes.get("epochs_to_average", 1))
     for name in {"classifier", "embedding_model"}.intersection(names):
-        if modules[name] is None:
-            raise InputError(f"{path} has no {name}: it is not of a training")
         state = average_epochs(folder / "save", count, name)
         check_fit(name, modules[name], state, folder / "save")
         modules[name].load_state_dict(state)
@@ -136,10 +127,9 @@ def _load(
 def read_log(path: pathlib.Path, prefix: str = "") -> dict[str, np.ndarray]:
     """Name -> values [epochs] of SpeechBrain's train_log.txt.
 
-    An epoch's line is ``epoch: 1, lr: 1.00e-03 - train loss: 9.64 - valid
-    loss: 8.20``; other lines, and values that are not numbers, are ignored. If
-    an epoch is there twice, its last line counts. NaN stands where an epoch
-    has no value. ``prefix`` is left out of the names.
+    Other lines than those of epochs, and values that are not numbers, are
+    ignored. If an epoch is there twice, its last line counts. NaN stands where
+    an epoch has no value. ``prefix`` is left out of the names.
 
     >>> path = getfixture("tmp_path") / "train_log.txt"
     >>> _ = path.write_text("epoch: 1 - train head2_loss: 9.64")
@@ -154,8 +144,7 @@ def read_log(path: pathlib.Path, prefix: str = "") -> dict[str, np.ndarray]:
         for item in line.replace(" - ", ", ").split(", "):
             name, _, value = item.rpartition(": ")
             try:
-                name = name.replace(f" {prefix}", " ")
-                values[name] = float(value)
+                values[name.replace(f" {prefix}", " ")] = float(value)
             except ValueError:
                 continue
         if line.startswith("epoch: ") and "epoch" in values:
@@ -167,6 +156,7 @@ def read_log(path: pathlib.Path, prefix: str = "") -> dict[str, np.ndarray]:
     return {n: np.array([row.get(n, np.nan) for row in rows]) for n in names}
 
 
+@torch.no_grad()
 def embed_training(
     run: Run, data_folder: pathlib.Path, device: str = "cpu"
 ) -> tuple[Points, list[str]]:
@@ -184,16 +174,11 @@ def embed_training(
         if path.is_relative_to(before):
             path = data_folder / path.relative_to(before)
         paths[utterance] = path
-    modules = _load(run.folder, run.nodes, _ENCODER)
-    embeddings = extract(
-        Encoder(**modules, device=device),
-        paths,
-        run.nodes.get("sample_rate", 16000),
-        cache_folder=run.folder / "embeddings",
-    )
-    with torch.no_grad():
-        x = embeddings.views
-        for block in run.head.blocks:
-            x = block(x)
-        points = run.head.similarity.points(x.squeeze(1), embeddings=True)
+    encoder = Encoder(**_load(run.folder, run.nodes, _ENCODER), device=device)
+    rate = run.nodes.get("sample_rate", 16000)
+    cache = run.folder / "embeddings"
+    x = extract(encoder, paths, rate, cache_folder=cache).views
+    for block in run.head.blocks:
+        x = block(x)
+    points = run.head.similarity.points(x.squeeze(1), embeddings=True)
     return points, [row["spk_id"] for row in table.values()]

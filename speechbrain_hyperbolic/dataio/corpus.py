@@ -108,17 +108,17 @@ def list_audio(
     others: Counter[str] = Counter()
     for root in audio_roots(data_folder):
         for parent, folders, names in os.walk(root, followlinks=True):
-            if pathlib.Path(parent) == root:
+            below = pathlib.Path(parent).relative_to(root).as_posix()
+            if below == ".":  # a file here has no speaker
                 if outputs and outputs.is_relative_to(root.resolve()):
                     own = outputs.relative_to(root.resolve()).parts[:1]
                     folders[:] = [f for f in folders if f not in own]
-                continue  # a file here has no speaker
-            below = pathlib.Path(parent).relative_to(root)
-            prefix, folder = f"{below.as_posix()}/", f"{root / below}{os.sep}"
+                continue
             for name in names:
                 stem, dot, extension = name.rpartition(".")
                 if stem and dot + extension in EXTENSIONS:
-                    _add(paths, prefix + stem, folder + name)
+                    path = os.path.join(parent, name)
+                    _add(paths, f"{below}/{stem}", path)
                 else:
                     others[dot + extension] += 1
     if not paths:
@@ -133,14 +133,11 @@ def list_audio(
 
 
 def _add(paths: dict[str, str], utterance: str, path: str) -> None:
-    if len(utterance.split()) != 1:
+    # A trial list holds neither spaces nor names that are not UTF-8.
+    if len(utterance.split()) != 1 or not utterance.isprintable():
         raise InputError(
-            f"{path} has a space in its name, which separates the fields of a "
-            "trial list: rename it"
-        )
-    if not utterance.isprintable():  # not UTF-8, or control characters
-        raise InputError(
-            f"{path!r} has a name that is not plain UTF-8: rename it"
+            f"{path!r} has a space in its name, or what is no plain UTF-8: "
+            "rename it"
         )
     if utterance in paths:
         raise InputError(

@@ -66,6 +66,8 @@ def _write_error(path: StrPath) -> int | None:
                     file.write(bytes(2**20))
             finally:
                 file.truncate(size)
+    except FileNotFoundError:  # another process has given it up
+        return None
     except OSError as error:
         return error.errno
     return None

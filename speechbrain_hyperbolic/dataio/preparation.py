@@ -6,7 +6,6 @@ file that can't be used is left out, named and counted.
 
 import contextlib
 import csv
-import functools
 import hashlib
 import json
 import math
@@ -40,8 +39,6 @@ COLUMNS = ["ID", "duration", "wav", "start", "stop", "spk_id"]
 # Files that a thread measures at a time; then the journal is flushed.
 _CHUNK = 256
 _MOST_SAMPLES = 2**40
-# Sample rate and frames of a file, or why it can't be used
-_Measured = tuple[int, int] | str
 
 
 class Utterance(NamedTuple):
@@ -53,6 +50,10 @@ class Utterance(NamedTuple):
     start: int  # first sample, at the recipe's sample rate
     stop: int  # the sample after the last
     spk_id: str
+
+
+# Name and journal key of a file, and the utterance or why it can't be used
+_Measured = tuple[str, str, Utterance | str]
 
 
 def prepare_corpus(
@@ -73,12 +74,6 @@ def prepare_corpus(
     """
     save_folder = pathlib.Path(save_folder)
     if skip_prep:
-        for name in ("train.csv", "dev.csv"):
-            if not (save_folder / name).is_file():
-                raise InputError(
-                    f"skip_prep is set, but {save_folder / name} is missing: "
-                    "pass --skip_prep=False"
-                )
         return
     if len(split_ratio) != 2 or min(split_ratio) <= 0:
         raise InputError(
@@ -146,104 +141,80 @@ def read_utterances(
         raise InputError(
             f"check_audio is {check_audio!r}, expected 'header' or 'decode'"
         )
-    found = _measure_all([*map(str, paths.values())], check_audio, journal)
-    utterances, problems = [], {}
-    for utterance, path in paths.items():
-        measured = found[str(path)]
-        if isinstance(measured, str):
-            problems[utterance] = measured
-            continue
-        rate, frames = measured
-        utterances.append(
-            Utterance(
-                utterance,
-                frames / rate,
-                str(path),
-                0,
-                round(frames * sample_rate / rate),
-                sys.intern(speaker_of(utterance)),
-            )
-        )
-    return utterances, problems
+    known = _read_journal(journal) if journal else {}
+    decode = check_audio == "decode"
 
+    def measure(items: list[tuple[str, str]]) -> list[_Measured]:
+        return [_measure(*item, sample_rate, decode, known) for item in items]
 
-def _measure_all(
-    paths: list[str], check_audio: str, journal: StrPath | None
-) -> dict[str, _Measured]:
-    found = _read_journal(journal, check_audio) if journal else {}
-    rest = [path for path in paths if path not in found]
-    chunks = [rest[i : i + _CHUNK] for i in range(0, len(rest), _CHUNK)]
-    measure = functools.partial(_measure, check_audio=check_audio)
-    bar = tqdm.tqdm(
-        total=len(paths),
-        initial=len(paths) - len(rest),
-        desc="Reading audio",
-        unit="file",
-        dynamic_ncols=True,
-    )
+    items = [(name, str(path)) for name, path in paths.items()]
+    chunks = [items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK)]
     log = journal or os.devnull
+    utterances, problems = [], {}
     with (
-        bar,
+        tqdm.tqdm(items, "Reading audio", unit="file") as bar,
         naming_the_file(log),
         open(log, "a") as file,
         ThreadPoolExecutor() as pool,
         # Closing it cancels what has not begun, e.g. after Ctrl-C.
-        contextlib.closing(pool.map(measure, chunks)) as measured,  # type: ignore[type-var]
+        contextlib.closing(pool.map(measure, chunks)) as results,  # type: ignore[type-var]
     ):
-        for chunk, results in zip(chunks, measured, strict=True):
-            for path, (key, result) in zip(chunk, results, strict=True):
-                found[path] = result
-                # A problem may be the disk's, so that file is tried again.
-                if not isinstance(result, str):
-                    file.write(json.dumps([path, key, *result]) + "\n")
+        for result in results:
+            for name, key, found in result:
+                if isinstance(found, str):
+                    # It may be the disk's fault, so the file is tried again.
+                    problems[name] = found
+                    continue
+                utterances.append(found)
+                if key not in known:
+                    file.write(json.dumps([key, found]) + "\n")
             file.flush()
-            bar.update(len(chunk))
-    return found
+            bar.update(len(result))
+    return utterances, problems
 
 
-def _measure(paths: list[str], check_audio: str) -> list[tuple[str, _Measured]]:
-    """For each path its key and what was measured."""
-    results: list[tuple[str, _Measured]] = []
-    for path in paths:
-        key = _key(path, check_audio)  # first, so that a later change shows
-        try:
-            header = audio.info(path)
-            if check_audio == "decode":
-                samples = audio.load(path, header.sample_rate).numpy()
-                if np.abs(samples).mean() < audio.SILENCE:
-                    raise InputError(
-                        f"{path} is silent: replace or remove the file"
-                    )
-            results.append((key, (header.sample_rate, header.frames)))
-        except InputError as error:
-            results.append((key, str(error)))
-    return results
-
-
-def _key(path: str, check_audio: str) -> str:
-    """What a measurement depends on."""
-    try:
+def _measure(
+    name: str,
+    path: str,
+    sample_rate: int,
+    decode: bool,
+    known: dict[str, Utterance],
+) -> _Measured:
+    key = ""
+    with contextlib.suppress(OSError, ValueError):  # which info reports
+        # First, so that a later change shows
         status = os.stat(path)
-    except (OSError, ValueError):
-        return "missing"
-    return f"{check_audio} {status.st_size} {status.st_mtime_ns}"
+        key = f"{path} {status.st_size} {status.st_mtime_ns}"
+        key = f"{key} {sample_rate} {decode}"
+    if key in known:
+        return name, key, known[key]
+    try:
+        rate, frames, _ = audio.info(path)
+        if decode:
+            samples = audio.load(path, rate).numpy()
+            if np.abs(samples).mean() < audio.SILENCE:
+                raise InputError(
+                    f"{path} is silent: replace or remove the file"
+                )
+    except InputError as error:
+        return name, key, str(error)
+    stop = round(frames * sample_rate / rate)
+    speaker = sys.intern(speaker_of(name))
+    return name, key, Utterance(name, frames / rate, path, 0, stop, speaker)
 
 
-def _read_journal(journal: StrPath, check_audio: str) -> dict[str, _Measured]:
-    """What a journal says of files that have not changed since."""
-    found: dict[str, _Measured] = {}
+def _read_journal(journal: StrPath) -> dict[str, Utterance]:
+    """What was measured before, by path, size, time and options."""
+    found = {}
     pathlib.Path(journal).parent.mkdir(parents=True, exist_ok=True)
     with open(journal, "a+", errors="replace") as file:
         file.seek(0)
         for line in file:
-            try:
-                path, key, rate, frames = json.loads(line)
-            except ValueError:  # torn by a kill
-                continue
-            if key == _key(path, check_audio):
-                found[path] = rate, frames
-        if found:
-            logger.info(f"{len(found)} files were measured before.")
+            with contextlib.suppress(ValueError):  # torn by a kill
+                key, row = json.loads(line)
+                found[key] = Utterance(*row)
+    if found:
+        logger.info(f"{len(found)} files were measured before.")
     return found
 
 

@@ -81,7 +81,6 @@ def _pack_table(
         )
     _, row = rows[0]
     manifest = {
-        "wids_version": 1,  # for webdataset's indexed reader
         "sample_rate": round((row["stop"] - row["start"]) / row["duration"]),
         "speakers": sorted({row["spk_id"] for _, row in rows}),
         "shardlist": shards,
@@ -163,10 +162,13 @@ class Shards:
         )
         try:
             found = {keys[sample["__key__"]]: sample for sample in dataset}
-        except (tarfile.TarError, OSError) as error:
-            raise _unusable(f"one of {', '.join(paths)}", error) from error
-        if len(found) < len(keys):
-            raise _unusable(f"one of {', '.join(paths)}", "utterances missing")
+            if len(found) < len(keys):
+                raise tarfile.TarError("utterances are missing")
+        except tarfile.TarError as error:
+            raise InputError(
+                f"one of {', '.join(paths)} is not as it was packed "
+                f"({error.args[0]}): delete it, and pack again"
+            ) from error
         return found
 
 
@@ -223,13 +225,15 @@ class ShardDataset(torch.utils.data.IterableDataset):
         worker = torch.utils.data.get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         order, size = self._order(epoch), self.batch_size
+        own = range(first + number, len(self), workers)
         for start in range(0, len(self), self._span()):
-            stop = min(start + self._span(), len(self))
             batches = [
                 order[batch * size : (batch + 1) * size].tolist()
-                for batch in range(start, stop)
-                if batch >= first and batch % workers == number
+                for batch in range(start, start + self._span())
+                if batch in own
             ]
+            if not batches:
+                continue
             samples = self.shards.read([n for batch in batches for n in batch])
             for batch in batches:
                 yield PaddedBatch([self._item(samples.pop(n)) for n in batch])
@@ -257,31 +261,20 @@ class ShardDataset(torch.utils.data.IterableDataset):
         return numbers
 
     def _item(self, sample: dict[str, Any]) -> dict[str, Any]:
-        shard = pathlib.Path(sample["__url__"])
-        try:
-            entry = json.loads(sample["json"])
-            suffix = next(k for k in sample if k[:2] != "__" and k != "json")
-            name, start, stop = entry["id"], entry["start"], entry["stop"]
-            label = self.encode(entry["spk_id"])
-        except (KeyError, StopIteration, ValueError) as error:
-            raise _unusable(shard, f"utterance {sample['__key__']}") from error
-        path = shard / f"{sample['__key__']}.{suffix}"
+        entry = json.loads(sample["json"])
+        suffix = next(k for k in sample if k[:2] != "__" and k != "json")
+        path = pathlib.Path(sample["__url__"], f"{sample['__key__']}.{suffix}")
         content = io.BytesIO(sample[suffix])
+        name, start, stop = entry["id"], entry["start"], entry["stop"]
         return {
             "id": name,
             "sig": self.crop(name, path, start, stop, content),
-            "spk_id_encoded": label,
+            "spk_id_encoded": self.encode(entry["spk_id"]),
         }
 
 
 def _key(number: int) -> str:
     return f"{number:09d}"
-
-
-def _unusable(path: object, why: object) -> InputError:
-    return InputError(
-        f"{path} is not as it was packed ({why}): delete it, and pack again"
-    )
 
 
 def _webdataset() -> Any:

@@ -63,17 +63,11 @@ class TrialList:
             labels.append(label)
             enroll.append(models.setdefault(model, len(models)))
             test.append(utterances.setdefault(utterance, len(utterances)))
-        members = [
-            np.array(
-                [
-                    utterances.setdefault(utterance, len(utterances))
-                    for utterance in (
-                        enrollment[model] if enrollment else [model]
-                    )
-                ]
-            )
-            for model in models
-        ]
+        members = []
+        for model in models:
+            names = enrollment[model] if enrollment else [model]
+            rows = [utterances.setdefault(n, len(utterances)) for n in names]
+            members.append(np.array(rows))
         return cls(
             np.array(labels, np.int8),
             np.array(enroll, np.int32),
@@ -139,9 +133,9 @@ def _read(
             )
         label, model, test = fields
         if model not in models:
-            models[model] = _model(model, enrollment, path, number)
+            models[model] = _model(model, enrollment, f"{path}, line {number}")
         if test not in tests:
-            tests[test] = _utterance_id(test, path, number)
+            tests[test] = _utterance_id(test, f"{path}, line {number}")
         lines.append(number)
         yield LABELS[label], models[model], tests[test]
 
@@ -170,27 +164,24 @@ def _check_repeats(
 
 
 def _model(
-    name: str,
-    enrollment: dict[str, list[str]] | None,
-    path: pathlib.Path,
-    number: int,
+    name: str, enrollment: dict[str, list[str]] | None, where: str
 ) -> str:
     if enrollment is None:
-        return _utterance_id(name, path, number)
+        return _utterance_id(name, where)
     for model in (name, name.removesuffix(MODEL_SUFFIX)):
         if model in enrollment:
             return model
     raise InputError(
-        f"{path}, line {number}: {shown(name)} is not among the "
-        f"{len(enrollment)} models of the enrollment file"
+        f"{where}: {shown(name)} is not among the {len(enrollment)} models of "
+        "the enrollment file"
     )
 
 
-def _utterance_id(name: str, path: pathlib.Path, number: int) -> str:
+def _utterance_id(name: str, where: str) -> str:
     if name.startswith("/") or ".." in name.split("/"):
         raise InputError(
-            f"{path}, line {number}: {shown(name)} leaves the corpus, expected "
-            "a path below it: speaker/[session/]utterance"
+            f"{where}: {shown(name)} leaves the corpus, expected a path below "
+            "it: speaker/[session/]utterance"
         )
     stem, dot, extension = name.rpartition(".")
     # Nothing would be left of "a/.wav".
@@ -214,16 +205,14 @@ def read_enrollment(path: StrPath) -> dict[str, list[str]]:
     path = pathlib.Path(path)
     enrollment = {}
     for number, (model, *names) in _lines(path, "enrollment file"):
-        where = f"{path}, line {number}: model {shown(model)}"
-        utterances = [_utterance_id(name, path, number) for name in names]
-        if not utterances:
+        where = f"{path}, line {number}"
+        utterances = [_utterance_id(name, where) for name in names]
+        repeats = len(set(utterances)) < len(utterances)
+        if not utterances or repeats or model in enrollment:
             raise InputError(
-                f"{where} has no utterances, expected 'model utterance ...'"
+                f"{where}: expected 'model utterance ...', one line for each "
+                f"model and no utterance twice, for {shown(model)}"
             )
-        if len(set(utterances)) < len(utterances):
-            raise InputError(f"{where} has one utterance twice: remove it")
-        if model in enrollment:
-            raise InputError(f"{where} has an earlier line: merge them")
         enrollment[model] = utterances
     if not enrollment:
         raise InputError(f"{path} is empty: expected 'model utterance ...'")

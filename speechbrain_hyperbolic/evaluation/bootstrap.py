@@ -10,7 +10,6 @@ Run as a module, it compares two systems by their score files:
 """
 
 import argparse
-import pathlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -19,6 +18,7 @@ import numpy.typing as npt
 import tqdm
 
 from speechbrain_hyperbolic.dataio.corpus import speaker_of
+from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.dataio.scores import read_score_table
 from speechbrain_hyperbolic.errors import InputError, exit_on_error
 from speechbrain_hyperbolic.evaluation.metrics import (
@@ -98,10 +98,8 @@ def compare_systems(
             f"the trials have {n_speakers} speakers: comparing systems by "
             f"resampling speakers takes {MIN_SPEAKERS} or more"
         )
-    systems = [
-        _System(scores, is_target, sides, p_targets)
-        for scores in (scores_a, scores_b)
-    ]
+    both = (scores_a, scores_b)
+    systems = [_System(s, is_target, sides, p_targets) for s in both]
     everyone = np.ones(n_speakers)
     a, b = (system.error_rates(everyone) for system in systems)
     drawn_a, drawn_b = _bootstrap(systems, n_speakers, replicates, seed)
@@ -153,7 +151,6 @@ class _System:
 
     def error_rates(self, draw: np.ndarray) -> list[float]:
         """The metrics, NaN if a class has no trials in this draw."""
-        # The last entry is the second factor of a trial within one speaker.
         draw = np.append(draw, 1.0)
         rejected = []
         for enroll, test, count in self.classes:
@@ -172,8 +169,6 @@ def _bootstrap(
     systems: Sequence[_System], n_speakers: int, replicates: int, seed: int
 ) -> np.ndarray:
     """Metrics of shape [systems, usable replicates, metrics]."""
-    if replicates < 1:
-        raise InputError(f"replicates is {replicates}: give 1 or more")
     rng = np.random.default_rng(seed)
     chances = np.full(n_speakers, 1 / n_speakers)
     values = np.empty((len(systems), replicates, len(systems[0].names)))
@@ -190,10 +185,6 @@ def _bootstrap(
 
 
 def _interval(drawn: np.ndarray, level: float) -> tuple[float, float]:
-    if not 0 < level < 1:
-        raise InputError(
-            f"level is {level}: give a fraction above 0 and below 1"
-        )
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -213,11 +204,7 @@ def p_value(differences: np.ndarray) -> float:
 def _speaker_sides(
     enroll_speakers: npt.ArrayLike, test_speakers: npt.ArrayLike, n_trials: int
 ) -> tuple[int, tuple[np.ndarray, np.ndarray]]:
-    """The number of speakers, and each trial's two indices into a draw.
-
-    The second index of a trial within one speaker is that of the constant 1 at
-    the end of the draw.
-    """
+    """The number of speakers, and each trial's two indices into a draw."""
     both_sides = [
         trial_column("enroll_speakers", enroll_speakers, n_trials, dtype=None),
         trial_column("test_speakers", test_speakers, n_trials, dtype=None),
@@ -226,15 +213,13 @@ def _speaker_sides(
         np.concatenate(both_sides), return_inverse=True
     )
     enroll, test = indices[:n_trials], indices[n_trials:]
+    # A trial within one speaker takes the constant 1 at the end of a draw.
     test = np.where(enroll == test, speakers.size, test)
     return speakers.size, (enroll, test)
 
 
 def compare_score_files(
-    path_a: str | pathlib.Path,
-    path_b: str | pathlib.Path,
-    replicates: int = 1000,
-    seed: int = 0,
+    path_a: StrPath, path_b: StrPath, replicates: int = 1000, seed: int = 0
 ) -> dict:
     """``compare_systems`` for score files of the same trials, in any order."""
     (trials, scores_a), (trials_b, scores_b) = map(_sort, (path_a, path_b))
@@ -262,7 +247,7 @@ def compare_score_files(
     )
 
 
-def _sort(path: str | pathlib.Path) -> tuple[list[tuple], list[float]]:
+def _sort(path: StrPath) -> tuple[list[tuple], list[float]]:
     """The trials of a score file in sorted order, and their scores."""
     table = read_score_table(path)
     trials = list(

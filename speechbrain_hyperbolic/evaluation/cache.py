@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
 from speechbrain_hyperbolic.errors import InputError
 
 logger = get_logger(__name__)
@@ -37,7 +37,7 @@ class Shard(NamedTuple):
     durations: np.ndarray  # seconds [files]
 
 
-def identity(path: str | pathlib.Path, made_by: str = "") -> bytes:
+def identity(path: StrPath, made_by: str = "") -> bytes:
     """A key of 16 bytes for this version of a file, without reading it.
 
     ``made_by`` names the cache, so that a shard which is moved to the cache of
@@ -64,13 +64,9 @@ class Cache:
     raises.
     """
 
-    def __init__(
-        self, cache_folder: str | pathlib.Path, model: str, setting: str
-    ) -> None:
+    def __init__(self, cache_folder: StrPath, model: str, setting: str) -> None:
         cache_folder = pathlib.Path(cache_folder)
-        model = model[:32]
-        self.folder = cache_folder / f"v{VERSION}-{model}-{setting}"
-        is_new = not self.folder.is_dir()
+        self.folder = cache_folder / f"v{VERSION}-{model[:32]}-{setting}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -78,12 +74,6 @@ class Cache:
                 f"cache_folder {cache_folder} cannot be written "
                 f"({error.strerror}): choose another"
             ) from error
-        models = {f.name.split("-")[1] for f in cache_folder.glob("v*-*-*")}
-        if is_new and models != {model}:
-            logger.info(
-                f"cache_folder {cache_folder} also holds embeddings of another "
-                "model: these are not used"
-            )
         self._pending: list[Shard] = []
         self._written = time.monotonic()
 

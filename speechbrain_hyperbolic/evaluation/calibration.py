@@ -15,7 +15,7 @@ from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
 from speechbrain_hyperbolic.errors import InputError, is_finite
 from speechbrain_hyperbolic.evaluation.metrics import check_prior, split_trials
 
@@ -144,14 +144,14 @@ class Calibration:
             )
         return features
 
-    def save(self, path: str | pathlib.Path) -> None:
+    def save(self, path: StrPath) -> None:
         """Writes it as JSON."""
         with atomic_path(path) as temporary:
             text = json.dumps(dataclasses.asdict(self), indent=2)
             temporary.write_text(text + "\n")
 
     @classmethod
-    def load(cls, path: str | pathlib.Path) -> "Calibration":
+    def load(cls, path: StrPath) -> "Calibration":
         """Reads what ``save`` wrote."""
         try:
             return cls(**json.loads(pathlib.Path(path).read_text("utf-8")))

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import hashlib
 import itertools
-import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ import tqdm
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio import audio
+from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation.cache import Cache, identity
 
@@ -125,20 +125,17 @@ def extract(
     sample_rate: int = 16000,
     n_crops: int = 0,
     crop_length: float = 3.0,
-    cache_folder: str | pathlib.Path | None = None,
+    cache_folder: StrPath | None = None,
     batch_seconds: float = 60.0,
     num_workers: int = 4,
 ) -> Embeddings:
     """Embeds utterances, given as id -> path, with a progress bar.
 
-    The crops of an utterance are evenly spaced from its start to its end; one
-    that is shorter than a crop is repeated. Five of 3 s are those of the
-    published Vox1-O score (arXiv 2601.19709); with ``n_crops`` 0 only the whole
-    is embedded. Embeddings are kept in ``cache_folder``, and taken from there
-    if model, file and crops are the same: also those of a run that failed.
-
-    ``batch_seconds`` is the most audio in a batch, unless one utterance is
-    longer; ``num_workers`` threads read audio.
+    Crops are evenly spaced from the start to the end of an utterance, which is
+    repeated if it is shorter; the published Vox1-O score (arXiv 2601.19709) has
+    five of 3 s. ``cache_folder`` keeps embeddings, also those before a failure,
+    for the same model, file and crops. ``batch_seconds`` is the most audio in a
+    batch but for one longer utterance; ``num_workers`` threads read audio.
     """
     if not paths:
         raise InputError("there are no utterances to embed")
@@ -168,27 +165,20 @@ def extract(
                 f"{cache.folder}"
             )
         todo = [row for row in range(len(files)) if row not in done]
-        headers = tqdm.tqdm(
-            pool.map(audio.info, [files[row] for row in todo]),
-            total=len(todo),
-            desc="Reading lengths",
-            disable=not todo,
-            unit="file",
-        )
-        seconds = [header.frames / header.sample_rate for header in headers]
+        headers = pool.map(audio.info, [files[row] for row in todo])
+        seconds = [
+            header.frames / header.sample_rate
+            for header in tqdm.tqdm(headers, "Reading lengths", len(todo))
+        ]
         batches = _batches(
             sorted(zip(seconds, todo, strict=True), reverse=True),
             n_crops * crop / sample_rate,
             batch_seconds,
         )
-        bar = tqdm.tqdm(
-            total=len(files),
-            initial=len(done),
-            desc="Embedding",
-            unit="utterance",
-        )
         load = functools.partial(audio.load, sample_rate=sample_rate)
-        with bar:
+        with tqdm.tqdm(
+            desc="Embedding", total=len(files), initial=len(done), unit="file"
+        ) as bar:
             for rows, waveforms in _read_ahead(
                 batches, lambda row: pool.submit(load, files[row])
             ):

@@ -180,7 +180,7 @@ def act_dcf(
     c_miss: float = 1.0,
     c_fa: float = 1.0,
 ) -> float:
-    """Normalized detection cost of log-likelihood ratios at Bayes' threshold."""
+    """Detection cost of log-likelihood ratios at the threshold of Bayes."""
     target = class_scores("target scores", target_llrs)
     nontarget = class_scores("nontarget scores", nontarget_llrs)
     miss, fa = _prior_costs(p_target, c_miss, c_fa)

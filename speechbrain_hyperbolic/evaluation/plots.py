@@ -1,6 +1,5 @@
 """Detection error trade-off (DET) curves, and histograms of scores."""
 
-import pathlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.special import ndtri
 
-from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
 from speechbrain_hyperbolic.errors import InputError, is_finite
 from speechbrain_hyperbolic.evaluation.metrics import (
     class_scores,
@@ -21,11 +20,10 @@ from speechbrain_hyperbolic.evaluation.metrics import (
     error_rates,
 )
 
-PERCENT = (
-    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20),
-    *(30, 50, 70, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9),
+PERCENT = np.array(
+    [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20]
+    + [30, 50, 70, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9]
 )
-TICKS = np.array(PERCENT) / 100
 # Okabe and Ito's palette without its yellow, too pale for a line on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 LINES = ("-", "--", ":", "-.")
@@ -36,9 +34,7 @@ MARKERS: dict[str, dict[str, Any]] = {
 }
 
 
-def plot_det(
-    systems: dict, path: str | pathlib.Path, title: str | None = None
-) -> None:
+def plot_det(systems: dict, path: StrPath, title: str | None = None) -> None:
     """Draws the DET curves of systems into a PNG file.
 
     ``systems`` maps names to (target_scores, nontarget_scores). Both axes are
@@ -46,19 +42,54 @@ def plot_det(
     (Martin et al., "The DET curve in assessment of detection task
     performance", Eurospeech 1997). Each curve carries its EER point and its
     minDCF point for p_target = 0.01, unless that is to accept or reject
-    everything. A point with a rate of zero sits on the edge of the plot. The
-    axes go from 0.1 % to 50 %, further for more than some ten thousand trials,
-    and as far as it takes to show the points.
+    everything. A point with a rate of zero sits on the edge of the plot.
     """
     if not systems:
         raise InputError("no systems to plot: give one name and its scores")
-    _write(_draw_det(systems, title), path)
+    height = 22 / 3 + 0.2 * max(0, len(systems) - 4)
+    figure, axes = _new_axes(height, title, "False alarms (%)", "Misses (%)")
+    curves = {}
+    for name, scores in systems.items():
+        try:
+            curves[name] = _curve(*scores)
+        except InputError as error:
+            raise InputError(f"system {name}: {error}") from error
+    low, high = _limits(curves.values())
+    ticks = ndtri(PERCENT / 100)
+    axes.set_xticks(ticks, [f"{percent:g}" for percent in PERCENT])
+    axes.set_yticks(ticks, [f"{percent:g}" for percent in PERCENT])
+    axes.set_xlim(ndtri([low[0], high[0]]))
+    axes.set_ylim(ndtri([low[1], high[1]]))
+    axes.plot(ticks, ticks, color="0.6", linestyle="--")
+
+    handles, labels = [], []
+    for i, (name, curve) in enumerate(curves.items()):
+        color = COLORS[i % len(COLORS)]
+        style = LINES[i // len(COLORS) % len(LINES)]
+        handles += axes.plot(*curve["line"], color=color, linestyle=style)
+        labels.append(f"{name}: {curve['summary']}")
+        for mark, point in curve["marks"].items():
+            axes.plot(
+                *ndtri(np.clip(point, low, high)),
+                color=color,
+                markeredgecolor="white",
+                clip_on=False,
+                zorder=3,
+                **MARKERS[mark],
+            )
+    for mark, look in MARKERS.items():
+        handles.append(Line2D([], [], color="0.4", linestyle="", **look))
+        labels.append(mark)
+    legend = figure.legend(handles, labels, loc="outside lower center")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    _write(figure, path)
 
 
 def plot_score_histogram(
     target_scores: npt.ArrayLike,
     nontarget_scores: npt.ArrayLike,
-    path: str | pathlib.Path,
+    path: StrPath,
     title: str | None = None,
     threshold: float | None = None,
     xlabel: str = "score",
@@ -67,45 +98,8 @@ def plot_score_histogram(
 
     Each is a density, whatever the number of trials; both have the same bins.
     """
-    figure = _draw_histogram(
-        class_scores("target scores", target_scores),
-        class_scores("nontarget scores", nontarget_scores),
-        title,
-        threshold,
-        xlabel,
-    )
-    _write(figure, path)
-
-
-def _write(figure: Figure, path: str | pathlib.Path) -> None:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
-
-
-def _new_axes(
-    height: float, title: str | None, xlabel: str, ylabel: str
-) -> tuple[Figure, Axes]:
-    """A figure of this height in inches, without pyplot's global state."""
-    figure = Figure(figsize=(8, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    # Names of files and systems are no formulas.
-    axes.set_xlabel(xlabel, parse_math=False)
-    axes.set_ylabel(ylabel)
-    if title:
-        axes.set_title(title, parse_math=False)
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _draw_histogram(
-    target: np.ndarray,
-    nontarget: np.ndarray,
-    title: str | None,
-    threshold: float | None,
-    xlabel: str,
-) -> Figure:
+    target = class_scores("target scores", target_scores)
+    nontarget = class_scores("nontarget scores", nontarget_scores)
     if threshold is not None and not is_finite(threshold):
         raise InputError(
             f"threshold is {threshold}: give a finite score, or None"
@@ -129,48 +123,29 @@ def _draw_histogram(
         axes.axvline(threshold, color="0.4", linestyle="--", label=label)
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside lower center", ncols=3)
-    return figure
+    _write(figure, path)
 
 
-def _draw_det(systems: dict, title: str | None) -> Figure:
-    height = 22 / 3 + 0.2 * max(0, len(systems) - 4)
-    figure, axes = _new_axes(height, title, "False alarms (%)", "Misses (%)")
-    curves = {}
-    for name, scores in systems.items():
-        try:
-            curves[name] = _curve(*scores)
-        except InputError as error:
-            raise InputError(f"system {name}: {error}") from error
-    low, high = _limits(curves.values())
-    tick_labels = [f"{percent:g}" for percent in PERCENT]
-    axes.set_xticks(ndtri(TICKS), tick_labels)
-    axes.set_yticks(ndtri(TICKS), tick_labels)
-    axes.set_xlim(ndtri([low[0], high[0]]))
-    axes.set_ylim(ndtri([low[1], high[1]]))
-    axes.plot(ndtri(TICKS), ndtri(TICKS), color="0.6", linestyle="--")
+def _write(figure: Figure, path: StrPath) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
 
-    handles, labels = [], []
-    for i, (name, curve) in enumerate(curves.items()):
-        color = COLORS[i % len(COLORS)]
-        style = LINES[i // len(COLORS) % len(LINES)]
-        handles += axes.plot(*curve["line"], color=color, linestyle=style)
-        labels.append(f"{name}: {curve['summary']}")
-        for mark, point in curve["marks"].items():
-            axes.plot(
-                *ndtri(np.clip(point, low, high)),
-                color=color,
-                markeredgecolor="white",
-                clip_on=False,
-                zorder=3,
-                **MARKERS[mark],
-            )
-    for mark, look in MARKERS.items():
-        handles.append(Line2D([], [], color="0.4", linestyle="", **look))
-        labels.append(mark)
-    legend = figure.legend(handles, labels, loc="outside lower center")
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-    return figure
+
+def _new_axes(
+    height: float, title: str | None, xlabel: str, ylabel: str
+) -> tuple[Figure, Axes]:
+    """A figure of this height in inches, without pyplot's global state."""
+    figure = Figure(figsize=(8, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    # Names of files and systems are no formulas.
+    axes.set_xlabel(xlabel, parse_math=False)
+    axes.set_ylabel(ylabel)
+    if title:
+        axes.set_title(title, parse_math=False)
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    return figure, axes
 
 
 def _curve(
@@ -197,17 +172,15 @@ def _curve(
 
 
 def _limits(curves: Iterable[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest and the highest (p_fa, p_miss) to show."""
+    """The lowest and the highest (p_fa, p_miss) to show, both ticks."""
     sizes = np.max([curve["sizes"] for curve in curves], axis=0)
     marks = np.array([p for c in curves for p in c["marks"].values()])
     lowest = np.where(marks > 0, marks, 1).min(axis=0)
     highest = np.where(marks < 1, marks, 0).max(axis=0)
-    # A few trials show no rate below half an error; a rate takes thirty errors
-    # to be trusted (Doddington's rule of 30).
-    low = np.clip(0.5 / sizes, 0.001, 0.01)
-    low = np.minimum(np.minimum(low, 30 / sizes), 0.9 * lowest)
+    # Fewer than five errors say little about a rate.
+    low = np.minimum(np.clip(5 / sizes, 1e-5, 0.01), 0.9 * lowest)
     high = np.maximum(0.5, 1 - 0.9 * (1 - highest))
-    below = np.searchsorted(TICKS, low, side="right") - 1
-    above = np.searchsorted(TICKS, high)
-    last = len(TICKS) - 1
-    return TICKS[np.clip(below, 0, last)], TICKS[np.clip(above, 0, last)]
+    ticks = PERCENT / 100
+    below = np.searchsorted(ticks, low, side="right") - 1
+    above = np.searchsorted(ticks, high).clip(max=len(ticks) - 1)
+    return ticks[below.clip(0)], ticks[above]

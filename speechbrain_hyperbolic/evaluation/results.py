@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speechbrain_hyperbolic.dataio.corpus import find_audio
-from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
 from speechbrain_hyperbolic.dataio.trials import TrialList
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation.bootstrap import bootstrap_intervals
@@ -26,9 +26,7 @@ from speechbrain_hyperbolic.evaluation.metrics import (
 
 
 def locate(
-    trials: TrialList,
-    data_folder: str | pathlib.Path,
-    trial_list: str | pathlib.Path,
+    trials: TrialList, data_folder: StrPath, trial_list: StrPath
 ) -> dict:
     """The audio file of each utterance of a trial list; all must exist."""
     paths = find_audio(data_folder, trials.utterances)
@@ -43,9 +41,7 @@ def locate(
     return paths
 
 
-def check_both_classes(
-    trials: TrialList, trial_list: str | pathlib.Path
-) -> None:
+def check_both_classes(trials: TrialList, trial_list: StrPath) -> None:
     """Refuses a list without error rates before hours of scoring."""
     targets = int(trials.labels.sum())
     if targets in (0, len(trials)):
@@ -142,13 +138,13 @@ def evaluate_trials(
     }
 
 
-def write_results(results: dict, path: str | pathlib.Path) -> None:
+def write_results(results: dict, path: StrPath) -> None:
     """Writes what ``evaluate_trials`` returned as JSON."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(results, indent=2) + "\n")
 
 
-def read_results(path: str | pathlib.Path) -> dict:
+def read_results(path: StrPath) -> dict:
     """Reads what ``write_results`` wrote."""
     return json.loads(pathlib.Path(path).read_text())
 

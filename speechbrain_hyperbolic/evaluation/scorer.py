@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.dataio.trials import TrialList, trial_speakers
 from speechbrain_hyperbolic.errors import InputError
@@ -46,10 +47,8 @@ class Cohort(NamedTuple):
     speakers: list[str]  # of each utterance
 
 
-def read_cohort(
-    csv_file: str | pathlib.Path, per_speaker: int, seed: int = 0
-) -> Cohort:
-    """Draws up to ``per_speaker`` audio files of each speaker of a train.csv."""
+def read_cohort(csv_file: StrPath, per_speaker: int, seed: int = 0) -> Cohort:
+    """Draws up to ``per_speaker`` files of each speaker of a train.csv."""
     csv_file = pathlib.Path(csv_file)
     if not csv_file.is_file():
         raise InputError(
@@ -111,10 +110,9 @@ class Scorer:
     def __call__(
         self, trials: TrialList, paths: dict
     ) -> tuple[np.ndarray, dict]:
-        """Scores [N] of trials, and the quality of their sides.
+        """Scores [N] of trials, and what ``quality_measures`` takes.
 
-        ``paths`` maps all utterances of the list to files. The quality is what
-        ``quality_measures`` takes: measure -> (enroll, test), per trial.
+        ``paths`` maps all utterances of the list to files.
         """
         embeddings = self.embed({u: paths[u] for u in trials.utterances})
         test = self.score.prepare(embeddings.views)
@@ -187,14 +185,8 @@ def check_held_out(calibration: TrialList, trials: TrialList) -> None:
         )
 
 
-def warn_of_training_speakers(
-    csv_file: str | pathlib.Path, **lists: TrialList
-) -> None:
-    """Warns of trials whose speakers trained the encoder.
-
-    ``csv_file`` is the train.csv of that training; without it nothing is said.
-    The lists are given by the names of their keys.
-    """
+def warn_of_training_speakers(csv_file: StrPath, **lists: TrialList) -> None:
+    """Warns of speakers in trials who trained the encoder, by its train.csv."""
     if not pathlib.Path(csv_file).is_file():
         return
     trained = set(read_cohort(csv_file, per_speaker=1).speakers)
@@ -226,10 +218,7 @@ def calibrate(
 def features(
     scores: np.ndarray, sides: dict, quality: Sequence[str]
 ) -> np.ndarray:
-    """What a calibration takes, [N, F]: scores and the chosen quality.
-
-    ``scores`` and ``sides`` are what a ``Scorer`` returns.
-    """
+    """What a calibration takes, from what a ``Scorer`` returns."""
     if not quality:
         return scores[:, None]
     chosen = quality_measures({name: sides[name] for name in quality})

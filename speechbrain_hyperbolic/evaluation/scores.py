@@ -42,20 +42,22 @@ Table = tuple[torch.Tensor, ...]
 
 def check_score(score: str) -> None:
     """Checks the name of a score."""
-    if score not in SCORES:
-        raise InputError(f"score is {score!r}, expected one of {SCORES}")
+    check_choice("score", score, SCORES)
 
 
 def check_enrollment(how: str) -> None:
     """Checks the name of a way to enroll."""
-    if how not in ENROLLMENTS:
-        raise InputError(
-            f"enrollment is {how!r}, expected one of {ENROLLMENTS}"
-        )
+    check_choice("enrollment", how, ENROLLMENTS)
+
+
+def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
+    """Checks the value of a key that has a few."""
+    if value not in choices:
+        raise InputError(f"{key} is {value!r}, expected one of {choices}")
 
 
 def make_score(name: str, c: float = 3.0) -> "Score":
-    """A score by its name, one of ``SCORES``; c is that of the clip."""
+    """A score by its name; c is that of the clip."""
     check_score(name)
     return Cosine() if name == "cosine" else Hyperbolic(c)
 
@@ -109,9 +111,8 @@ class Score:
 class Cosine(Score):
     """The inner product of length-normalized embeddings.
 
-    The mean of the inner products of all pairs of crops is the inner product of
-    the mean crops. So one vector stands for all views, and crops cost nothing
-    per trial.
+    Its mean over all pairs of crops is the inner product of the mean crops. So
+    one vector stands for all views, and crops cost nothing per trial.
     """
 
     def prepare(self, views: torch.Tensor) -> Table:
@@ -123,20 +124,17 @@ class Cosine(Score):
         return (both / 2**0.5,)
 
     def pairs(self, enroll: Table, test: Table) -> torch.Tensor:
-        _check_crops(enroll[0].shape[1] == test[0].shape[1])
         return (enroll[0] * test[0]).sum(1)
 
     def matrix(self, enroll: Table, test: Table) -> torch.Tensor:
-        _check_crops(enroll[0].shape[1] == test[0].shape[1])
         return product(enroll[0], test[0])
 
 
 class Hyperbolic(Score):
     """Minus the distance after the published clip.
 
-    Points on the cap all have one radius, where the distance is a function of
-    the cosine: without crops it then ranks trials as ``Cosine`` does. With
-    crops a trial costs as many distances as there are pairs of views.
+    On the cap, where all points have one radius, it is a function of the
+    cosine: there, without crops, it ranks trials as ``Cosine`` does.
     """
 
     def __init__(self, c: float = 3.0) -> None:
@@ -155,9 +153,7 @@ class Hyperbolic(Score):
 
     def share_on_cap(self, *tables: Table) -> float:
         """The share of the embeddings of prepared tables that the clip cuts."""
-        radius = torch.cat(
-            [Points(*table).radius.flatten() for table in tables]
-        )
+        radius = torch.cat([Points(*t).radius.flatten() for t in tables])
         cap = 2 * math.atanh(cap_norm(self.c))
         return (radius >= (1 - 1e-6) * cap).double().mean().item()
 
@@ -170,11 +166,10 @@ def enroll(
 ) -> torch.Tensor:
     """Models of speakers [M, V, D], each from utterances of views [U, V, D].
 
-    ``members`` lists the rows of each model's utterances. A model of one
-    utterance is that utterance's embedding, unchanged. "mean" is the mean of
-    the length-normalized embeddings. "midpoint" is the hyperbolic midpoint of
-    the points after the clip at c, as coordinates in the Poincare ball; these
-    are within the cap, so that the clip leaves them where they are.
+    ``members`` lists the rows of each model's utterances. The embedding of a
+    single utterance is its model. "mean" is the mean of the length-normalized
+    embeddings; "midpoint" the hyperbolic midpoint after the clip at c, as
+    coordinates in the Poincare ball, which the clip leaves where it is.
     """
     check_enrollment(how)
     models = []
@@ -201,7 +196,6 @@ def _mean_over_views(
     test: Table,
 ) -> torch.Tensor:
     n_enroll, n_test = enroll[0].shape[1], test[0].shape[1]
-    _check_crops((n_enroll > 1) == (n_test > 1))
 
     def view(table: Table, number: int) -> Points:
         return Points(*(tensor[:, number] for tensor in table))
@@ -214,11 +208,3 @@ def _mean_over_views(
         for b in range(1, n_test):
             crops += distance(view(enroll, a), view(test, b))
     return (whole + crops / ((n_enroll - 1) * (n_test - 1))) / 2
-
-
-def _check_crops(on_both_or_none: bool) -> None:
-    if not on_both_or_none:
-        raise InputError(
-            "one side of the trials has crops and the other none: embed both "
-            "with crops or both without"
-        )

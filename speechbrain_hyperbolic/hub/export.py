@@ -290,7 +290,7 @@ def _read_verification(
     if options.get("n_crops"):
         length = float(options["crop_length"])
         parts.append(f"{options['n_crops']} crops of {length:g} s")
-    if options.get("enrol_file"):
+    if options.get("enrollment_file"):
         how = options.get("enrollment", "mean")
         parts.append(f"models of several utterances ({how})")
     if options.get("normalization"):

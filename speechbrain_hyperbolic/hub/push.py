@@ -10,17 +10,13 @@ from huggingface_hub.utils import validate_repo_id
 
 from speechbrain_hyperbolic import __version__
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.inference.config import CONFIG
-from speechbrain_hyperbolic.inference.model import (
-    STOCK_WEIGHTS,
-    STOCK_YAML,
-    WEIGHTS,
-)
 
 LABELS = "label_encoder.txt"
+# Not imported from inference.model, since that takes seconds
+REQUIRED = ("config.json", "model.safetensors")
 # Nothing else in a folder is sent.
 FILES = (
-    *(CONFIG, WEIGHTS, STOCK_YAML, STOCK_WEIGHTS, "README.md"),
+    *(*REQUIRED, "hyperparams.yaml", "embedding_model.ckpt", "README.md"),
     *("results.json", "det.png", "model.onnx", "examples/*.wav"),
 )
 _LOG_IN = "run `hf auth login`, or set HF_TOKEN to a token"
@@ -44,7 +40,7 @@ def push_model(
     the model's page.
     """
     folder = pathlib.Path(folder)
-    for name in (CONFIG, WEIGHTS):
+    for name in REQUIRED:
         if not (folder / name).is_file():
             raise InputError(f"{folder} has no {name}: export the model first")
     if constants.HF_HUB_OFFLINE:

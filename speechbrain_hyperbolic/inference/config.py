@@ -4,7 +4,6 @@ import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ _FEWEST_FALSE_ACCEPTS = 10
 _LARGEST = 200_000  # of a module's numbers: widths, rates in Hz, ...
 _MOST_BYTES = 2**20
 _MODULE = '{"class": "package.Class", argument: value, ...}'
+_PLAIN = f"text, true, false, null, a number of at most {_LARGEST}, or a list of them"
 _CLASS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
 
@@ -52,68 +52,34 @@ def _are_rates(value: object) -> bool:
     )
 
 
-def _field(valid: Callable[[Any], Any], expected: str, **default: Any) -> Any:
-    metadata = {"valid": valid, "expected": expected}
-    return dataclasses.field(metadata=metadata, **default)
-
-
-class _Schema:
-    """A dataclass that checks its fields when it is made."""
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if not field.metadata["valid"](value):
-                raise _wrong(field.name, value, field.metadata["expected"])
-
-
 @dataclasses.dataclass(frozen=True)
-class Thresholds(_Schema):
+class Thresholds:
     """Scores above a threshold are accepted; these were measured on trials.
 
     ``eer`` is the threshold at the equal error rate. ``false_accepts`` maps
     rates as text, such as "0.01", to the lowest threshold that keeps to them.
     """
 
-    eer: float = _field(_is_number, "a finite number")
-    false_accepts: dict[str, float] = _field(
-        _are_rates, 'thresholds by rate, such as {"0.01": 0.5}'
-    )
+    eer: float
+    false_accepts: dict[str, float]
+
+    def __post_init__(self) -> None:
+        _check("eer", self.eer, _is_number(self.eer), "a finite number")
+        rates = self.false_accepts
+        expected = 'thresholds by rate, such as {"0.01": 0.5}'
+        _check("false_accepts", rates, _are_rates(rates), expected)
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(_Schema):
+class ModelConfig:
     """What ``config.json`` says about a model.
 
     A module is a dict: the full name of its class under "class", and arguments
-    by name, which are texts, numbers, booleans, None or lists of them.
+    by name, which are texts, numbers, booleans, None or lists of them. Only
+    ``embedding_model`` has weights. ``clip_c`` is the c of the clip in
+    training, for the hyperbolic score; ``trials`` is what to remember about the
+    trials of the thresholds. A wrong value raises an InputError.
 
-    Arguments
-    ---------
-    compute_features : dict
-        The module from waveforms to features.
-    mean_var_norm : dict
-        The module that normalizes features.
-    embedding_model : dict
-        The encoder, from features to embeddings; the only one with weights.
-    sample_rate : int
-        In Hz.
-    score : str
-        "cosine" or "hyperbolic".
-    clip_c : float
-        The c of the clip in training, at least 1; for the hyperbolic score.
-    thresholds : Thresholds or None
-        None if they were not measured.
-    trials : dict or None
-        What to remember about the trials of the thresholds.
-
-    Raises
-    ------
-    InputError
-        If a value is wrong; the message names the field.
-
-    Example
-    -------
     >>> config = ModelConfig(
     ...     {"class": "speechbrain.lobes.features.Fbank", "n_mels": 80},
     ...     {"class": "speechbrain.processing.features.InputNormalization"},
@@ -123,48 +89,34 @@ class ModelConfig(_Schema):
     True
     """
 
-    compute_features: dict[str, Any] = _field(bool, _MODULE)
-    mean_var_norm: dict[str, Any] = _field(bool, _MODULE)
-    embedding_model: dict[str, Any] = _field(bool, _MODULE)
-    sample_rate: int = _field(
-        lambda value: type(value) is int and 1000 <= value <= 192_000,
-        "an integer from 1000 to 192000, in Hz",
-        default=16000,
-    )
-    score: str = _field(
-        lambda value: value in SCORES, f"one of {SCORES}", default="cosine"
-    )
-    clip_c: float = _field(
-        lambda value: _is_number(value) and 1 <= value <= 1e6,
-        "a number from 1 to 1000000",
-        default=3.0,
-    )
-    thresholds: Thresholds | None = _field(
-        lambda value: isinstance(value, (Thresholds, type(None))),
-        '{"eer": number, "false_accepts": {...}} or null',
-        default=None,
-    )
-    trials: dict[str, Any] | None = _field(
-        lambda value: isinstance(value, (dict, type(None))),
-        "an object or null",
-        default=None,
-    )
+    compute_features: dict[str, Any]
+    mean_var_norm: dict[str, Any]
+    embedding_model: dict[str, Any]
+    sample_rate: int = 16000  # Hz
+    score: str = "cosine"  # or "hyperbolic"
+    clip_c: float = 3.0
+    thresholds: Thresholds | None = None  # None: not measured
+    trials: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        rate, c = self.sample_rate, self.clip_c
+        valid = type(rate) is int and 1000 <= rate <= 192_000
+        _check("sample_rate", rate, valid, "an integer from 1000 to 192000")
+        _check("score", self.score, self.score in SCORES, f"one of {SCORES}")
+        valid = _is_number(c) and 1 <= c <= 1e6
+        _check("clip_c", c, valid, "a number from 1 to 1000000")
+        for name, kind in (("thresholds", Thresholds), ("trials", dict)):
+            value = getattr(self, name)
+            valid = value is None or isinstance(value, kind)
+            _check(name, value, valid, "an object or null")
         for name in MODULES:
             module = getattr(self, name)
-            named = isinstance(module, dict) and module.get("class")
-            if not _CLASS_NAME.fullmatch(str(named)):
-                raise _wrong(name, module, _MODULE)
+            class_name = isinstance(module, dict) and module.get("class")
+            valid = bool(_CLASS_NAME.fullmatch(str(class_name)))
+            _check(name, module, valid, _MODULE)
             for key, value in module.items():
-                if not key.isidentifier() or not _is_plain(value):
-                    raise _wrong(
-                        f"{name}: {shorten(key)}",
-                        value,
-                        "text, true, false, null, a number of at most "
-                        f"{_LARGEST} or a list of them",
-                    )
+                valid = key.isidentifier() and _is_plain(value)
+                _check(f"{name}: {shorten(key)}", value, valid, _PLAIN)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of ``config.json``."""
@@ -238,8 +190,9 @@ def read_config(folder: str | pathlib.Path) -> ModelConfig:
         raise InputError(f"{path}: {error}") from error
 
 
-def _wrong(name: str, value: object, expected: str) -> InputError:
-    return InputError(f"{name} is {shorten(value)}, expected {expected}")
+def _check(name: str, value: object, valid: bool, expected: str) -> None:
+    if not valid:
+        raise InputError(f"{name} is {shorten(value)}, expected {expected}")
 
 
 def shorten(value: object) -> str:

@@ -14,7 +14,6 @@ from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.speaker import SpeakerRecognition
 from speechbrain.processing.features import InputNormalization
 
-from speechbrain_hyperbolic.dataio import audio as audio_files
 from speechbrain_hyperbolic.dataio.windows import read_windows, split_windows
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation import scores
@@ -151,31 +150,14 @@ class HyperbolicSpeakerRecognition(
     ) -> "HyperbolicSpeakerRecognition":
         """Loads a model from its config.json and model.safetensors alone.
 
-        Arguments
-        ---------
-        pretrained_model_name_or_path : str or pathlib.Path
-            A model folder, or "user/model" on the Hugging Face Hub.
-        revision : str
-            A branch, tag or commit hash of a model on the Hub.
-        run_opts : dict
-            See the stock class, e.g. {"device": "cuda"}.
-        trusted : list of str
-            Full names of classes to build besides the stock ones, e.g.
-            "my_package.MyEncoder". Name only code that you trust with arguments
-            from this model's author.
-        **hub_options : dict
-            Others of ``huggingface_hub.ModelHubMixin``: cache_dir, token,
-            force_download, local_files_only.
+        The first argument is a model folder, or "user/model" on the Hugging
+        Face Hub, with a ``revision`` and other options of the mixin: cache_dir,
+        token, force_download, local_files_only. ``run_opts`` is as in the stock
+        class, e.g. {"device": "cuda"}. ``trusted`` has the full names of
+        classes to build besides the stock ones, such as "my_package.MyEncoder";
+        name only code that you trust with arguments from this model's author.
 
-        Returns
-        -------
-        model : HyperbolicSpeakerRecognition
-
-        Raises
-        ------
-        InputError
-            If there is no such model, a file of it is damaged, a class is not
-            trusted, or the device is CUDA and there is none.
+        An InputError says why a model can't be loaded.
         """
         source = str(pretrained_model_name_or_path)
         _check_device((run_opts or {}).get("device") or "cpu")
@@ -249,15 +231,6 @@ class HyperbolicSpeakerRecognition(
             "use the threshold at the EER"
         )
 
-    def load_audio(
-        self, path: str | pathlib.Path, savedir: str | None = None
-    ) -> torch.Tensor:
-        """An audio file [time], at the model's sample rate, on its device.
-
-        ``savedir`` is not used; the stock class has it.
-        """
-        return audio_files.load(path, self.sample_rate).to(self.device)
-
     def embed(self, audio: Audio, sample_rate: int | None = None) -> Embedding:
         """Embeds an utterance, or a recording of hours.
 
@@ -274,13 +247,7 @@ class HyperbolicSpeakerRecognition(
             count, windows = split_windows(waveform, self.sample_rate)
         directions, norms, samples = 0.0, [], 0
         bar = tqdm.tqdm(
-            windows,
-            desc="Embedding",
-            total=count,
-            unit="window",
-            disable=count == 1,
-            delay=3,
-            dynamic_ncols=True,
+            windows, "Embedding", count, disable=count == 1, delay=3
         )
         for window in bar:
             samples += len(window)
@@ -315,9 +282,7 @@ class HyperbolicSpeakerRecognition(
         """
         if isinstance(paths, (str, os.PathLike)):
             raise InputError(f"paths is {paths}, expected a list of paths")
-        bar = tqdm.tqdm(
-            paths, desc="Embedding", unit="file", dynamic_ncols=True
-        )
+        bar = tqdm.tqdm(paths, "Embedding", unit="file")
         if cache_folder is None:
             return [self.embed(path) for path in bar]
         setting = f"{self.sample_rate}-whole"

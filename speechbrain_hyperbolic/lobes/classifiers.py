@@ -142,24 +142,11 @@ class HyperbolicClassifier(Classifier):
         targets: torch.Tensor | None = None,
         cost: torch.nn.Module | None = None,
     ) -> torch.Tensor:
-        """Compares each embedding with each speaker.
+        """Similarities [batch, 1, out_neurons] of embeddings [batch, 1, D].
 
-        Arguments
-        ---------
-        x : torch.Tensor
-            Embeddings, shape [batch, 1, input_size] or [batch, input_size].
-        targets : torch.Tensor
-            Labels, shape [batch, 1] or [batch]; with ``cost``.
-        cost : torch.nn.Module
-            A ``MarginSoftmax`` with a ``chunk_size`` is computed by chunks of
-            the classes. None: the similarities are returned, not the loss.
-
-        Returns
-        -------
-        outputs : torch.Tensor
-            Similarities, shape [batch, 1, out_neurons] or
-            [batch, out_neurons], or the loss, a scalar; float32, or float64
-            where the embeddings are.
+        Without the second dimension of x there is none in the outputs. Given
+        targets [batch, 1] and a cost, it returns the loss, which a
+        ``MarginSoftmax`` with a ``chunk_size`` computes by chunks of classes.
         """
         for block in self.blocks:
             x = block(x)
@@ -215,22 +202,7 @@ class JointClassifier(torch.nn.Module):
         targets: torch.Tensor | None = None,
         cost: JointLoss | None = None,
     ) -> torch.Tensor:
-        """Compares each embedding with each speaker, by each head.
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            Embeddings, shape [batch, 1, input_size] or [batch, input_size].
-        targets : torch.Tensor
-            Labels, shape [batch, 1] or [batch]; with ``cost``.
-        cost : JointLoss
-            None: the similarities are returned, not the loss.
-
-        Returns
-        -------
-        outputs : torch.Tensor
-            Shape [batch, heads, out_neurons], or the loss, a scalar.
-        """
+        """Similarities [batch, heads, out_neurons], or a cost's loss."""
         if x.dim() == 2:
             x = x.unsqueeze(1)
         if cost is None:

@@ -38,20 +38,7 @@ class MaskedNormalization(torch.nn.Module):
     def forward(
         self, features: torch.Tensor, lengths: torch.Tensor
     ) -> torch.Tensor:
-        """Normalizes, and masks in training.
-
-        Arguments
-        ---------
-        features : torch.Tensor
-            Shape [batch, frames, bands].
-        lengths : torch.Tensor
-            Relative lengths in (0, 1], shape [batch].
-
-        Returns
-        -------
-        features : torch.Tensor
-            Of the same shape.
-        """
+        """Features [batch, frames, bands] of relative lengths in (0, 1]."""
         features = self.normalization(features, lengths)
         if self.training:
             for mask in self.masks:

@@ -1,7 +1,7 @@
 """Softmax losses on a classifier's outputs, with gradients in closed form."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -67,22 +67,10 @@ class MarginSoftmax(torch.nn.Module):
         targets: torch.Tensor,
         length: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Mean loss of a batch.
+        """Mean loss of outputs [batch, 1, classes] or [batch, classes].
 
-        Arguments
-        ---------
-        outputs : torch.Tensor
-            Scores of the classes, shape [batch, 1, classes] or
-            [batch, classes].
-        targets : torch.Tensor
-            Labels in [0, classes), shape [batch, 1] or [batch].
-        length : torch.Tensor
-            Not used; the stock recipe passes it.
-
-        Returns
-        -------
-        loss : torch.Tensor
-            A scalar.
+        The targets are labels in [0, classes), [batch, 1] or [batch]; the
+        length, which the stock recipe passes, is not used.
         """
         if outputs.dim() == 3:
             outputs = outputs.squeeze(1)
@@ -145,22 +133,7 @@ class JointLoss(torch.nn.Module):
         targets: torch.Tensor,
         length: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Mean loss of a batch.
-
-        Arguments
-        ---------
-        outputs : torch.Tensor
-            Shape [batch, heads, classes].
-        targets : torch.Tensor
-            Labels in [0, classes), shape [batch, 1] or [batch].
-        length : torch.Tensor
-            Not used; the stock recipe passes it.
-
-        Returns
-        -------
-        loss : torch.Tensor
-            A scalar.
-        """
+        """Mean loss of outputs [batch, heads, classes]."""
         if outputs.dim() != 3 or outputs.shape[1] != len(self.losses):
             raise InputError(
                 f"the outputs have shape {tuple(outputs.shape)}, expected "
@@ -192,7 +165,7 @@ def check_targets(
             f"{tuple(targets.shape)}: expected one target for each of at "
             "least one row"
         )
-    targets = targets.long().view(batch, 1)
+    targets = targets.long().reshape(batch, 1)
     # Reading values would wait for a GPU, which checks its indices itself,
     # and break a compiled graph.
     if targets.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -309,12 +282,11 @@ def chunked_margin_softmax(
     chunk_size: int,
     sub_centers: int = 1,
 ) -> torch.Tensor:
-    """Mean loss of a batch, without a [batch, classes] matrix.
+    """``MarginSoftmax`` of similarities, without a [batch, classes] matrix.
 
-    It is ``MarginSoftmax`` of the similarities, computed by chunks of classes,
-    twice: for the sum of the softmax, and for the gradients. ``centers`` are
-    [classes * sub_centers, D], those of a class together, of which the most
-    similar counts.
+    They are computed by chunks of classes, twice: for the sum of the softmax
+    and for the gradients. The centers are [classes * sub_centers, D], those of
+    a class together, of which the most similar counts.
 
     >>> from speechbrain_hyperbolic.nnet.similarity import ClippedDistance
     >>> chunked_margin_softmax(
@@ -323,62 +295,23 @@ def chunked_margin_softmax(
     ... ).shape
     torch.Size([])
     """
-    classes = len(centers) // sub_centers
-    targets = check_targets(targets, len(embeddings), classes)
+    if loss_fn.top_k:
+        raise InputError(
+            f"top_k is {loss_fn.top_k}, expected 0 with a chunk_size: the "
+            "hardest speakers of all chunks are not known in one pass"
+        )
+    by_class = centers.unflatten(0, (-1, sub_centers))
+    targets = check_targets(targets, len(embeddings), len(by_class))
     loss_fn.count_use(embeddings)
-    scores = _Scores(similarity, sub_centers, chunk_size)
     return _ChunkedMarginSoftmax.apply(
-        embeddings, centers, targets, loss_fn, scores, *similarity.parameters()
+        embeddings,
+        by_class,
+        targets,
+        loss_fn,
+        similarity,
+        chunk_size,
+        *similarity.parameters(),
     )
-
-
-class _Scores(NamedTuple):
-    """How outputs come from embeddings and centers."""
-
-    similarity: InnerProduct
-    sub_centers: int
-    chunk_size: int
-
-    def __call__(self, x: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
-        return best_of(self.similarity(x, centers), self.sub_centers)
-
-    def chunks(
-        self, centers: torch.Tensor
-    ) -> Iterator[tuple[int, torch.Tensor]]:
-        """The first class of each chunk, and its centers."""
-        parts = centers.split(self.chunk_size * self.sub_centers)
-        for number, part in enumerate(parts):
-            yield number * self.chunk_size, part
-
-    def of_targets(
-        self, x: torch.Tensor, centers: torch.Tensor, targets: torch.Tensor
-    ) -> torch.Tensor:
-        """Outputs [batch, 1] of the targets."""
-        by_class = centers.unflatten(0, (-1, self.sub_centers))
-        theirs = by_class[targets.squeeze(1)].flatten(0, 1)
-        return self(x, theirs).diagonal().unsqueeze(1)
-
-    def hardest(
-        self,
-        x: torch.Tensor,
-        centers: torch.Tensor,
-        targets: torch.Tensor,
-        top_k: int,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The highest outputs of other classes than the targets."""
-        values = x.new_empty(len(x), 0)
-        classes = targets.new_empty(len(x), 0)
-        for first, part in self.chunks(centers):
-            outputs = self(x, part)
-            here = torch.arange(outputs.shape[1], device=x.device) + first
-            outputs = outputs.masked_fill(here == targets, -math.inf)
-            values = torch.cat([values, outputs], 1)
-            classes = torch.cat([classes, here.expand_as(outputs)], 1)
-            values, order = values.topk(min(top_k, values.shape[1]))
-            classes = classes.gather(1, order)
-        # Where top_k is all classes, the target itself is the last of them.
-        count = min(top_k, len(centers) // self.sub_centers - 1)
-        return values[:, :count], classes[:, :count]
 
 
 def best_of(outputs: torch.Tensor, sub_centers: int) -> torch.Tensor:
@@ -388,51 +321,11 @@ def best_of(outputs: torch.Tensor, sub_centers: int) -> torch.Tensor:
     return outputs.unflatten(1, (-1, sub_centers)).amax(2)
 
 
-class _ChunkedMarginSoftmax(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, centers, targets, loss_fn, scores, *parameters):  # type: ignore[no-untyped-def]
-        target = scores.of_targets(x, centers, targets)
-        hardest = None
-        if loss_fn.top_k:
-            hardest = scores.hardest(x, centers, targets, loss_fn.top_k)
-        special = _special(loss_fn, targets, target, hardest)
-        log_total = torch.full_like(target, -math.inf)
-        for first, part in scores.chunks(centers):
-            logits, *_ = _chunk_logits(scores(x, part), first, special, loss_fn)
-            here = logits.logsumexp(1, keepdim=True)
-            log_total = torch.logaddexp(log_total, here)
-        ctx.loss_fn, ctx.scores = loss_fn, scores
-        ctx.save_for_backward(x, centers, log_total, *special)
-        return (log_total - special.logits[:, :1]).mean()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        x, centers, log_total, *saved = ctx.saved_tensors
-        special, scores = _Special(*saved), ctx.scores
-        parameters = list(scores.similarity.parameters())
-        factor = gradient * (ctx.loss_fn.scale / len(x))
-        of_centers = torch.empty_like(centers)
-        of_others = [torch.zeros_like(v) for v in (x, *parameters)]
-        x = x.detach().requires_grad_()
-        for (first, part), (_, out) in zip(
-            scores.chunks(centers), scores.chunks(of_centers), strict=True
-        ):
-            part = part.detach().requires_grad_()
-            with torch.enable_grad():
-                outputs = scores(x, part)
-            logits, columns, ignored = _chunk_logits(
-                outputs.detach(), first, special, ctx.loss_fn
-            )
-            probabilities = logits.sub_(log_total).exp_()
-            slopes = _slopes(probabilities, columns, special, ignored)
-            found = torch.autograd.grad(
-                outputs, [part, x, *parameters], slopes[:, :-1].mul_(factor)
-            )
-            out.copy_(found[0])
-            for total, more in zip(of_others, found[1:], strict=True):
-                total += more
-        return of_others[0], of_centers, None, None, None, *of_others[1:]
+def _compare(
+    similarity: InnerProduct, x: torch.Tensor, centers: torch.Tensor
+) -> torch.Tensor:
+    """Outputs [N, M] of x [N, D] and centers [M, sub_centers, D]."""
+    return best_of(similarity(x, centers.flatten(0, 1)), centers.shape[1])
 
 
 def _chunk_logits(
@@ -441,10 +334,10 @@ def _chunk_logits(
     special: _Special,
     loss_fn: AdditiveMargin,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Logits of a chunk, where its special ones are, and what is ignored.
+    """Logits of classes from first on, the targets' columns, what is ignored.
 
-    The last column is none of the classes: it takes the special logits of
-    other chunks, so that no shape depends on the labels.
+    A last column is none of the classes: it takes the targets of other chunks,
+    so that no shape depends on the labels.
     """
     width = outputs.shape[1]
     columns = special.classes - first
@@ -453,3 +346,60 @@ def _chunk_logits(
     logits, ignored = _logits(padded, columns, special, loss_fn)
     logits[:, -1] = -math.inf
     return logits, columns, ignored
+
+
+class _ChunkedMarginSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        centers: torch.Tensor,
+        targets: torch.Tensor,
+        loss_fn: AdditiveMargin,
+        similarity: InnerProduct,
+        chunk_size: int,
+        *parameters: torch.Tensor,
+    ) -> torch.Tensor:
+        theirs = centers[targets.squeeze(1)]
+        target = _compare(similarity, x, theirs).diagonal().unsqueeze(1)
+        special = _special(loss_fn, targets, target, None)
+        log_total = torch.full_like(target, -math.inf)
+        for number, part in enumerate(centers.split(chunk_size)):
+            outputs = _compare(similarity, x, part)
+            first = number * chunk_size
+            logits, *_ = _chunk_logits(outputs, first, special, loss_fn)
+            here = logits.logsumexp(1, keepdim=True)
+            log_total = torch.logaddexp(log_total, here)
+        ctx.options = loss_fn, similarity, chunk_size
+        ctx.save_for_backward(x, centers, log_total, *special)
+        return (log_total - special.logits).mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor | None, ...]:
+        x, centers, log_total, *saved = ctx.saved_tensors
+        loss_fn, similarity, chunk_size = ctx.options
+        special, factor = _Special(*saved), gradient * loss_fn.scale / len(x)
+        inputs = [x.detach().requires_grad_(), *similarity.parameters()]
+        by_inputs = [torch.zeros_like(v) for v in inputs]
+        by_centers = torch.empty_like(centers)
+        for number, part in enumerate(centers.split(chunk_size)):
+            part = part.detach().requires_grad_()
+            with torch.enable_grad():
+                outputs = _compare(similarity, inputs[0], part)
+            first = number * chunk_size
+            logits, columns, ignored = _chunk_logits(
+                outputs.detach(), first, special, loss_fn
+            )
+            probabilities = logits.sub_(log_total).exp_()
+            slopes = _slopes(probabilities, columns, special, ignored)
+            by_part, *more = torch.autograd.grad(
+                outputs, [part, *inputs], slopes[:, :-1].mul_(factor)
+            )
+            by_centers[first : first + chunk_size] = by_part
+            for total, found in zip(by_inputs, more, strict=True):
+                total += found
+        by_x, *by_parameters = by_inputs
+        return by_x, by_centers, *(None,) * 4, *by_parameters

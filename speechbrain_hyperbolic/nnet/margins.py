@@ -81,31 +81,14 @@ class AdditiveMargin(torch.nn.Module):
 
     def count_use(self, outputs: torch.Tensor) -> None:
         """Tells a schedule about a training forward, so that it can warn."""
-        if (
-            isinstance(self.margin, MarginSchedule)
-            and not torch.compiler.is_compiling()
-            and torch.is_grad_enabled()
-            and outputs.requires_grad
-        ):
+        training = torch.is_grad_enabled() and outputs.requires_grad
+        if training and isinstance(self.margin, MarginSchedule):
             self.margin.count_use()
 
     def forward(
         self, outputs: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
-        """Logits, as the stock ``LogSoftmaxWrapper`` calls for them.
-
-        Arguments
-        ---------
-        outputs : torch.Tensor
-            Shape [batch, classes].
-        targets : torch.Tensor
-            One-hot, shape [batch, classes].
-
-        Returns
-        -------
-        logits : torch.Tensor
-            Shape [batch, classes].
-        """
+        """Logits of outputs and one-hot targets, all [batch, classes]."""
         self.count_use(outputs)
         targets = targets.bool()
         changed = outputs
@@ -136,23 +119,8 @@ class RealAdditiveMargin(AdditiveMargin):
     A logit below the target's, margin included, is replaced by 0. It is made
     for cosines: among negated distances, 0 would be the highest logit.
 
-    Source: as stated by arXiv 2601.19709.
-
-    Arguments
-    ---------
-    margin : float or MarginSchedule
-        In units of the outputs, >= 0.
-    scale : float
-        Factor of the logits, > 0.
-    top_k : int
-        How many of the other speakers, the most similar ones, get a penalty.
-    penalty : float
-        Added to their outputs, >= 0.
-
-    Raises
-    ------
-    InputError
-        If a value is out of range.
+    Its arguments are those of ``AdditiveMargin``. Source: as stated by arXiv
+    2601.19709.
 
     Example
     -------
@@ -173,21 +141,8 @@ class AdditiveAngularMargin(AdditiveMargin):
 
     Source: Xiang et al., arXiv 1906.07317; Zhao et al., arXiv 2110.05042.
 
-    Arguments
-    ---------
-    margin : float or MarginSchedule
-        In radians, >= 0.
-    scale : float
-        Factor of the logits, > 0.
-    top_k : int
-        How many of the other speakers, the most similar ones, get a penalty.
-    penalty : float
-        In radians, >= 0.
-
-    Raises
-    ------
-    InputError
-        If a value is out of range.
+    Its arguments are those of ``AdditiveMargin``, the margin and the penalty in
+    radians.
 
     Example
     -------

@@ -106,7 +106,8 @@ class MarginSchedule(torch.nn.Module):
 
     def count_use(self) -> None:
         """Warns once if a training loop uses the margin but never steps it."""
-        if self.steps or self.start == self.end:
+        constant = self.start == self.end
+        if constant or self.steps or torch.compiler.is_compiling():
             return
         self._unstepped_uses += 1
         if self._unstepped_uses == self.PATIENCE:
@@ -182,28 +183,12 @@ class WarmUp:
         self.step = 0
 
     def __call__(self, epoch: int) -> tuple[float, float]:
-        """The learning rates of the epoch that ended and of the next.
-
-        Arguments
-        ---------
-        epoch : int
-            The epoch that ended, from 1.
-
-        Returns
-        -------
-        old, new : float
-        """
+        """The learning rates of the epoch that ended and of the next."""
         old, self.lr = self.scheduler(epoch)
         return old, self.lr
 
     def on_batch_end(self, optimizer: torch.optim.Optimizer) -> None:
-        """Sets the learning rate of a batch, before the optimizer's step.
-
-        Arguments
-        ---------
-        optimizer : torch.optim.Optimizer
-            Its groups' learning rates are changed during the first steps.
-        """
+        """Sets the learning rate of a batch, before the optimizer's step."""
         self.step += 1
         if self.step <= self.steps:
             for group in optimizer.param_groups:

@@ -1,10 +1,10 @@
 """How an embedding compares with a speaker's center: a classifier's outputs.
 
 The hyperbolic similarities are -distance; they differ in the map from a vector
-to a point, see ``geometry``.
+to a point, see ``geometry``. Embeddings are [N, D], centers [M, D], outputs
+[N, M].
 """
 
-import inspect
 import math
 from typing import Any
 
@@ -24,11 +24,7 @@ from speechbrain_hyperbolic.geometry import (
 
 
 class InnerProduct(torch.nn.Module):
-    """Inner products [N, M], without a bias: the usual softmax.
-
-    >>> InnerProduct()(torch.ones(1, 3), torch.ones(2, 3))
-    tensor([[3., 3.]])
-    """
+    """Inner products, without a bias: the usual softmax."""
 
     # Standard deviation of the initial centers; None: Xavier's
     init_std: float | None = None
@@ -36,21 +32,17 @@ class InnerProduct(torch.nn.Module):
     def forward(
         self, embeddings: torch.Tensor, centers: torch.Tensor
     ) -> torch.Tensor:
-        """Similarities [N, M] of embeddings [N, D] to centers [M, D]."""
+        """Similarities of all pairs."""
         return product(embeddings, centers)
 
 
 class Cosine(InnerProduct):
-    """Cosines, as in the stock classifier.
-
-    >>> Cosine()(torch.ones(1, 3), torch.eye(3))
-    tensor([[0.5774, 0.5774, 0.5774]])
-    """
+    """Cosines, as in the stock classifier."""
 
     def forward(
         self, embeddings: torch.Tensor, centers: torch.Tensor
     ) -> torch.Tensor:
-        """Similarities [N, M] of embeddings [N, D] to centers [M, D]."""
+        """Similarities of all pairs."""
         normalize = torch.nn.functional.normalize
         return product(normalize(embeddings), normalize(centers))
 
@@ -58,14 +50,9 @@ class Cosine(InnerProduct):
 class HyperbolicSimilarity(InnerProduct):
     """-distance of the points that a map makes of the vectors.
 
-    Arguments
-    ---------
-    embedding_scale : float
-        Factor of the embeddings before the map, > 0. An encoder's embeddings
-        are much longer than the caps of the maps, and an embedding beyond the
-        cap has no radius of its own.
-    learn_scale : bool
-        Whether it is learned, within a factor of 10 either way.
+    ``embedding_scale`` multiplies the embeddings before the map: an encoder's
+    are much longer than the caps of the maps, and an embedding beyond the cap
+    has no radius of its own. ``learn_scale``: within a factor of 10 either way.
     """
 
     # Published: the centers find their radius from there.
@@ -87,19 +74,19 @@ class HyperbolicSimilarity(InnerProduct):
         return self._scale()
 
     def map(self, vectors: torch.Tensor) -> Points:
-        """The map from vectors [N, D] to points."""
+        """The points of vectors."""
         raise NotImplementedError
 
     def points(self, vectors: torch.Tensor, embeddings: bool = False) -> Points:
         """Points of centers, or of embeddings, which are scaled first."""
-        if embeddings and (self._scale.learned or self.embedding_scale != 1):
-            vectors = vectors * self.embedding_scale
-        return self.map(vectors)
+        scale = self.embedding_scale if embeddings else 1.0
+        unscaled = isinstance(scale, float) and scale == 1
+        return self.map(vectors if unscaled else vectors * scale)
 
     def forward(
         self, embeddings: torch.Tensor, centers: torch.Tensor
     ) -> torch.Tensor:
-        """-distances [N, M] of embeddings [N, D] to centers [M, D]."""
+        """Similarities of all pairs."""
         distance = pairwise_distance(
             self.points(embeddings, embeddings=True), self.points(centers)
         )
@@ -109,20 +96,12 @@ class HyperbolicSimilarity(InnerProduct):
 class ClippedDistance(HyperbolicSimilarity):
     """-distance after the published clip: H-Softmax and HAM-Softmax.
 
-    c caps the norm at 1/sqrt(c), c >= 1; it is not a curvature. Published: 3
-    (HAM-Softmax), 5 (H-Softmax).
-
     >>> ClippedDistance(c=3.0)(torch.ones(1, 3), torch.zeros(2, 3))
     tensor([[-1.3169, -1.3169]])
     """
 
-    def __init__(
-        self,
-        c: float = 3.0,
-        embedding_scale: float = 1.0,
-        learn_scale: bool = False,
-    ) -> None:
-        super().__init__(embedding_scale, learn_scale)
+    def __init__(self, c: float = 3.0, **scale: Any) -> None:
+        super().__init__(**scale)
         self.c = check_c(c)
         self.cap = 2 * math.atanh(cap_norm(self.c))
 
@@ -134,7 +113,7 @@ class ClippedDistance(HyperbolicSimilarity):
 class ExponentialDistance(HyperbolicSimilarity):
     """-distance in the space of curvature -kappa, by its exponential map.
 
-    kappa is fixed, or learned within a factor of 10 either way.
+    ``learn_curvature``: kappa is learned, within a factor of 10 either way.
 
     >>> ExponentialDistance(0.25)(torch.tensor([[0.3, 0.4]]), torch.zeros(1, 2))
     tensor([[-0.5000]])
@@ -145,10 +124,9 @@ class ExponentialDistance(HyperbolicSimilarity):
         curvature: float = 1.0,
         learn_curvature: bool = False,
         max_radius: float = 14.0,
-        embedding_scale: float = 1.0,
-        learn_scale: bool = False,
+        **scale: Any,
     ) -> None:
-        super().__init__(embedding_scale, learn_scale)
+        super().__init__(**scale)
         self._curvature = Positive("curvature", curvature, learn_curvature)
         self.cap = check_positive("max_radius", max_radius)
 
@@ -165,19 +143,12 @@ class ExponentialDistance(HyperbolicSimilarity):
 class SmoothCapDistance(HyperbolicSimilarity):
     """-distance after a smooth cap of the radius, cap * tanh(|v| / cap).
 
-    1.317 is the cap of the published clip at c = 3.
-
     >>> SmoothCapDistance(2.0)(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2))
     tensor([[-1.9732]])
     """
 
-    def __init__(
-        self,
-        cap: float = 2.3,
-        embedding_scale: float = 1.0,
-        learn_scale: bool = False,
-    ) -> None:
-        super().__init__(embedding_scale, learn_scale)
+    def __init__(self, cap: float = 2.3, **scale: Any) -> None:
+        super().__init__(**scale)
         self.cap = check_positive("cap", cap)
 
     def map(self, vectors: torch.Tensor) -> Points:
@@ -191,15 +162,11 @@ class Positive(torch.nn.Module):
     A learned one is initial * 10^(theta / (1 + |theta|)): it stays within a
     factor of 10 of its start and keeps a gradient, which a tanh would lose to
     rounding.
-
-    >>> Positive("curvature", 2.0, learned=False)()
-    2.0
     """
 
     def __init__(self, name: str, initial: float, learned: bool) -> None:
         super().__init__()
         self.initial = check_positive(name, initial)
-        self.learned = learned
         self.theta = torch.nn.Parameter(torch.zeros(())) if learned else None
 
     def forward(self) -> float | torch.Tensor:
@@ -210,30 +177,27 @@ class Positive(torch.nn.Module):
         return self.initial * (math.log(10) * exponent).exp()
 
 
+# The arguments that each map uses
+_SCALE = ("embedding_scale", "learn_scale")
+_CURVATURE = ("curvature", "learn_curvature", "max_radius")
 MAPS = {
-    "clip": ClippedDistance,
-    "exponential": ExponentialDistance,
-    "smooth_cap": SmoothCapDistance,
-    "cosine": Cosine,
-    "inner_product": InnerProduct,
+    "clip": (ClippedDistance, ("c", *_SCALE)),
+    "exponential": (ExponentialDistance, (*_CURVATURE, *_SCALE)),
+    "smooth_cap": (SmoothCapDistance, ("cap", *_SCALE)),
+    "cosine": (Cosine, ()),
+    "inner_product": (InnerProduct, ()),
 }
 
 
 def make_similarity(map: str, **parameters: Any) -> InnerProduct:
-    """The similarity of a name in ``MAPS``, with those parameters it has.
-
-    >>> make_similarity("clip", c=5.0, curvature=1.0).c
-    5.0
-    """
+    """The similarity of a name in ``MAPS``, with the parameters it uses."""
     if map not in MAPS:
-        raise InputError(
-            f"map is {map!r}, expected one of {', '.join(sorted(MAPS))}"
-        )
-    names = inspect.signature(MAPS[map]).parameters
+        raise InputError(f"map is {map!r}, expected one of {', '.join(MAPS)}")
+    make, names = MAPS[map]
     for name in ("learn_curvature", "learn_scale"):
         if parameters.get(name) and name not in names:
             raise InputError(
                 f"{name} is {parameters[name]}, but map {map!r} has nothing "
                 "of the kind to learn: leave it out or choose another map"
             )
-    return MAPS[map](**{k: v for k, v in parameters.items() if k in names})
+    return make(**{k: v for k, v in parameters.items() if k in names})

@@ -267,13 +267,9 @@ def find_damage(folder: str | pathlib.Path) -> str:
 
 
 def _write_sums(folder: pathlib.Path) -> None:
-    """Writes the checksums of a folder's files, and waits for the disk."""
     files = sorted(folder.iterdir())
     lines = [f"{_digest(path)}  {path.name}\n" for path in files]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
-    for path in folder.iterdir():
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())
 
 
 def _digest(path: pathlib.Path) -> str:

@@ -112,8 +112,10 @@ def end_together() -> Iterator[None]:
 
 
 def _exit_after_another() -> NoReturn:
-    # On a line of its own, below another process's progress bar
-    sys.exit(f"\nerror: {_STOPPED}" if _is_first_to_report() else 2)
+    if _is_first_to_report():
+        # On a line of its own, below another process's progress bar
+        print(f"\nerror: {_STOPPED}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _is_first_to_report() -> bool:

@@ -145,14 +145,6 @@ def test_branches_are_sectors_of_close_points(laid_out):
         assert np.ptp(leaves) == len(leaves) - 1
 
 
-def test_far_points():
-    points = exponential_map(5 * normal_points(20, 5).vectors)
-    disk = lay_out(points).disk
-    assert (abs(disk) < 1).all() and float(points.radius.max()) > 7
-    radius = 2 * np.arctanh(abs(disk[:20]))
-    np.testing.assert_allclose(radius, points.radius, rtol=1e-6)
-
-
 def test_the_text_says_how_many_neighbors_are_kept(laid_out):
     points, square, layout = laid_out
     z = layout.disk[:60]
@@ -232,7 +224,7 @@ def test_two_highlights_in_one_place_are_both_named():
     twice = select(normal_points(1, 192), [0, 0])
     axes, _, legend, _ = drawn(twice, ["first", "second"], [0, 1])
     named = {t.get_text(): t.get_window_extent() for t in axes.texts}
-    assert named["first"].x1 < named["second"].x0
+    assert not named["first"].overlaps(named["second"])
     assert "0.00 apart" in legend
 
 

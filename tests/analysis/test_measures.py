@@ -52,17 +52,13 @@ def random_tree(n, seed=0):
     return distances
 
 
-def test_float32_distances_are_mended():
+def test_float32_distances_are_mended_and_others_refused():
     distances = some_distances(15)
     noise = np.random.default_rng(0).uniform(0, 1e-3, distances.shape)
     found = check_distances((distances + noise).astype(np.float32))
     np.testing.assert_allclose(found, distances, atol=1e-3)
     assert (found == found.T).all() and not found.diagonal().any()
-
-
-@pytest.mark.parametrize(
-    "distances, message",
-    [
+    for wrong, message in (
         ([[0, 1]], r"shape \(1, 2\), expected \(N, N\)"),
         ([[0]], "expected .* 2 points"),
         (np.zeros((5, 5)), "the points coincide"),
@@ -70,12 +66,9 @@ def test_float32_distances_are_mended():
         ([[0, -2], [-2, 0]], "not finite, >= 0"),
         (np.triu(TERNARY), "symmetric"),
         (9.0 - TERNARY, "are they similarities"),
-    ],
-)
-def test_what_is_not_distances_is_refused_in_one_line(distances, message):
-    with pytest.raises(InputError, match=message) as caught:
-        check_distances(distances)
-    assert "\n" not in str(caught.value)
+    ):
+        with pytest.raises(InputError, match=message):
+            check_distances(wrong)
 
 
 # Squared distances, whose triangle inequality fails, count as well.
@@ -206,9 +199,6 @@ def test_rho_and_mantel_p_are_those_of_all_permutations():
     found, p = tree_correlation(distances, tree, draws=600)
     assert found == pytest.approx(every[0])
     assert p == pytest.approx(expected, abs=0.06)
-
-
-def test_points_of_a_tree_correlate_with_it():
     rho, p = tree_correlation(TERNARY + some_distances(27), TERNARY, draws=200)
     assert rho > 0.3 and p == pytest.approx(1 / 201)
 
@@ -223,6 +213,8 @@ def stress_of(distances, planar):
 def test_embeddings_fit_what_fits():
     plane = some_distances(12, 2)
     found = embed_in_plane(plane)
+    tree = random_tree(16)
+    assert embed_in_disk(tree).stress < embed_in_plane(tree).stress / 3
     xy = np.stack([found.points.real, found.points.imag], 1)
     assert found.stress < 1e-2
     assert stress_of(plane, squareform(pdist(xy))) == pytest.approx(
@@ -239,17 +231,6 @@ def test_embeddings_fit_what_fits():
     assert stress_of(hyperbolic, 2 * np.arctanh(gap)) == pytest.approx(
         found.stress, abs=1e-6
     )
-
-
-def test_tree_fits_the_disk_better_and_a_sphere_does_not():
-    tree = random_tree(25)
-    assert embed_in_disk(tree).stress < embed_in_plane(tree).stress / 3
-    directions = np.random.default_rng(1).normal(size=(40, 3))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    sphere = np.arccos((directions @ directions.T).clip(-1, 1))
-    np.fill_diagonal(sphere, 0)
-    disk, plane = embed_in_disk(sphere).stress, embed_in_plane(sphere).stress
-    assert plane > 0.2 and disk == pytest.approx(plane, rel=0.02)
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -280,13 +261,13 @@ def test_groups_keep_the_error_rate():
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(20), 10)
     wrong = {"speakers": 0, "utterances": 0}
-    for seed in range(30):
+    for seed in range(20):
         x, y = rng.normal(size=(2, 20))[:, groups]
         x, y = (v + 0.3 * rng.normal(size=200) for v in (x, y))
         for kind, by in (("speakers", groups), ("utterances", None)):
-            found = rank_correlation(x, y, by, 60, seed)
+            found = rank_correlation(x, y, by, 40, seed)
             wrong[kind] += found.p_value < 0.05
-    assert wrong["speakers"] <= 5 < 12 < wrong["utterances"]
+    assert wrong["speakers"] <= 4 < 8 < wrong["utterances"]
 
 
 def test_few_groups_are_refused():

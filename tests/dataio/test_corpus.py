@@ -98,12 +98,12 @@ def test_upper_case_extensions(tmp_path):
 
 def test_names_that_no_trial_list_can_hold(tmp_path):
     add(tmp_path / "one", "my speaker/1.wav")
-    with pytest.raises(InputError, match="my speaker/1.wav has a space"):
+    with pytest.raises(InputError, match="my speaker/1.wav. has a space"):
         list_audio(tmp_path / "one")
     add(tmp_path / "two", "a/1.wav")
     folder = os.fsencode(tmp_path / "two" / "a")
     os.rename(folder + b"/1.wav", folder + b"/\xff.wav")
-    with pytest.raises(InputError, match="udcff.*not plain UTF-8: rename it"):
+    with pytest.raises(InputError, match="udcff.*no plain UTF-8: rename it"):
         list_audio(tmp_path / "two")
 
 

@@ -126,19 +126,6 @@ def test_comparison_is_that_of_trials_written_out(kind):
         assert metric["p_value"] == pytest.approx(p_value)
 
 
-def test_bootstrap_depends_on_the_seed_and_not_on_the_order():
-    columns = some_trials("usual")
-    first = bootstrap_intervals(*columns, replicates=50)
-    order = np.random.default_rng(0).permutation(len(columns[0]))
-    again = bootstrap_intervals(*columns[:, order], replicates=50)
-    names = np.array([f"id{i:02d}" for i in range(11)])
-    named = bootstrap_intervals(
-        *columns[:2], *(names[side] for side in columns[2:]), replicates=50
-    )
-    assert first == again == named
-    assert first != bootstrap_intervals(*columns, replicates=50, seed=1)
-
-
 def simulate(rng, n_speakers=40):
     """Two trials of every pair of speakers, some of whom are harder.
 
@@ -156,7 +143,7 @@ def test_intervals_cover_the_truth_and_are_no_wider_than_needed():
     rng = np.random.default_rng(8)
     truth = NormalDist().cdf(-3 / (2**0.5 + 1.98**0.5))
     values, intervals = [], []
-    for _ in range(150):
+    for _ in range(100):
         scores, labels, a, b = simulate(rng)
         values.append(eer(scores[labels], scores[~labels])[0])
         found = bootstrap_intervals(
@@ -180,27 +167,14 @@ def two_systems(rng, own=1.0, better=0.0):
 def test_equal_systems_differ_at_the_nominal_rate():
     rng = np.random.default_rng(4)
     found = [
-        compare_systems(*two_systems(rng), p_targets=(0.05,), replicates=199)
-        for _ in range(200)
+        compare_systems(*two_systems(rng), p_targets=(0.05,), replicates=99)
+        for _ in range(120)
     ]
     for name in ("eer", "min_dcf_0.05"):
         p_values = np.array([metrics[name]["p_value"] for metrics in found])
-        # At a rate of 5 % it is outside in under 1 % of such simulations.
-        assert 3 <= np.sum(p_values <= 0.05) <= 18
+        # At a rate of 5 % it is outside in 1 % of such simulations.
+        assert 1 <= np.sum(p_values <= 0.05) <= 12
         assert 0.35 <= np.mean(p_values <= 0.5) <= 0.65
-
-
-def test_what_is_hard_for_both_cancels():
-    rng = np.random.default_rng(0)
-    scores_a, scores_b, *trials = two_systems(rng, 0.1, 0.5)
-    found = compare_systems(scores_a, scores_b, *trials)["eer"]
-    low, high = found["interval"]
-    assert low <= found["difference"] <= high < 0
-    assert found["p_value"] < 0.01
-    # Their own intervals overlap.
-    a = bootstrap_intervals(scores_a, *trials)["eer"]
-    b = bootstrap_intervals(scores_b, *trials)["eer"]
-    assert a[0] < b[1]
 
 
 def test_the_same_ranks_do_not_differ():
@@ -227,49 +201,19 @@ def test_nine_speakers_are_too_few():
         compare_systems(few(9)[0], *few(9))
 
 
-S, LABELS, A, B = few(10)
-BAD = {
-    "enroll_speakers has shape (1,), expected (20,)": lambda: (
-        bootstrap_intervals(S, LABELS, ["a"], B)
-    ),
-    "p_target is 1": lambda: bootstrap_intervals(
-        S, LABELS, A, B, p_targets=(0.5, 1), replicates=2
-    ),
-    "level is 95": lambda: bootstrap_intervals(
-        S, LABELS, A, B, level=95, replicates=2
-    ),
-    "replicates is 0": lambda: bootstrap_intervals(
-        S, LABELS, A, B, replicates=0
-    ),
-    "scores_b: 2 of 20 are NaN": lambda: compare_systems(
-        S, np.where(A == 3, np.nan, S), LABELS, A, B
-    ),
-    "scores_b has shape (19,), expected (20,)": lambda: compare_systems(
-        S, S[1:], LABELS, A, B
-    ),
-}
-
-
-@pytest.mark.parametrize("message", BAD)
-def test_bad_input_is_named(message):
-    with pytest.raises(InputError) as caught:
-        BAD[message]()
-    assert message in str(caught.value)
-
-
-def test_no_usable_replicate_is_an_error():
-    # One target trial, of speaker 0; a seed that leaves that speaker out.
-    seed = next(
-        s
-        for s in range(100)
-        if np.random.default_rng(s).multinomial(10, [0.1] * 10)[0] == 0
-    )
-    speakers = np.arange(10)
-    tests = np.append(0, np.roll(speakers[1:], 1))
+def test_bad_input_is_named():
+    scores, labels, a, b = few(10)
+    with pytest.raises(InputError, match=r"shape \(1,\), expected \(20,\)"):
+        bootstrap_intervals(scores, labels, ["a"], b)
+    wrong = np.where(a == 3, np.nan, scores)
+    with pytest.raises(InputError, match="scores_b: 2 of 20 are NaN"):
+        compare_systems(scores, wrong, labels, a, b)
+    with pytest.raises(InputError, match=r"scores_b has shape \(19,\)"):
+        compare_systems(scores, scores[1:], labels, a, b)
+    scores, *trials = some_trials("one target speaker")
+    seed = next(s for s in range(99) if not list(written_out(*trials, 1, s)))
     with pytest.raises(InputError, match="none of 1 bootstrap replicates"):
-        bootstrap_intervals(
-            speakers, speakers == 0, speakers, tests, replicates=1, seed=seed
-        )
+        bootstrap_intervals(scores, *trials, replicates=1, seed=seed)
 
 
 @pytest.fixture
@@ -339,6 +283,9 @@ def test_command_line(files, monkeypatch, capsys):
     runpy.run_module(module, run_name="__main__")
     table, note = capsys.readouterr().out.split("\n\n")
     assert table == format_comparison(expected)
+    metric = expected["eer"]
+    low, high = (f"{100 * bound:+.2f}" for bound in metric["interval"])
+    assert f"{100 * metric['difference']:+.2f} [{low}, {high}]" in table
     assert f"A is {a}, B is {b}" in note
 
     b.write_text("id1/1 id1/2 1 0.5\nid1/1 id2/2 0 nan\n")
@@ -348,21 +295,3 @@ def test_command_line(files, monkeypatch, capsys):
     assert (caught.value.code, out) == (2, "")
     assert err.startswith(f"error: {b}, line 2: the score is nan")
     assert err.count("\n") == 1
-
-
-def test_the_table_has_percentages_and_signs():
-    eer = {"a": 0.02, "b": 0.01, "difference": -0.01}
-    cost = {"a": 0.1, "b": 0.2, "difference": 0.1, "interval": (-0.05, 0.15)}
-    comparison = {
-        "eer": eer | {"interval": (-0.015, 0.002), "p_value": 0.0821},
-        "min_dcf_0.01": cost | {"p_value": 0.5},
-    }
-    assert [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in format_comparison(comparison).splitlines()
-        if "---" not in line
-    ] == [
-        ["", "A", "B", "B - A", "p"],
-        ["EER %", "2.00", "1.00", "-1.00 [-1.50, +0.20]", "0.082"],
-        ["minDCF(0.01)", "0.100", "0.200", "+0.100 [-0.050, +0.150]", "0.5"],
-    ]

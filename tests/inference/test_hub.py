@@ -58,14 +58,14 @@ MISTAKES = {
     "load('alice/m', revision='v9')": "the Hub has no such revision",
     "load('alice/m', token='hf_wrong')": "the token is not accepted",
     "load('a/b/c')": "expected a folder, or",
-    "load('alice/m')": "answered 500: try again later",
+    "load('alice/m')": "answered 400: try again later",
     "load('alice/m', endpoint='http://127.0.0.1:9')": "the connection to http",
 }
 
 
 def test_why_a_model_does_not_come(tmp_path):
     with LoopbackHub({"hf_alice": "alice"}) as hub:
-        hub.faults["tree"] = [500] * 99
+        hub.faults["tree"] = [400] * 9
         code = "from huggingface_hub import HfApi\n"
         code += "HfApi().create_repo('alice/m')\n"
         for call in MISTAKES:

@@ -173,7 +173,7 @@ def test_fine_tuning_gives_new_speakers_centers_of_their_own(demo, tmp_path):
         hparams="finetune",
     )
     assert code == 0, printed
-    assert f"Starting from {model}: embedding_model." in printed
+    assert f"Loaded embedding_model from {model}." in printed
     (folder,) = (tmp_path / "save").glob("CKPT*")
     trained, start = (
         torch.load(path / "embedding_model.ckpt", weights_only=True)
@@ -228,7 +228,7 @@ def test_cnceleb(demo, tmp_path):
         f"--data_folder={root}",
         f"--model_folder={tmp_path / 'run' / 'model'}",
         f"--verification_file={lists / 'trials.lst'}",
-        f"--enrol_file={lists / 'enroll.map'}",
+        f"--enrollment_file={lists / 'enroll.map'}",
         "--enrollment=midpoint",
     )
     assert code == 0, printed

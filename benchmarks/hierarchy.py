@@ -1,0 +1,171 @@
+"""How tree-like the speaker centers of trained models are.
+
+> python -m benchmarks.hierarchy OUTPUT_FOLDER... --speakers=speakers.csv
+
+Runs whose names differ only after the last dot (ham.1, ham.2) are one row: the
+mean, and the standard deviation. A speaker with several centers is at their
+mean. "Own" distances are those of the head, hyperbolic or the chord; the angle
+is what cosine scoring uses. The first table ends with random points of the same
+number and dimension, which have no hierarchy.
+"""
+
+import argparse
+import collections
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.stats import permutation_test
+
+from speechbrain_hyperbolic.analysis import measures
+from speechbrain_hyperbolic.analysis.runs import read_run
+from speechbrain_hyperbolic.dataio.corpus import read_speaker_table
+from speechbrain_hyperbolic.errors import InputError, exit_on_error
+from speechbrain_hyperbolic.geometry import pairwise_distance
+
+LABELS = ("sex", "age_group")
+# The known tree of the synthetic corpus, from coarse to fine
+LEVELS = ("accent", "family", "variant", "pitch")
+
+
+class Space(NamedTuple):
+    """Speakers, and two kinds of distances [N, N] between their centers."""
+
+    speakers: list
+    own: np.ndarray
+    angle: np.ndarray
+
+
+@torch.no_grad()
+def read_space(run):
+    """The centers of a run, one for each speaker."""
+    speakers = np.array(run.speakers)
+    names = sorted(set(run.speakers))
+    weight = run.head.weight.double()
+    centers = torch.stack([weight[speakers == n].mean(0) for n in names])
+    angle, own = angles(centers)
+    if run.has_radius:
+        points = run.head.similarity.points(centers)
+        own = pairwise_distance(points, points).numpy()
+        np.fill_diagonal(own, 0)
+    return Space(names, own, angle)
+
+
+def angles(vectors):
+    """Angles and chords between directions."""
+    unit = torch.nn.functional.normalize(vectors)
+    angle = torch.arccos((unit @ unit.T).clamp(-1, 1)).fill_diagonal_(0)
+    return angle.numpy(), 2 * torch.sin(angle / 2).numpy()
+
+
+def row(*cells):
+    print("|", " | ".join(map(str, cells)), "|", flush=True)
+
+
+def table(title, columns, systems, measure):
+    """What a measure finds for the own distances, then for the angles."""
+    print(f"\n### {title}\n")
+    kinds = ("own distance", "angle")
+    names = [f"{column}, {kind}" for kind in kinds for column in columns]
+    row("loss", "runs", *names)
+    row(*["---"] * (2 + len(names)))
+    for system, spaces in systems.items():
+        found = np.array(
+            [
+                [*measure(own, speakers), *measure(angle, speakers)]
+                for speakers, own, angle in spaces
+            ]
+        )
+        cells = [f"{mean:.3f}" for mean in found.mean(0)]
+        if len(spaces) > 1:
+            spread = found.std(0, ddof=1)
+            pairs = zip(cells, spread, strict=True)
+            cells = [f"{cell} ± {std:.3f}" for cell, std in pairs]
+        row(system, len(spaces), *cells)
+
+
+def recovery(distances, labels):
+    """How well a dendrogram has labels together, and by chance."""
+    linkage = measures.dendrogram(distances)
+    chance = permutation_test(
+        (np.arange(len(labels)),),
+        lambda order: measures.dendrogram_purity(linkage, labels[order]),
+        permutation_type="pairings",
+        n_resamples=100,
+        random_state=0,
+    ).null_distribution
+    return [
+        measures.dendrogram_purity(linkage, labels),
+        np.quantile(chance, 0.95),
+        measures.adjusted_rand(linkage, labels),
+    ]
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.hierarchy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folders", nargs="+", metavar="OUTPUT_FOLDER")
+    parser.add_argument("--speakers", required=True, help="speakers.csv")
+    options = parser.parse_args()
+    known = read_speaker_table(options.speakers)
+    systems = collections.defaultdict(list)
+    for folder in map(pathlib.Path, options.folders):
+        run = read_run(folder)
+        if missing := set(run.speakers) - set(known):
+            raise InputError(f"{options.speakers} has no {min(missing)}")
+        name, space = folder.resolve().name, read_space(run)
+        systems[name.rpartition(".")[0] or name].append(space)
+
+    n, dimensions = len(space.speakers), run.head.weight.shape[1]
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(n, dimensions, generator=generator).double()
+    angle, chord = angles(noise)
+    table(
+        f"Relative Gromov delta of {n} centers, and cophenetic correlation",
+        ["worst", "mean", "cophenetic"],
+        {**systems, "random": [Space([], chord, angle)]},
+        lambda distances, _: [
+            *measures.gromov_delta(distances),
+            measures.cophenetic_correlation(distances),
+        ],
+    )
+    for name in LABELS:
+        if all(of.get(name) for of in known.values()):
+            table(
+                f"{name} in the dendrogram (average linkage)",
+                ["purity", "by chance (95 %)", "adjusted Rand"],
+                systems,
+                lambda distances, speakers, name=name: recovery(
+                    distances, np.array([known[s][name] for s in speakers])
+                ),
+            )
+    table(
+        "Stress in two dimensions, of one run",
+        ["disk", "plane"],
+        {name: spaces[:1] for name, spaces in systems.items()},
+        lambda distances, _: [
+            embed(distances).stress
+            for embed in (measures.embed_in_disk, measures.embed_in_plane)
+        ],
+    )
+    if all(of.get(level) for of in known.values() for level in LEVELS):
+        table(
+            f"Rank correlation with the known tree ({' > '.join(LEVELS)})",
+            ["rho", "p"],
+            systems,
+            lambda distances, speakers: measures.tree_correlation(
+                distances,
+                measures.tree_distances(
+                    [[*map(known[s].get, LEVELS), s] for s in speakers]
+                ),
+            ),
+        )
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        main()

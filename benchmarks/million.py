@@ -1,0 +1,67 @@
+"""A step over a million classes in chunks: its time and its memory.
+
+> OMP_NUM_THREADS=2 python -m benchmarks.million
+"""
+
+import argparse
+import multiprocessing
+import pathlib
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor
+
+import torch
+
+from speechbrain_hyperbolic.lobes.classifiers import HyperbolicClassifier
+from speechbrain_hyperbolic.nnet.losses import MarginSoftmax
+from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
+
+BATCH, DIM = 64, 192
+CHUNKS = (16384, 65536, None)
+
+
+def resident(kind):
+    """Bytes of the process in memory: VmRSS, or VmHWM, the most so far."""
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(kind):
+            return 1024 * int(line.split()[1])
+    raise OSError(f"no {kind} in /proc/self/status")
+
+
+def measure(classes, chunk_size, steps):
+    """Seconds of a step, and bytes beyond the centers and their gradient."""
+    torch.manual_seed(0)
+    head = HyperbolicClassifier(DIM, out_neurons=classes)
+    cost = MarginSoftmax(AdditiveMargin(margin=0.2, scale=30.0), chunk_size)
+    x = torch.randn(BATCH, 1, DIM, requires_grad=True)
+    labels = torch.randint(classes, (BATCH, 1))
+    before = resident("VmRSS") + 4 * head.weight.numel()
+    seconds = []
+    for _ in range(1 + steps):
+        head.zero_grad()
+        start = time.perf_counter()
+        head(x, labels, cost).backward()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:]), resident("VmHWM") - before
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--classes", type=int, default=10**6)
+    parser.add_argument("--steps", type=int, default=3)
+    args = parser.parse_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"{BATCH} x {args.classes}, median of {args.steps} steps\n")
+    print("| chunk_size | s | MiB beyond centers and gradient |\n|---|---|---|")
+    for chunk_size in CHUNKS:
+        # A process of its own: the most memory so far is not taken back.
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+            job = pool.submit(measure, args.classes, chunk_size, args.steps)
+            seconds, memory = job.result()
+        chunk = chunk_size or "none"
+        print(f"| {chunk} | {seconds:.2f} | {memory / 2**20:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Files that are whole or absent; one run at a time on a folder."""
+
+import errno
+import multiprocessing
+import os
+import resource
+import signal
+import socket
+import time
+
+import pytest
+import torch
+
+from speechbrain_hyperbolic.dataio.files import (
+    Stamp,
+    atomic_path,
+    lock_run,
+    naming_the_file,
+)
+from speechbrain_hyperbolic.errors import InputError
+
+
+def start(function, *arguments):
+    process = multiprocessing.get_context("fork").Process(
+        target=function, args=arguments, daemon=True
+    )
+    process.start()
+    return process
+
+
+def test_a_file_is_whole_or_as_before(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    for text in ("first", "second"):
+        with atomic_path(path) as temporary:
+            temporary.write_text(text)
+            assert temporary.suffix == ".txt"
+        assert path.read_text() == text
+    with pytest.raises(KeyError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert path.read_text() == "second"
+    assert list(path.parent.iterdir()) == [path]
+    umask = os.umask(0o027)
+    with atomic_path(path) as temporary:
+        temporary.write_text("third")
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def save_too_much(path, write, sender):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with atomic_path(path) as temporary:
+            write(temporary)
+    except OSError as error:
+        sender.send((error.errno, error.filename))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: torch.save(torch.zeros(10**5), path),
+        lambda path: path.write_bytes(bytes(10**5)),
+    ],
+)
+def test_the_error_of_a_write_names_the_file(tmp_path, write):
+    """PyTorch tells neither the file nor the reason."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = start(save_too_much, tmp_path / "model.ckpt", write, sender)
+    number, name = receiver.recv()
+    process.join()
+    assert number == errno.EFBIG and "/.model.ckpt." in name
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_errors_leave_the_file_alone(tmp_path):
+    path = tmp_path / "train_log.txt"
+    path.write_text("epoch: 1")
+    for name in (path, lambda: path, tmp_path / "none"):
+        with pytest.raises(RuntimeError, match="lost"), naming_the_file(name):
+            raise RuntimeError("lost the other process")
+    with pytest.raises(FileNotFoundError) as caught, naming_the_file(path):
+        open(tmp_path / "other")
+    assert caught.value.filename.endswith("other")
+    assert path.read_text() == "epoch: 1"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_stamp_matches_its_arguments_only(tmp_path):
+    path = tmp_path / "stamp.json"
+    assert not Stamp(path, {"seed": 1}).matches()
+    Stamp(path, {"seed": 1}).write()
+    assert Stamp(path, {"seed": 1}).matches()
+    assert not Stamp(path, {"seed": 2}).matches()
+
+
+def hold(folder, connection):
+    """A run with a worker that outlives it."""
+    with lock_run(folder):
+        worker = start(time.sleep, 60)
+        connection.send(worker.pid)
+        time.sleep(60)
+
+
+def test_a_second_run_is_refused_until_the_first_is_killed(tmp_path):
+    folder = tmp_path / "new" / "out"
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    first = multiprocessing.get_context("fork").Process(
+        target=hold, args=(folder, sender)
+    )
+    first.start()
+    worker = receiver.recv()
+    try:
+        with pytest.raises(InputError) as caught, lock_run(folder):
+            pass
+        holder = f"process {first.pid} on {socket.gethostname()}"
+        assert f"{folder} is in use by {holder}: wait" in str(caught.value)
+    finally:
+        first.kill()
+        first.join()
+    with lock_run(folder):  # though the worker lives
+        os.kill(worker, 0)
+        with pytest.raises(InputError, match="is in use"), lock_run(folder):
+            pass
+    os.kill(worker, signal.SIGKILL)
+    with lock_run(folder):
+        pass
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as caught, lock_run(tmp_path / "file" / "out"):
+        pass
+    assert str(tmp_path / "file") in str(caught.value.filename)

@@ -1,0 +1,275 @@
+"""The heads: golden values, extremes, drop-in for the stock classifier."""
+
+import json
+import pathlib
+
+import pytest
+import torch
+from speechbrain.lobes.models.ECAPA_TDNN import Classifier
+from speechbrain.nnet.losses import AngularMargin, LogSoftmaxWrapper
+
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.lobes.classifiers import (
+    HyperbolicClassifier,
+    JointClassifier,
+)
+from speechbrain_hyperbolic.nnet.losses import JointLoss, MarginSoftmax
+from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
+from speechbrain_hyperbolic.nnet.similarity import MAPS
+from tests.nnet.reference import published_distances
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "ham_official.json"
+CASES = json.loads(GOLDEN.read_text())
+
+
+def head_of(centers, c=3.0, **options):
+    head = HyperbolicClassifier(
+        centers.shape[1], out_neurons=len(centers), c=c, **options
+    ).to(centers.dtype)
+    head.weight.data.copy_(centers)
+    return head
+
+
+def relative(value, truth):
+    """Largest error, relative to the largest true value of each row."""
+    truth = torch.as_tensor(truth, dtype=torch.float64)
+    error = (value.detach().double() - truth).abs()
+    return (error / truth.abs().amax(-1, keepdim=True)).max().item()
+
+
+def ours(margin=0.2, scale=30.0, chunk_size=None):
+    return MarginSoftmax(AdditiveMargin(margin, scale), chunk_size)
+
+
+# From a head and embeddings to the loss, in every way there is
+LOSSES = {
+    "ours": lambda head, x, y, **kw: ours(**kw)(head(x), y),
+    "called": lambda head, x, y, **kw: head(x, y, ours(**kw)),
+    "chunked": lambda head, x, y, **kw: head(x, y, ours(**kw, chunk_size=2)),
+    "stock": lambda head, x, y, **kw: LogSoftmaxWrapper(AngularMargin(**kw))(
+        head(x), y
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda k: f"c{k['c']:g}")
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    "dtype, tol, grad_tol",
+    [(torch.float64, 1e-6, 1e-5), (torch.float32, 1e-4, 1e-4)],
+    ids=["float64", "float32"],
+)
+def test_golden(case, loss, dtype, tol, grad_tol):
+    """Distances, loss and gradients of the authors' formula."""
+    x = torch.tensor(case["embeddings"], dtype=dtype, requires_grad=True)
+    head = head_of(torch.tensor(case["centers"], dtype=dtype), case["c"])
+    labels = torch.tensor(case["labels"]).unsqueeze(1)
+
+    outputs = head(x.unsqueeze(1))
+    truth = torch.tensor(case["distances"], dtype=torch.float64)
+    error = (-outputs.squeeze(1).double() - truth).abs() / truth
+    assert error.max() < tol
+
+    margin, scale = case["margin"], case["scale"]
+    value = LOSSES[loss](
+        head, x.unsqueeze(1), labels, margin=margin, scale=scale
+    )
+    assert abs(value.item() / case["loss"] - 1) < tol
+    value.backward()
+    assert relative(x.grad, case["grad_embeddings"]) < grad_tol
+    assert relative(head.weight.grad, case["grad_centers"]) < grad_tol
+
+
+@pytest.mark.parametrize("c", [1.5, 3.0, 5.0])
+def test_against_the_broadcast_formula(c):
+    """More points than the golden file, on both sides of the cap."""
+    torch.manual_seed(0)
+    x = torch.randn(20, 192).double() * torch.logspace(-5, 2, 20).unsqueeze(1)
+    w = torch.randn(30, 192).double() * torch.logspace(-5, 2, 30).unsqueeze(1)
+    torch.testing.assert_close(
+        -head_of(w, c)(x), published_distances(x, w, c), rtol=1e-9, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("map", MAPS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_finite_at_extremes(loss, map, dtype):
+    """Origin, coincident points, norms from 1e-8 to 1e8: all finite."""
+    torch.manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(17, 192))
+    norms = torch.logspace(-8, 8, 17).unsqueeze(1)
+    centers = torch.cat([torch.zeros(1, 192), norms * directions])
+    head = head_of(centers, map=map)
+    x = torch.cat([centers, -centers]).to(dtype).unsqueeze(1).requires_grad_()
+    labels = torch.arange(18).repeat(2).unsqueeze(1)
+    with torch.autocast("cpu", torch.bfloat16, dtype is torch.bfloat16):
+        outputs = head(x)
+        value = LOSSES[loss](head, x, labels, margin=0.2, scale=30.0)
+        value.backward()
+    assert outputs.dtype is value.dtype is torch.float32
+    for tensor in (outputs, value, x.grad, head.weight.grad):
+        assert tensor.isfinite().all()
+
+
+@pytest.mark.parametrize("map", MAPS)
+def test_autocast_changes_nothing(map):
+    """Neither the outputs nor the gradients."""
+    torch.manual_seed(0)
+    head = HyperbolicClassifier(64, out_neurons=50, map=map)
+    x, labels = torch.randn(8, 1, 64), torch.randint(50, (8, 1))
+    results = []
+    for enabled in (False, True):
+        leaf = x.clone().requires_grad_()
+        head.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled):
+            outputs = head(leaf)
+            ours()(outputs, labels).backward()
+        results.append((outputs, leaf.grad, head.weight.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_coincident_point_and_center():
+    """Distance and gradient vanish, up to float32's resolution."""
+    x = torch.full((1, 4), 0.1, requires_grad=True)
+    outputs = head_of(x.detach())(x)
+    outputs.sum().backward()
+    assert -1e-3 < outputs.item() <= 0
+    assert x.grad.abs().max() == 0
+
+
+def test_gradient_at_the_origin():
+    """An embedding at the origin is pulled towards a center, not stuck.
+
+    The ball's metric is 2 |dx| there, so the slope of the distance is 2.
+    """
+    x = torch.zeros(1, 2, requires_grad=True)
+    head_of(torch.tensor([[0.3, 0.0]]))(x).sum().backward()
+    torch.testing.assert_close(x.grad[0], torch.tensor([2.0, 0.0]))
+
+
+def test_beyond_the_cap_is_a_reshaped_cosine():
+    """d = arcosh(1 + k (1 - cos)), k = 3 at c = 3 (both on the cap)."""
+    x, w = (10 * torch.randn(n, 32, dtype=torch.float64) for n in (6, 7))
+    cosine = torch.nn.functional.cosine_similarity(
+        x.unsqueeze(1), w.unsqueeze(0), dim=-1
+    )
+    torch.testing.assert_close(
+        -head_of(w)(x), torch.acosh(1 + 3 * (1 - cosine)), rtol=1e-4, atol=0
+    )
+
+
+def test_drop_in_for_the_stock_classifier():
+    """Same arguments, parameter names and output shapes."""
+    options = dict(input_size=8, lin_blocks=1, lin_neurons=6, out_neurons=5)
+    head, stock = HyperbolicClassifier(**options), Classifier(**options)
+    assert isinstance(head, Classifier)
+    shapes = [
+        {k: v.shape for k, v in m.state_dict().items()} for m in (head, stock)
+    ]
+    assert shapes[0] == shapes[1]
+    x = torch.randn(3, 1, 8)
+    assert head(x).shape == stock(x).shape == (3, 1, 5)
+
+
+def test_cosine_is_the_stock_classifier():
+    stock = Classifier(8, out_neurons=5)
+    x = torch.randn(3, 1, 8)
+    head = head_of(stock.weight.detach(), map="cosine")
+    torch.testing.assert_close(head(x), stock(x))
+
+
+def test_without_the_dimension_of_one_frame():
+    head = HyperbolicClassifier(8, out_neurons=5, init_std=0.3)
+    x, labels = torch.randn(4, 8), torch.randint(5, (4,))
+    assert torch.equal(head(x).unsqueeze(1), head(x.unsqueeze(1)))
+    for chunk_size in (None, 2):
+        cost = ours(chunk_size=chunk_size)
+        torch.testing.assert_close(
+            head(x, labels, cost),
+            ours()(head(x.unsqueeze(1)), labels.unsqueeze(1)),
+        )
+
+
+def test_initial_centers():
+    """N(0, 1e-3^2), as published."""
+    torch.manual_seed(0)
+    head = HyperbolicClassifier(input_size=192, out_neurons=1000)
+    assert head.weight.std().item() == pytest.approx(1e-3, rel=0.01)
+    assert abs(head.weight.mean().item()) < 1e-5
+
+
+def test_deterministic():
+    """The same bits twice, under the flag that forbids anything else."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        results = []
+        for _ in range(2):
+            torch.manual_seed(0)
+            head = HyperbolicClassifier(8, out_neurons=50, init_std=0.3)
+            x = torch.randn(9, 8, requires_grad=True)
+            cost = MarginSoftmax(AdditiveMargin(top_k=2, penalty=0.1))
+            cost(head(x), torch.arange(9)).backward()
+            results.append((x.grad, head.weight.grad))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(map(torch.equal, *results))
+
+
+@pytest.mark.parametrize("map", ["clip", "exponential"])
+def test_compiles(map):
+    """torch.compile takes head and cost as one graph, backward included."""
+    head = HyperbolicClassifier(16, out_neurons=9, map=map)
+    x, labels = torch.randn(4, 16, requires_grad=True), torch.randint(9, (4,))
+
+    def step():
+        return ours()(head(x), labels)
+
+    compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
+    results = []
+    for function in (step, compiled):
+        x.grad, head.weight.grad = None, None
+        loss = function()
+        loss.backward()
+        results.append((loss.detach(), x.grad, head.weight.grad))
+    torch.testing.assert_close(*results)
+
+
+def test_sub_centers_take_the_most_similar():
+    head = HyperbolicClassifier(8, out_neurons=5, map="cosine", sub_centers=3)
+    x = torch.randn(4, 1, 8)
+    every = torch.nn.functional.cosine_similarity(x, head.weight, dim=-1)
+    torch.testing.assert_close(head(x).squeeze(1), every.view(4, 5, 3).amax(2))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_joint_classifier(chunk_size):
+    heads = [
+        HyperbolicClassifier(8, out_neurons=5),
+        HyperbolicClassifier(8, out_neurons=5, map="cosine"),
+    ]
+    joint = JointClassifier(heads)
+    losses = [ours(chunk_size=chunk_size), ours(0.1, 10.0)]
+    cost = JointLoss(losses, [0.7, 0.3])
+    assert cost.chunk_size == chunk_size
+    x, labels = torch.randn(4, 1, 8), torch.randint(5, (4, 1))
+    outputs = joint(x)
+    assert outputs.shape == joint(x.squeeze(1)).shape == (4, 2, 5)
+    torch.testing.assert_close(outputs[:, 1:], heads[1](x))
+    torch.testing.assert_close(joint(x, labels, cost), cost(outputs, labels))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"c": 0}, "c is 0, expected"),
+        ({"c": float("nan")}, "c is nan, expected"),
+        ({"map": "ball"}, "map is 'ball', expected one of"),
+        ({"sub_centers": 0}, "sub_centers is 0, expected"),
+        ({"sub_centers": "3"}, "sub_centers is '3', expected"),
+        ({"device": 5}, "pass the number of speakers as out_neurons"),
+    ],
+)
+def test_mistakes(options, message):
+    with pytest.raises(InputError, match=message):
+        HyperbolicClassifier(4, **options)

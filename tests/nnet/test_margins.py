@@ -1,0 +1,164 @@
+"""Margins: their range, their schedule, and that a larger one costs more."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from speechbrain.nnet.losses import LogSoftmaxWrapper
+from speechbrain.utils.checkpoints import Checkpointer
+
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.nnet.losses import JointLoss, MarginSoftmax
+from speechbrain_hyperbolic.nnet.margins import (
+    AdditiveAngularMargin,
+    AdditiveMargin,
+    RealAdditiveMargin,
+)
+from speechbrain_hyperbolic.nnet.schedulers import (
+    MarginSchedule,
+    margin_schedules,
+)
+
+MARGINS = [AdditiveMargin, AdditiveAngularMargin, RealAdditiveMargin]
+
+
+@pytest.mark.parametrize("margin", [-0.1, float("nan"), "0.2", None])
+@pytest.mark.parametrize("loss_fn", MARGINS)
+def test_margin_out_of_range(loss_fn, margin):
+    with pytest.raises(InputError, match="margin is .* expected"):
+        loss_fn(margin=margin)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scale": 0},
+        {"scale": "x"},
+        {"top_k": -1},
+        {"top_k": 1.5},
+        {"penalty": -0.1},
+    ],
+)
+def test_options_out_of_range(options):
+    with pytest.raises(InputError, match=f"{next(iter(options))} is .* expec"):
+        AdditiveMargin(**options)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    seed=st.integers(0, 10**6),
+    low=st.floats(0, 1),
+    more=st.floats(0.01, 1),
+    scale=st.floats(1, 40),
+)
+@pytest.mark.parametrize("loss_fn", [AdditiveMargin, AdditiveAngularMargin])
+def test_a_larger_margin_costs_more(loss_fn, seed, low, more, scale):
+    generator = torch.Generator().manual_seed(seed)
+    cosines = torch.rand(3, 1, 5, generator=generator, dtype=torch.float64)
+    # Angles up to 90 degrees, and margins up to as much
+    labels = torch.randint(5, (3, 1), generator=generator)
+    high = min(low + more, math.pi / 2)
+    costs = [
+        MarginSoftmax(loss_fn(margin, scale))(cosines, labels)
+        for margin in (low, high)
+    ]
+    assert costs[0] < costs[1]
+
+
+@pytest.mark.parametrize(
+    "kind, expected",
+    [
+        ("linear", [0.1, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5]),
+        (
+            "exponential",
+            [0.1, 0.1]
+            + [0.1 + 0.4 * (1 - 10 ** (-0.75 * i)) / 0.999 for i in (1, 2, 3)]
+            + [0.5, 0.5],
+        ),
+    ],
+)
+def test_schedule(kind, expected):
+    schedule = MarginSchedule(0.1, 0.5, first_step=1, last_step=5, kind=kind)
+    values = []
+    for _ in expected:
+        values.append(schedule.value)
+        schedule.step()
+    assert values == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("wrapper", [MarginSoftmax, LogSoftmaxWrapper])
+@pytest.mark.parametrize("loss_fn", MARGINS)
+def test_a_loss_uses_the_schedule_and_never_steps_it(wrapper, loss_fn):
+    schedule = MarginSchedule(0.0, 0.2, last_step=4)
+    loss = wrapper(loss_fn(schedule, 10.0))
+    outputs = torch.rand(3, 1, 5)
+    labels = torch.tensor([[0], [1], [2]])
+    schedule.step()
+    schedule.step()
+    for _ in range(2):
+        value = loss(outputs.clone().requires_grad_(), labels)
+        expected = wrapper(loss_fn(0.1, 10.0))(outputs, labels)
+        torch.testing.assert_close(value.detach(), expected)
+    assert schedule.steps == 2
+
+
+def test_distinct_schedules_of_a_joint_loss():
+    shared, own = MarginSchedule(), MarginSchedule()
+    losses = [
+        MarginSoftmax(AdditiveMargin(shared)),
+        LogSoftmaxWrapper(RealAdditiveMargin(shared)),
+        MarginSoftmax(AdditiveAngularMargin(own)),
+    ]
+    assert margin_schedules(JointLoss(losses, [1, 1, 1])) == [shared, own]
+    assert margin_schedules(torch.nn.functional.cross_entropy) == []
+
+
+@pytest.mark.parametrize(
+    "steps, start, warned", [(0, 0.0, 1), (1, 0.0, 0), (0, 0.2, 0)]
+)
+def test_warns_once_if_nothing_steps_a_schedule(
+    steps, start, warned, monkeypatch
+):
+    monkeypatch.setattr(MarginSchedule, "PATIENCE", 5)
+    schedule = MarginSchedule(start, 0.2)
+    for _ in range(steps):
+        schedule.step()
+    loss = MarginSoftmax(AdditiveMargin(schedule))
+    outputs = torch.rand(3, 1, 5, requires_grad=True)
+    labels = torch.zeros(3, 1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(20):
+            loss(outputs, labels)
+            loss(outputs.detach(), labels)  # validation does not count
+    assert len(caught) == warned
+    for warning in caught:
+        assert "nothing steps its MarginSchedule" in str(warning.message)
+        assert "\n" not in str(warning.message)
+
+
+def test_schedule_is_resumed(tmp_path):
+    schedule = MarginSchedule(last_step=10)
+    for _ in range(7):
+        schedule.step()
+    Checkpointer(tmp_path, {"margin": schedule}).save_checkpoint()
+    again = MarginSchedule(last_step=10)
+    Checkpointer(tmp_path, {"margin": again}).recover_if_possible()
+    assert again.value == schedule.value == pytest.approx(0.14)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"first_step": 5, "last_step": 5}, "first_step is 5"),
+        ({"first_step": -1}, "first_step is -1"),
+        ({"kind": "cosine"}, "kind is 'cosine'"),
+        ({"end": -1}, "margin is -1"),
+    ],
+)
+def test_schedule_out_of_range(options, message):
+    with pytest.raises(InputError, match=message):
+        MarginSchedule(**options)

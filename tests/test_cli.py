@@ -1,0 +1,179 @@
+"""The command, as people and scripts use it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechbrain_hyperbolic import __version__, cli
+from speechbrain_hyperbolic.inference.recognition import (
+    HyperbolicSpeakerRecognition,
+)
+from tests.conftest import ROOT
+from tests.hub_server import LoopbackHub
+from tests.inference.models import MEASURED, RATE, make_model
+
+COMMAND = [sys.executable, "-m", "speechbrain_hyperbolic"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A model and three recordings; the second repeats the first."""
+    monkeypatch.chdir(tmp_path)
+    make_model(tmp_path / "model", thresholds=MEASURED)
+    for name, seed in (("a", 0), ("again", 0), ("other", 1)):
+        tone = np.sin(np.arange(RATE) * (0.05 + seed / 3))
+        noise = np.random.default_rng(seed).normal(size=RATE)
+        soundfile.write(f"{name}.wav", 0.1 * tone + 0.02 * noise, RATE)
+    monkeypatch.setenv("SB_HYPERBOLIC_MODEL", "model")
+    return tmp_path
+
+
+def printed(capsys, *arguments):
+    """The exit code and the lines printed, parsed if they are JSON."""
+    code = cli.main(list(arguments))
+    lines = capsys.readouterr().out.splitlines()
+    if "--json" in arguments:
+        lines = [json.loads(line) for line in lines]
+    return code, lines
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(list(arguments))
+    assert stopped.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_verify(here, capsys):
+    """Score and decision are those of the class."""
+    model = HyperbolicSpeakerRecognition.from_pretrained("model")
+    for other in ("again.wav", "other.wav"):
+        score, same = model.verify_files("a.wav", other)
+        code, (found,) = printed(capsys, "verify", "a.wav", other, "--json")
+        assert found["score"] == pytest.approx(score.item(), abs=1e-6)
+        assert found["same"] == bool(same) and code == (not same)
+        assert found["threshold"] == 0.5 and found["seconds"] == [1.0, 1.0]
+    code, (line,) = printed(capsys, "verify", "a.wav", "again.wav")
+    assert code == 0
+    assert line == "same speaker: cosine score 1.000, threshold 0.500"
+
+
+def test_thresholds(here, capsys):
+    both = ["verify", "a.wav", "again.wav"]
+    code, _ = printed(capsys, *both, "--threshold", "1.5")
+    assert code == 1
+    _, (found,) = printed(capsys, *both, "--false-accepts=0.01", "--json")
+    assert found["threshold"] == 0.7
+    assert "0.01" in refused(capsys, *both, "--false-accepts=0.2")
+    make_model(here / "unmeasured")
+    line = refused(capsys, *both, "--model=unmeasured")
+    assert line.startswith("error: ") and "threshold" in line
+    code, _ = printed(capsys, *both, "--model=unmeasured", "--threshold=0")
+    assert code == 0
+
+
+@pytest.mark.parametrize("enroll", ["enroll", "enrol"])
+def test_enroll_and_identify(here, capsys, enroll):
+    store = ["--store", "voices"]
+    _, (line,) = printed(capsys, enroll, "Ada", "a.wav", "again.wav", *store)
+    assert line == "Ada enrolled from 2 file(s): 1 speaker(s) in voices"
+    _, (line,) = printed(capsys, enroll, "Ada", "a.wav", *store)
+    assert line.startswith("Ada replaced")
+    code, (found,) = printed(capsys, "identify", "again.wav", *store, "--json")
+    assert code == 0 and found["name"] == "Ada"
+    assert found["ranking"] == [["Ada", pytest.approx(1, abs=1e-5)]]
+    arguments = ["identify", "a.wav", "other.wav", *store, "--threshold=0.9999"]
+    code, lines = printed(capsys, *arguments)
+    assert code == 1  # one of them is unknown
+    assert lines[0].startswith("a.wav: Ada (threshold 1.000; Ada 1.000")
+    assert lines[1].startswith("other.wav: unknown (threshold")
+    make_model(here / "other_model", seed=1)
+    line = refused(capsys, *arguments, "--model=other_model")
+    assert "voices was made by another model" in line
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ("verify none.wav a.wav", "none.wav is missing"),
+        ("verify . a.wav", ". is a folder, expected an audio file"),
+        ("verify a.wav a.wav --threshold=nan", "is nan, expected a finite"),
+        ("verify a.wav a.wav --device=foo", "device is foo, expected cpu"),
+        ("verify a.wav a.wav --revision=x", "has no revision x"),
+        ("verify text.wav a.wav", "text.wav"),
+        ("verify silent.wav a.wav", "silent.wav is silent"),
+        ("verify a.wav a.wav --model=nothing/at/all", "nothing/at/all is no"),
+        ("verify a.wav a.wav --model=", "pass --model, or set SB_HYPERBOLIC"),
+        ("enroll a.wav again.wav --store=s", "a.wav is a file, expected a sp"),
+        ("identify a.wav --store=none", "none is missing: enroll a speaker"),
+        ("identify a.wav --store=text.wav", "text.wav is not a complete saf"),
+        ("export nothing out", "nothing"),
+        ("push nothing alice/m", "nothing"),
+        ("recipes model", "model exists: name a new folder"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, words, here, capsys):
+    (here / "text.wav").write_text("no audio")
+    soundfile.write("silent.wav", np.zeros(RATE), RATE)
+    line = refused(capsys, *arguments.split())
+    assert line.startswith("error: ") and words in line
+    assert not (here / "s").exists() and not (here / "out").exists()
+
+
+def test_a_fault_is_no_answer(here, capsys, monkeypatch):
+    """Its code is not that of different speakers."""
+    monkeypatch.setattr(HyperbolicSpeakerRecognition, "score", None)
+    assert cli.main(["verify", "a.wav", "again.wav"]) == 3
+    assert "TypeError" in capsys.readouterr().err
+
+
+def test_recipes(here, capsys):
+    code, (found,) = printed(capsys, "recipes", "mine", "--json")
+    assert code == 0
+    assert "mine/VoxCeleb/train_speaker_embeddings.py" in found["scripts"]
+    assert (here / "mine" / "VoxCeleb" / "hparams" / "ham_ecapa.yaml").exists()
+
+
+def test_help_and_version_do_not_wait_for_torch():
+    done = subprocess.run(
+        [*COMMAND, "--version"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == __version__
+    code = "import sys; from speechbrain_hyperbolic import cli; "
+    code += "cli.make_parser().format_help(); print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout == "False\n"
+
+
+def test_push_and_use_from_the_hub(here):
+    """The command of one user, then that of another."""
+    (here / "model" / "README.md").write_text("---\nlicense: mit\n---\n")
+    (here / "model" / "label_encoder.txt").write_text("'Ada' => 0\n")
+    with LoopbackHub({"hf_alice": "alice"}) as hub:
+
+        def run(*arguments, home="bob", token=None):
+            return subprocess.run(
+                [*COMMAND, *arguments],
+                capture_output=True,
+                text=True,
+                env=hub.environment(here / home, token)
+                | {"PYTHONPATH": os.fspath(ROOT)},
+            )
+
+        done = run("push", "model", "alice/m", home="alice", token="hf_alice")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == f"{hub.url}/alice/m"
+        assert "label_encoder.txt" not in hub.files("alice/m")
+        done = run("verify", "a.wav", "again.wav", "--model=alice/m", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["same"]  # and nothing but JSON
+        done = run("push", "model", "alice/m")
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].startswith("error: ")
