@@ -12,7 +12,6 @@ number and dimension, which have no hierarchy.
 import argparse
 import collections
 import pathlib
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,17 +28,9 @@ LABELS = ("sex", "age_group")
 LEVELS = ("accent", "family", "variant", "pitch")
 
 
-class Space(NamedTuple):
-    """Speakers, and two kinds of distances [N, N] between their centers."""
-
-    speakers: list
-    own: np.ndarray
-    angle: np.ndarray
-
-
 @torch.no_grad()
 def read_space(run):
-    """The centers of a run, one for each speaker."""
+    """Speakers [N]; own distances and angles [N, N] between their centers."""
     speakers = np.array(run.speakers)
     names = sorted(set(run.speakers))
     weight = run.head.weight.double()
@@ -49,7 +40,7 @@ def read_space(run):
         points = run.head.similarity.points(centers)
         own = pairwise_distance(points, points).numpy()
         np.fill_diagonal(own, 0)
-    return Space(names, own, angle)
+    return names, own, angle
 
 
 def angles(vectors):
@@ -120,14 +111,14 @@ def main():
         name, space = folder.resolve().name, read_space(run)
         systems[name.rpartition(".")[0] or name].append(space)
 
-    n, dimensions = len(space.speakers), run.head.weight.shape[1]
+    n, dimensions = len(space[0]), run.head.weight.shape[1]
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(n, dimensions, generator=generator).double()
     angle, chord = angles(noise)
     table(
         f"Relative Gromov delta of {n} centers, and cophenetic correlation",
         ["worst", "mean", "cophenetic"],
-        {**systems, "random": [Space([], chord, angle)]},
+        {**systems, "random": [([], chord, angle)]},
         lambda distances, _: [
             *measures.gromov_delta(distances),
             measures.cophenetic_correlation(distances),

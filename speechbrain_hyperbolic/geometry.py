@@ -213,20 +213,17 @@ def _direction(vectors: torch.Tensor) -> torch.Tensor:
     return vectors / length.masked_fill(length == 0, math.inf)
 
 
-def _arc(haversine: torch.Tensor) -> torch.Tensor:
-    """d = 2 arsinh(sqrt(h)) = log(1 + u) with u = 2 (h + sqrt(h (1 + h)))."""
-    u = haversine.addcmul(haversine, haversine).sqrt_().add_(haversine).mul_(2)
-    # log1p and asinh are not vectorized on the CPU; log is, and what the
-    # rounding of 1 + u has lost is added to first order.
+def _arc(haversine: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """d = 2 arsinh(sqrt(h)), and its derivative 1/sqrt(h (1 + h))."""
+    square = haversine.addcmul(haversine, haversine)
+    # The threshold avoids 1/0 where points coincide: there it is 0.
+    slope = torch.threshold(square, 0.0, math.inf).rsqrt_()
+    # d = log(1 + u) with u = 2 (h + sqrt(h (1 + h))). On the CPU log1p is not
+    # vectorized; log is, and what rounding 1 + u has lost is added.
+    u = square.mul_(slope).add_(haversine).mul_(2)
     above = u + 1
     lost = u.sub_(above - 1).div_(above)
-    return above.log_().add_(lost)
-
-
-def _arc_slope(haversine: torch.Tensor) -> torch.Tensor:
-    """dd/dh = 1/sqrt(h (1 + h)), but 0 where h = 0 and it is infinite."""
-    square = haversine.addcmul(haversine, haversine)
-    return torch.threshold_(square, 0.0, math.inf).rsqrt_()
+    return above.log_().add_(lost), slope
 
 
 def _exact_product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -311,7 +308,7 @@ class _PairwiseDistance(torch.autograd.Function):
 
         h = a + cosh(r) b - p q (x . y) / 2.
 
-    It is the one [N, M] matrix that is kept for the backward.
+    Its slope is the one [N, M] matrix that is kept for the backward.
     """
 
     @staticmethod
@@ -322,29 +319,22 @@ class _PairwiseDistance(torch.autograd.Function):
         haversine = _exact_product(x * (p / -2).unsqueeze(1), y).mul_(q)
         # The clamp protects sqrt: rounding may leave -1e-7 of close points.
         haversine.addr_(cosh, b).add_(a.unsqueeze(1)).clamp_(min=0)
-        ctx.save_for_backward(haversine, *points, a, b, cosh)
-        return _arc(haversine)
+        distance, slope = _arc(haversine)
+        ctx.save_for_backward(slope, *points, b, cosh)
+        return distance
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        haversine, x, y, p, q, r, s, a, b, cosh = ctx.saved_tensors
+        slope, x, y, p, q, r, s, b, cosh = ctx.saved_tensors
         with _no_autocast(x):
-            slope = _arc_slope(haversine).mul_(gradient)
-            row, row_b = slope.sum(1), slope.mv(b)
-            column, column_a = slope.sum(0), a @ slope
-            by_b = column.add(column_a, alpha=2)
-            # p dh/dp = h - a - cosh(r) b: the product is not needed again.
-            weighted = haversine * slope
-            by_p = (weighted.sum(1) - a * row - cosh * row_b) / p
-            by_q = (weighted.sum(0) - column_a - b * by_b) / q
-            half = (p / -2).unsqueeze(1)
+            slope = slope * gradient
+            by_r = slope.mv(1 + 2 * b) * r.sinh() / 2
+            by_s = (cosh @ slope) * s.sinh() / 2
             slope.mul_(q)
-            return (
-                (slope @ y).mul_(half),
-                slope.T @ (x * half),
-                by_p,
-                by_q,
-                row.add_(row_b, alpha=2).mul_(r.sinh()).div_(2),
-                by_b.mul_(s.sinh()).div_(2),
-            )
+            half = (p / -2).unsqueeze(1)
+            by_x = (slope @ y).mul_(half)
+            by_y = slope.T @ (x * half)
+            # p and q occur only in their products with the vectors.
+            by_p, by_q = (by_x * x).sum(1) / p, (by_y * y).sum(1) / q
+            return by_x, by_y, by_p, by_q, by_r, by_s

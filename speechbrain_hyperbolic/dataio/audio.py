@@ -39,7 +39,7 @@ _BLOCK = 2**20  # frames read at a time: a header may promise any number
 _LARGEST_KERNEL = 10**7  # samples of torchaudio's resampling kernel, about
 # What libsndfile logs of a file whose end is missing. A writer to a pipe can't
 # know the size, and writes one above 2^31 - 4097.
-_WAV_SIZE = re.compile(r"^RIFF : (\d+) \(should be \d+\)", re.MULTILINE)
+_WAV_SIZE = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 _PIPE_SIZE = 0x7FFFF000
 _OGG_END = "Last page lacks an end-of-stream bit"
 # PyAV's are of any kind, e.g. for a stream without a rate or a duration.
@@ -102,9 +102,11 @@ def _info_of_pcm(path: StrPath) -> AudioInfo | None:
     # A named pipe must not be waited for.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
     try:
-        with open(os.open(path, flags), "rb", buffering=0) as file:
-            head = file.read(256) or b""
-            size = os.fstat(file.fileno()).st_size
+        file = os.open(path, flags)
+        try:
+            head, size = os.read(file, 256), os.fstat(file).st_size
+        finally:
+            os.close(file)
     except (OSError, ValueError):
         return None
     data = head.find(b"data", _WAV_HEADER.size)
@@ -285,7 +287,7 @@ def _check_log(path: StrPath, sound: soundfile.SoundFile) -> None:
     """Notices a missing end by what libsndfile logs."""
     log = sound.extra_info
     size = _WAV_SIZE.search(log)
-    if _OGG_END in log or (size and int(size[1]) < _PIPE_SIZE):
+    if _OGG_END in log or (size and int(size[2]) < int(size[1]) < _PIPE_SIZE):
         raise _truncated(path)
 
 

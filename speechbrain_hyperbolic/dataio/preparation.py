@@ -160,6 +160,7 @@ def read_utterances(
         contextlib.closing(pool.map(measure, chunks)) as results,  # type: ignore[type-var]
     ):
         for result in results:
+            measured = []
             for name, key, found in result:
                 if isinstance(found, str):
                     # It may be the disk's fault, so the file is tried again.
@@ -167,7 +168,8 @@ def read_utterances(
                     continue
                 utterances.append(found)
                 if key not in known:
-                    file.write(json.dumps([key, found]) + "\n")
+                    measured.append((key, found))
+            file.write(json.dumps(measured) + "\n")
             file.flush()
             bar.update(len(result))
     return utterances, problems
@@ -180,12 +182,13 @@ def _measure(
     decode: bool,
     known: dict[str, Utterance],
 ) -> _Measured:
-    key = ""
-    with contextlib.suppress(OSError, ValueError):  # which info reports
+    try:
         # First, so that a later change shows
         status = os.stat(path)
-        key = f"{path} {status.st_size} {status.st_mtime_ns}"
-        key = f"{key} {sample_rate} {decode}"
+        size, changed = status.st_size, status.st_mtime_ns
+        key = f"{path} {size} {changed} {sample_rate} {decode}"
+    except (OSError, ValueError):  # which info reports
+        key = ""
     if key in known:
         return name, key, known[key]
     try:
@@ -211,8 +214,8 @@ def _read_journal(journal: StrPath) -> dict[str, Utterance]:
         file.seek(0)
         for line in file:
             with contextlib.suppress(ValueError):  # torn by a kill
-                key, row = json.loads(line)
-                found[key] = Utterance(*row)
+                rows = json.loads(line)
+                found.update({key: Utterance(*row) for key, row in rows})
     if found:
         logger.info(f"{len(found)} files were measured before.")
     return found

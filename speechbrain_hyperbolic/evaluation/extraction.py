@@ -156,8 +156,7 @@ def extract(
         cache_context as cache,
     ):
         if cache:
-            made_by = cache.folder.name
-            keys = list(pool.map(lambda file: identity(file, made_by), files))
+            keys = _identities(files, cache.folder.name, pool)
             found = cache.find(keys)
             done = {i: found[key] for i, key in enumerate(keys) if key in found}
             logger.info(
@@ -194,9 +193,20 @@ def extract(
     in_order = [done[row] for row in range(len(files))]
     return Embeddings(
         utterances,
-        torch.stack([torch.as_tensor(views) for views, _ in in_order]),
+        torch.from_numpy(np.stack([views for views, _ in in_order])),
         np.array([duration for _, duration in in_order]),
     )
+
+
+def _identities(
+    files: list, made_by: str, pool: concurrent.futures.Executor
+) -> list[bytes]:
+    # A task for each file would cost more than its identity.
+    chunks = (files[i : i + 500] for i in range(0, len(files), 500))
+    found = pool.map(
+        lambda chunk: [identity(file, made_by) for file in chunk], chunks
+    )
+    return list(itertools.chain.from_iterable(found))
 
 
 def _batches(

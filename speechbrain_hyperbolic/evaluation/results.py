@@ -35,8 +35,8 @@ def locate(
         raise InputError(
             f"{trial_list}: {missing[0]} is not in data_folder {data_folder} "
             f"({len(missing)} of {len(paths)} utterances are missing): "
-            "complete the folder, remove their trials, or pass the enrol_file "
-            "if these are models of several utterances"
+            "complete the folder, remove their trials, or pass an "
+            "enrollment_file if these are models of several utterances"
         )
     return paths
 

@@ -154,9 +154,10 @@ def _tell_of_cap(score: Score, models: Table, test: Table) -> None:
         f"cap of clip_c {score.c:g}"
     )
     if share == 1:
-        message += ", where it ranks trials as the cosine score does"
-        if test[0].shape[1] > 1:
-            message += " (but for crops)"
+        message += (
+            ", where it ranks trials as the cosine score does, crops and "
+            "normalization aside"
+        )
     logger.info(message)
 
 

@@ -198,7 +198,10 @@ def _check_free(folder: pathlib.Path, overwrite: bool) -> None:
         raise InputError(f"{folder} is a file, expected a folder to make")
     names = {path.name for path in folder.glob("*")}
     if names and not overwrite:
-        raise InputError(f"{folder} exists: name another, or pass overwrite")
+        raise InputError(
+            f"{folder} exists: name another, or replace it by overwrite=True "
+            "(--force)"
+        )
     exported = {pathlib.PurePath(name).parts[0] for name in (*FILES, LABELS)}
     if names and (CONFIG not in names or names - exported):
         raise InputError(
@@ -235,7 +238,8 @@ def _find_verification(
 ) -> pathlib.Path | None:
     """The folder of the verification of these weights."""
     fingerprint = weights_fingerprint(state)
-    folders = [p.parent for p in sorted(run_folder.glob(f"*/{SCORE_FILE}"))]
+    results = sorted(run_folder.glob(f"*/{RESULTS}"))
+    folders = [p.parent for p in results if (p.parent / SCORE_FILE).is_file()]
     if given is not None:
         folders = [pathlib.Path(given)]
     found = [f for f in folders if _verified_weights(f) == fingerprint]

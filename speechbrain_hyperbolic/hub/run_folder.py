@@ -194,4 +194,5 @@ def _yaml(nodes: dict, *keys: str) -> str:
         if hasattr(nodes[key], "yaml_set_anchor"):
             nodes[key].yaml_set_anchor(None)
         ruamel.yaml.YAML().dump({key: nodes[key]}, file)
-    return file.getvalue().strip()
+    lines = file.getvalue().splitlines()
+    return "\n".join(x for x in lines if x.strip() and x.strip()[0] != "#")

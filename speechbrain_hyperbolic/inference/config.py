@@ -22,7 +22,7 @@ _FEWEST_FALSE_ACCEPTS = 10
 _LARGEST = 200_000  # of a module's numbers: widths, rates in Hz, ...
 _MOST_BYTES = 2**20
 _MODULE = '{"class": "package.Class", argument: value, ...}'
-_PLAIN = f"text, true, false, null, a number of at most {_LARGEST}, or a list of them"
+_PLAIN = f"text, true, false, null, a list, or a number up to {_LARGEST}"
 _CLASS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
 

@@ -224,15 +224,17 @@ def _slopes(
     columns: torch.Tensor,
     special: _Special,
     ignored: torch.Tensor | None,
+    factor: torch.Tensor,
 ) -> torch.Tensor:
-    """Of the summed loss by the outputs, over the scale, in place."""
+    """The factor times the derivatives of the summed loss by the outputs."""
+    slopes = probabilities * factor
     if ignored is not None:
-        probabilities.masked_fill_(ignored, 0)
-    slopes = probabilities.gather(1, columns)
-    slopes[:, :1].sub_(1)
+        slopes.masked_fill_(ignored, 0)
+    those = slopes.gather(1, columns)
+    those[:, :1].sub_(factor)
     if special.slopes is not None:
-        slopes *= special.slopes
-    return probabilities.scatter_(1, columns, slopes)
+        those *= special.slopes
+    return slopes.scatter_(1, columns, those)
 
 
 class _MarginSoftmax(torch.autograd.Function):
@@ -251,23 +253,23 @@ class _MarginSoftmax(torch.autograd.Function):
         target = outputs.gather(1, targets)
         special = _special(loss_fn, targets, target, hardest)
         logits, ignored = _logits(outputs, special.classes, special, loss_fn)
-        log_probabilities = logits.log_softmax(1)
+        probabilities = logits.softmax(1)
+        # log(p) = logit - log_total also holds for the highest logit.
+        log_total = logits.amax(1) - probabilities.amax(1).log()
         ctx.factor = loss_fn.scale / len(outputs)
-        ctx.save_for_backward(log_probabilities, ignored, *special)
-        labels = targets.squeeze(1)
-        return torch.nn.functional.nll_loss(log_probabilities, labels)
+        ctx.save_for_backward(probabilities, ignored, *special)
+        return (log_total - special.logits[:, 0]).mean()
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, gradient: torch.Tensor
     ) -> tuple[torch.Tensor, None, None]:
-        log_probabilities, ignored, *saved = ctx.saved_tensors
-        special = _Special(*saved)
-        slopes = _slopes(
-            log_probabilities.exp(), special.classes, special, ignored
-        )
-        return slopes.mul_(gradient * ctx.factor), None, None
+        probabilities, ignored, *saved = ctx.saved_tensors
+        special, factor = _Special(*saved), gradient * ctx.factor
+        columns = special.classes
+        slopes = _slopes(probabilities, columns, special, ignored, factor)
+        return slopes, None, None
 
 
 # Very many classes
@@ -394,9 +396,9 @@ class _ChunkedMarginSoftmax(torch.autograd.Function):
                 outputs.detach(), first, special, loss_fn
             )
             probabilities = logits.sub_(log_total).exp_()
-            slopes = _slopes(probabilities, columns, special, ignored)
+            slopes = _slopes(probabilities, columns, special, ignored, factor)
             by_part, *more = torch.autograd.grad(
-                outputs, [part, *inputs], slopes[:, :-1].mul_(factor)
+                outputs, [part, *inputs], slopes[:, :-1]
             )
             by_centers[first : first + chunk_size] = by_part
             for total, found in zip(by_inputs, more, strict=True):

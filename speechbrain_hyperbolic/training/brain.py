@@ -166,13 +166,13 @@ class SpeakerBrain(sb.Brain):
             norms = self.statistics.gradient_norms
             stop_diverged(
                 self.hparams.output_folder,
+                list(batch.id),
                 loss,
                 norm,
-                list(batch.id),
-                norms[-1] if norms else None,
                 epoch=self.hparams.epoch_counter.current,
                 step=self.step,
                 lr=self.optimizer.param_groups[0]["lr"],
+                last_gradient_norm=norms[-1] if norms else None,
             )
         self.zero_grad(set_to_none=True)
         self.statistics.embeddings.pop()

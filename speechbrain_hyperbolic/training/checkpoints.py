@@ -97,13 +97,7 @@ class RecentCheckpointer(Checkpointer):
     def recover_if_possible(
         self, *args: Any, **kwargs: Any
     ) -> Checkpoint | None:
-        """As the stock method; without a checkpoint, from the pretrainer.
-
-        Raises
-        ------
-        InputError
-            If all checkpoints are damaged.
-        """
+        """As the stock method; without a checkpoint, from the pretrainer."""
         checkpoint = super().recover_if_possible(*args, **kwargs)
         if checkpoint is not None:
             return checkpoint
@@ -328,11 +322,10 @@ def read_state(path: str | pathlib.Path) -> dict[str, Any]:
     """The state dict of a file from anyone, whose code is not run."""
     try:
         return torch.load(path, "cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing") from None
     except Exception as error:  # pickle, zipfile and torch raise many kinds
         raise InputError(
-            f"{path} is damaged or not a file of weights: restore a copy"
+            f"{path} is missing, damaged or not a file of weights: restore a "
+            "copy"
         ) from error
 
 

@@ -12,11 +12,10 @@ from speechbrain.utils.distributed import (
     main_process_only,
     run_on_main,
 )
-from speechbrain.utils.train_logger import TrainLogger
 
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.training.processes import gather, gather_rows
+from speechbrain_hyperbolic.training.processes import gather
 
 # The last embeddings of an epoch, enough for a 5 % quantile
 SAMPLE = 2048
@@ -70,7 +69,7 @@ class EpochStatistics:
         embeddings = None
         if self.embeddings:
             last = torch.cat(list(self.embeddings))[-SAMPLE:]
-            embeddings = gather_rows(last)
+            embeddings = torch.cat(gather(last.cpu())).to(last.device)
         return statistics | geometry_statistics(classifier, cost, embeddings)
 
 
@@ -149,12 +148,12 @@ def _radii(name: str, radius: torch.Tensor, cap: float) -> dict[str, float]:
     }
 
 
-class TensorBoardLogger(TrainLogger):
-    """Writes the statistics of epochs for TensorBoard.
+class TensorBoardLogger:
+    """Writes epochs for TensorBoard, called like a stock logger.
 
-    Unlike the stock TensorboardLogger, which counts its calls, it takes the
-    number of the epoch, so a resumed run continues its curves. What was
-    written about epochs that are trained again is hidden.
+    The stock TensorboardLogger counts its calls. This one takes the number of
+    the epoch, so a resumed run continues its curves; what was written about
+    epochs that are trained again is hidden.
     """
 
     def __init__(
@@ -173,23 +172,12 @@ class TensorBoardLogger(TrainLogger):
 
     @main_process_only
     def log_stats(
-        self,
-        stats_meta: dict[str, float],
-        train_stats: dict[str, float] | None = None,
-        valid_stats: dict[str, float] | None = None,
-        test_stats: dict[str, float] | None = None,
-        verbose: bool = False,
+        self, stats_meta: dict, train_stats: dict, valid_stats: dict
     ) -> None:
         """Writes an epoch as ``lr``, ``loss/train``, ``loss/valid``, ..."""
         values = {k: v for k, v in stats_meta.items() if k != "epoch"}
-        stages = {
-            "train": train_stats,
-            "valid": valid_stats,
-            "test": test_stats,
-        }
-        for stage, statistics in stages.items():
-            for name, value in (statistics or {}).items():
-                values[f"{name}/{stage}"] = value
+        values |= {f"{k}/train": v for k, v in train_stats.items()}
+        values |= {f"{k}/valid": v for k, v in valid_stats.items()}
         for tag, value in values.items():
             self.writer.add_scalar(tag, value, stats_meta["epoch"])
         self.writer.flush()
@@ -197,40 +185,31 @@ class TensorBoardLogger(TrainLogger):
 
 def stop_diverged(
     output_folder: str | pathlib.Path,
+    ids: list[str],
     loss: float,
     gradient_norm: float,
-    ids: list[str],
-    last_gradient_norm: float | None,
-    *,
-    epoch: int,
-    step: int,
-    lr: float,
+    **place: Any,
 ) -> NoReturn:
     """Writes diverged.json, which names the batch, and ends the training.
 
-    All processes call it; the report has the utterances of those whose loss
-    is not finite, or of all where only the gradient is not.
+    All processes call it. The report has the utterances of those whose loss
+    is not finite; where only the gradient is not, of all. ``place`` is where
+    the training was: epoch, step, lr and last_gradient_norm.
     """
     batches = gather((loss, ids))
     diverged = [b for b in batches if not math.isfinite(b[0])]
     what, value = "gradient_norm", gradient_norm
     if diverged:
         what, value = "loss", diverged[0][0]
-    report = {
-        "epoch": epoch,
-        "step": step,
-        "lr": lr,
-        "ids": [name for _, names in diverged or batches for name in names],
-        "last_gradient_norm": last_gradient_norm,
-        what: repr(value),  # JSON has no NaN
-    }
+    names = [name for _, part in diverged or batches for name in part]
+    report = {**place, "ids": names, what: repr(value)}  # JSON has no NaN
     path = pathlib.Path(output_folder) / "diverged.json"
     run_on_main(_write, args=[path, report])
     raise InputError(
-        f"the {what.replace('_', ' ')} of epoch {epoch}, batch {step} is "
-        f"{value}: {path} lists its utterances; check them, or pass --lr "
-        f"below {lr:g} and another --output_folder. The last checkpoint is "
-        "intact"
+        f"the {what.replace('_', ' ')} of epoch {place['epoch']}, batch "
+        f"{place['step']} is {value}: {path} lists its utterances; check them,"
+        f" or pass --lr below {place['lr']:g} and another --output_folder. The "
+        "last checkpoint is intact"
     )
 
 

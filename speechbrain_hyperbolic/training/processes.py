@@ -57,17 +57,6 @@ def gather(value: _Value) -> list[_Value]:
     return values
 
 
-def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Concatenates tensors of one shape from all processes."""
-    if not is_distributed_initialized():
-        return rows
-    rows = rows.contiguous()
-    count = torch.distributed.get_world_size()
-    tensors = [torch.empty_like(rows) for _ in range(count)]
-    torch.distributed.all_gather(tensors, rows)
-    return torch.cat(tensors)
-
-
 def mean_over_processes(value: float) -> float:
     """The mean of a number that each process has."""
     values = gather(value)

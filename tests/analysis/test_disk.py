@@ -14,7 +14,6 @@ from speechbrain_hyperbolic.analysis.disk import (
     distance_matrix,
     draw_disk,
     explain,
-    geodesics,
     lay_out,
 )
 from speechbrain_hyperbolic.dataio.corpus import read_speaker_table
@@ -156,17 +155,6 @@ def test_the_text_says_how_many_neighbors_are_kept(laid_out):
         )
         shares.append(len(on_disk & true) / 5)
     assert f"5 nearest, {np.mean(shares):.0%} are" in explain(points, layout)
-    assert "no radius" in explain(points, layout, has_radius=False)
-
-
-def test_geodesics_are_the_shortest(laid_out):
-    disk = laid_out[2].disk
-    starts, ends = disk[:20], disk[20:40]
-    paths = geodesics(starts, ends) @ [1, 1j]
-    np.testing.assert_allclose(paths[:, 0], starts, atol=1e-12)
-    np.testing.assert_allclose(paths[:, -1], ends, atol=1e-12)
-    length = disk_distance(paths[:, :-1], paths[:, 1:])
-    np.testing.assert_allclose(length.sum(1), disk_distance(starts, ends))
 
 
 def drawn(*args, **how):
@@ -193,19 +181,15 @@ def test_highlights_geodesic_cap_and_crowd():
     np.testing.assert_allclose(2 * np.arctanh(abs(circle)), 1.317)
     line = found[f"{true_distance(points, 3, 7):.2f} apart"]
     assert line[0] == pytest.approx(z[3]) and line[-1] == pytest.approx(z[7])
+    total = disk_distance(z[3], line) + disk_distance(line, z[7])
+    np.testing.assert_allclose(total, true_distance(points, 3, 7), rtol=1e-6)
+    shade = axes.collections[-1].get_alpha()
+    order = np.argsort(np.delete(lay_out(points, [3, 7]).share, [3, 7]))
+    assert 0.2 < shade[order[0]] < shade[order[-1]] <= 1
     assert {"name 3", "name 7", "enrolled (18)"} < set(legend)
     assert "50 dimensions" in note and "fainter" in note
     _, found, _, _ = drawn(points, names, [3, 7], 14.0)  # too far out
     assert not any("cap" in label for label in found)
-
-
-def test_points_off_the_plane_are_fainter():
-    vectors = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 0.1], [0.1, 0.1, 1]])
-    axes, _, _, _ = drawn(exponential_map(vectors), "abcd", [0, 1])
-    near, far = axes.collections[-1].get_alpha()
-    assert 0.2 < far < 0.5 < 0.9 < near <= 1
-    _, _, _, note = drawn(exponential_map(vectors[:2]), "ab", [0, 1])
-    assert "fainter" not in note
 
 
 @pytest.mark.parametrize("n", [2, 30, 300])
@@ -249,13 +233,9 @@ def test_speakers_are_drawn_in_their_color(table):
         np.testing.assert_allclose(found[label], z[column.groups == name])
     assert "tree" in note and "8 dimensions" in note
     assert {t.get_text() for t in axes.texts} > set(SPEAKERS[:5])
-
-
-@pytest.mark.parametrize("count", [2, 9, 1500])
-def test_few_and_many_speakers(count):
-    names = [f"a name that is rather long {i}" for i in range(count)]
-    _, found, _, _ = drawn(some_points(count), names, has_radius=False)
-    assert len(found[f"all ({count})"]) == count
+    many = ["a name that is rather long"] * 500
+    _, found, _, note = drawn(some_points(500), many, has_radius=False)
+    assert len(found["all (500)"]) == 500 and "no radius" in note
 
 
 def column_of(values):

@@ -296,41 +296,17 @@ def test_a_head_without_radius(browser, tmp_path):
     assert "This head has no radius" in page.text("explanation")
 
 
-def test_six_thousand_speakers(browser, tmp_path):
-    names = [f"id{i:05}" for i in range(6000)]
+def test_three_thousand_speakers(browser, tmp_path):
+    names = [f"id{i:05}" for i in range(3000)]
     path = tmp_path / "disk.html"
-    page = Page(browser, write_page(path, some_points(6000, 16), names, "t"))
-    assert path.stat().st_size < 3e6
+    page = Page(browser, write_page(path, some_points(3000, 16), names, "t"))
+    assert path.stat().st_size < 1.5e6
     before = page.points()
-    page.browser.find_element("id", "search").send_keys("id04321", ENTER)
-    page.wait(lambda: abs(page.points()[4321]) < 1e-9)
-    some = slice(0, 6000, 60)
+    page.browser.find_element("id", "search").send_keys("id02321", ENTER)
+    page.wait(lambda: abs(page.points()[2321]) < 1e-9)
+    some = slice(0, 3000, 30)
     np.testing.assert_allclose(
         all_distances(page.points()[some]),
         all_distances(before[some]),
         atol=1e-6,
     )
-
-
-def test_phone_and_dark(browser, tmp_path, table):
-    path = tmp_path / "disk.html"
-    columns = list(columns_of(table, SPEAKERS).values())
-    write_page(path, some_points(), SPEAKERS, "t", columns)
-    grounds = set()
-    phone = {"width": 390, "height": 800, "deviceScaleFactor": 2}
-    for scheme in ("light", "dark"):
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        browser.execute_cdp_cmd(
-            "Emulation.setEmulatedMedia", {"features": [feature]}
-        )
-        browser.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride", {**phone, "mobile": True}
-        )
-        page = Page(browser, path)
-        wide = page.run("return document.documentElement.scrollWidth")
-        assert wide <= 390, "the page has to be scrolled sideways"
-        look = "return getComputedStyle(document.body).backgroundColor"
-        grounds.add(page.run(look))
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    assert len(grounds) == 2

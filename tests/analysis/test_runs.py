@@ -1,14 +1,10 @@
 """The command, from trained folders to files."""
 
-import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import soundfile
-import speechbrain
 import torch
 from hyperpyyaml import load_hyperpyyaml
 from matplotlib.image import imread
@@ -21,9 +17,7 @@ from speechbrain_hyperbolic.analysis.runs import (
 )
 from speechbrain_hyperbolic.dataio.preparation import Utterance, write_csv
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.hparams import load_hparams
 from tests.analysis.conftest import HEADS, HYPERBOLIC, SPEAKERS, write_run
-from tests.conftest import ROOT
 
 END = "=" * 16 + "\n'starting_index' => 0\n"  # of a list of speakers
 # Entries as a run's hyperparams.yaml has them
@@ -70,32 +64,6 @@ def test_centers_are_the_mean_of_the_last_epochs(tmp_path, head):
         torch.testing.assert_close(
             points.vectors, torch.nn.functional.normalize(mean)
         )
-
-
-SYSTEMS = sorted(path.name for path in (ROOT / "hparams").glob("*_ecapa.yaml"))
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_every_shipped_system_is_read(tmp_path, system):
-    path, run = ROOT / "hparams" / system, tmp_path / "run"
-    needed = re.findall(r"^(\w+): !PLACEHOLDER", path.read_text(), re.M)
-    overrides = dict.fromkeys(needed, str(tmp_path))
-    overrides |= {"output_folder": str(run), "out_n_neurons": 3}
-    overrides |= {"channels": 16}
-    hparams = load_hparams(path, overrides)
-    speechbrain.create_experiment_directory(
-        run, path, overrides, save_env_desc=False
-    )
-    hparams["checkpointer"].save_checkpoint(meta={"epoch": 1})
-    labels = "'a' => 0\n'b' => 1\n'c' => 2\n" + END
-    (run / "save" / "label_encoder.txt").write_text(labels)
-    found = read_run(run)
-    assert found.speakers == ["a", "b", "c"]
-    head = hparams["classifier"]
-    heads = getattr(head, "heads", [head])
-    assert found.has_radius == (system[0] in "he")
-    assert any(torch.equal(found.head.weight, head.weight) for head in heads)
-    assert found.centers().radius.isfinite().all()
 
 
 def test_log_of_the_stock_logger(tmp_path):
@@ -188,13 +156,14 @@ def test_one_folder(tmp_path, speakers_csv, capsys):
 
 
 def test_several_folders(tmp_path, speakers_csv):
-    folders = [str(tmp_path / "runs" / name / "run") for name in HEADS]
-    for folder, head in zip(folders, HEADS, strict=True):
+    heads = ("ham", "stock", "joint")
+    folders = [str(tmp_path / "runs" / name / "run") for name in heads]
+    for folder, head in zip(folders, heads, strict=True):
         write_run(tmp_path / folder, head)
     main([*folders, "--speakers", str(speakers_csv), "--color", "age"])
     output = tmp_path / "runs" / "analysis"
     assert (output / "curves.png").is_file()
-    for head in HEADS:
+    for head in heads:
         files = {file.name for file in (output / f"{head}-run").iterdir()}
         radii = {"radii.png"} if head in HYPERBOLIC else set()
         assert files == {"disk-age.png", "disk.html"} | radii
@@ -245,14 +214,3 @@ def test_embeddings_of_the_training(run_with_encoder, tmp_path):
     shutil.rmtree(corpus / SPEAKERS[1])
     with pytest.raises(InputError, match=f"{SPEAKERS[1]}/1.wav"):
         embed_training(read_run(run_with_encoder), corpus)
-
-
-def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
-    run = subprocess.run(
-        [sys.executable, "-m", "speechbrain_hyperbolic.analysis", tmp_path],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    (line,) = [x for x in run.stderr.splitlines() if x.startswith("error")]
-    assert run.returncode == 2 and "hyperparams.yaml is missing" in line

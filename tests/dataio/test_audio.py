@@ -248,8 +248,9 @@ def info_of_both(path):
     with contextlib.suppress(soundfile.SoundFileError):
         header = soundfile.info(str(path))
         low, high = audio.SAMPLE_RATES
-        size = re.search(r"RIFF : (\d+) \(should be", header.extra_info)
-        whole = not size or int(size[1]) > 2**31 - 4097
+        log = header.extra_info
+        size = re.search(r"data : (\d+) \(should be (\d+)", log)
+        whole = not size or not int(size[2]) < int(size[1]) < 0x7FFFF000
         if header.frames and low <= header.samplerate <= high and whole:
             theirs = header.samplerate, header.frames, header.channels
     with contextlib.suppress(InputError):

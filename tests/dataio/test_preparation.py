@@ -166,13 +166,14 @@ def test_a_killed_preparation_resumes(tmp_path, caplog):
     child = [sys.executable, "-c", PREPARE_AND_DIE, data, killed]
     assert subprocess.run(child).returncode == -signal.SIGKILL
     assert os.listdir(killed) == ["prepare.journal"]
-    lines = (killed / "prepare.journal").read_text().split("\n")[:-1]
-    assert 0 < len(lines) < 3000
-    for line in lines:
-        spoil(pathlib.Path(json.loads(line)[1][2]))
+    journal = (killed / "prepare.journal").read_text().splitlines()
+    rows = [row for line in journal for _, row in json.loads(line)]
+    assert 0 < len(rows) < 3000
+    for row in rows:
+        spoil(pathlib.Path(row[2]))
     caplog.set_level("INFO")
     prepare_corpus(data, killed, [], check_audio="decode")
-    assert f"{len(lines)} files were measured before" in caplog.text
+    assert f"{len(rows)} files were measured before" in caplog.text
     for name in ("train.csv", "dev.csv"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
     left = {"train.csv", "dev.csv", "prepare.json"}

@@ -76,7 +76,9 @@ def test_scores_are_those_of_a_double_loop(name, n_enroll, n_test, monkeypatch):
     monkeypatch.setattr(scores, "BLOCK_ELEMENTS", 100)
     rows = np.random.default_rng(0).integers(5, size=(2, 50))
     trials = score.trials(enroll_table, test_table, *rows)
-    np.testing.assert_allclose(trials, np.array(expected)[*rows], rtol=1e-8)
+    np.testing.assert_allclose(
+        trials, np.array(expected)[tuple(rows)], rtol=1e-8
+    )
 
 
 @by_score

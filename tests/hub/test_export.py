@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import pickle
 import re
 import shutil
 import subprocess
@@ -23,10 +22,9 @@ from speechbrain_hyperbolic.evaluation.results import (
     format_results,
     read_results,
 )
-from speechbrain_hyperbolic.hparams import read_nodes, save_resolved
+from speechbrain_hyperbolic.hparams import save_resolved
 from speechbrain_hyperbolic.hub import push
 from speechbrain_hyperbolic.hub.export import export_model, export_run
-from speechbrain_hyperbolic.hub.run_folder import loss_name
 from speechbrain_hyperbolic.inference.model import load_model, read_config
 from tests.corpora import make_corpus
 from tests.scripts import ROOT, TRAIN, VOXCELEB, run_script
@@ -168,32 +166,22 @@ def test_untrained_weights_are_the_seeds(run, tmp_path):
         export_model(run)
 
 
-@pytest.mark.parametrize(
-    "name", ["train_ecapa_tdnn", "train_x_vectors", "train_resnet"]
-)
-def test_a_run_of_the_stock_script(name, clips, tmp_path):
-    """As the stock leaves it: by its own file, checkpointer and names."""
+def test_a_run_of_the_stock_script(tmp_path):
+    """By its checkpointer, with its names, and without our keys."""
     clone = os.environ.get("SPEECHBRAIN_CLONE")
     if not clone:
         pytest.skip("SPEECHBRAIN_CLONE is not set to a clone of SpeechBrain")
-    stock = f"{clone}/recipes/VoxCeleb/SpeakerRec/hparams/{name}.yaml"
+    folder = f"{clone}/recipes/VoxCeleb/SpeakerRec/hparams"
     overrides = {"data_folder": "/corpus", "output_folder": str(tmp_path)}
-    if name == "train_ecapa_tdnn":
-        overrides["embedding_model"] = {"channels": [16, 16, 16, 16, 48]}
-    save_resolved(stock, overrides, tmp_path)
+    save_resolved(f"{folder}/train_x_vectors.yaml", overrides, tmp_path)
     folder = export_model(tmp_path, tmp_path / "untrained", untrained=True)
+    state = load_model(folder)[1]["embedding_model"].state_dict()
     encoder = load_model(folder)[1]["embedding_model"]
-    Checkpointer(
-        tmp_path / "save", {"embedding_model": encoder}
-    ).save_checkpoint()
+    checkpointer = Checkpointer(tmp_path / "save", {"embedding_model": encoder})
+    checkpointer.save_checkpoint()
     found = load_model(export_model(tmp_path))[1]["embedding_model"]
-    for key, value in found.state_dict().items():
-        assert torch.equal(value, encoder.state_dict()[key])
-    assert embed(tmp_path / "model", clips[0]).shape[0] >= 192
-    nodes = read_nodes(tmp_path / "hyperparams.yaml")
-    assert loss_name(nodes["classifier"], nodes["compute_cost"]) == (
-        "softmax" if name == "train_x_vectors" else "AAM-Softmax"
-    )
+    for name, value in found.state_dict().items():
+        assert torch.equal(value, state[name])
 
 
 def embed(folder, clip, **options):
@@ -220,37 +208,6 @@ def test_an_encoder_of_the_users_own(run, clips, tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    "old, new, message",
-    [
-        (
-            "lin_neurons: 192",
-            "lin_neurons: 192\n  activation: !name:torch.nn.Tanh",
-            "activation of embedding_model is !name:torch.nn.Tanh, expected",
-        ),
-        (
-            "norm_type: sentence",
-            "norm_type: global",
-            "mean_var_norm has norm_type global, expected sentence",
-        ),
-        (
-            "!new:speechbrain.lobes.features.Fbank",
-            "!name:speechbrain.lobes.features.Fbank",
-            "compute_features is !name:speech.*, expected !new: with a class",
-        ),
-        (
-            "!new:speechbrain.lobes.features.Fbank",
-            "!new:no.such.Class",
-            "compute_features is !new:no.such.Class, expected",
-        ),
-    ],
-)
-def test_modules_that_no_config_can_name(old, new, message, run):
-    replace(run / "hyperparams.yaml", old, new)
-    with pytest.raises(InputError, match=message):
-        export_model(run)
-
-
 # ------------------------------------------------------------ the export
 
 
@@ -259,11 +216,9 @@ def test_files(exported):
     wanted |= {"hyperparams.yaml", "embedding_model.ckpt", "det.png"}
     wanted |= {"examples/clip1.wav", "examples/clip2.wav"}
     assert files(exported) == wanted
-    assert wanted | {"model.onnx", "examples/*.wav"} == {
-        *push.FILES,
-        "examples/clip1.wav",
-        "examples/clip2.wav",
-    }
+    # All of them are pushed.
+    names = {re.sub(r"clip\d", "*", name) for name in wanted}
+    assert names | {"model.onnx"} == set(push.FILES)
     assert not list(exported.parent.glob(".*"))
 
 
@@ -275,12 +230,6 @@ def test_nothing_about_the_machine_and_the_speakers(exported, work):
     # The corpus's speakers are s0, s1, ...
     for name in ("README.md", "results.json", "config.json"):
         assert not re.search(r"\bs\d\b", (exported / name).read_text())
-
-
-def test_names_of_training_speakers_only_if_asked_for(run, tmp_path):
-    folder = export_run(run, tmp_path / "out", speaker_names=True)
-    labels = (folder / "label_encoder.txt").read_text()
-    assert labels == (run / "save" / "label_encoder.txt").read_text()
 
 
 def test_what_the_config_says(exported, work):
@@ -351,37 +300,6 @@ def test_the_code_on_the_card_runs(copy):
     assert files(copy) == before
 
 
-@pytest.mark.parametrize(
-    "name, loss",
-    [
-        ("aam_ecapa", "AAM-Softmax"),
-        ("am_ecapa", "AM-Softmax"),
-        ("best", "HAM-Softmax"),
-        ("eh_am_ecapa", "E.H. AM-Softmax"),
-        ("finetune", "HAM-Softmax"),
-        ("h_ecapa", "H-Softmax"),
-        ("ham_exact_ecapa", "HAM-Softmax"),
-        ("ram_ecapa", "RAM-Softmax"),
-        ("softmax_ecapa", "softmax"),
-    ],
-)
-def test_losses(name, loss, run, tmp_path):
-    """Of each hparams file, resolved as a run keeps it."""
-    hparams = ROOT / "hparams" / f"{name}.yaml"
-    overrides = {"data_folder": "/corpus", "output_folder": str(run)}
-    nodes = read_nodes(hparams)
-    if name == "finetune":
-        overrides |= {"pretrain_path": "/model", "verification_file": "/t.txt"}
-    save_resolved(
-        hparams, {k: v for k, v in overrides.items() if k in nodes}, run
-    )
-    card = ModelCard.load(export_run(run, tmp_path / "out") / "README.md")
-    assert card.data.tags[-1] == loss
-    hyperbolic = "H" in loss or loss.startswith("E.H.")
-    assert ("hyperbolic" in card.data.tags) == hyperbolic
-    assert ("starting from another model" in card.text) == (name == "finetune")
-
-
 # ------------------------------------------------------------ verifications
 
 
@@ -405,6 +323,7 @@ def test_the_verification_is_found(run, tmp_path):
     assert read_config(folder).thresholds is not None
     with pytest.raises(InputError, match="untrained verified other weights"):
         export_run(run, tmp_path / "b", other)
+    (shutil.copytree(other, run / "early") / "results.json").unlink()
     shutil.copytree(run / "verified", run / "second")
     with pytest.raises(InputError, match=r"several .*\(second, verified\): c"):
         export_run(run, tmp_path / "b")
@@ -430,14 +349,7 @@ def test_other_scores_give_no_threshold(options, protocol, run, tmp_path):
     assert len(card.data.eval_results) == 3
 
 
-def test_a_hyperbolic_score(run, tmp_path):
-    edit(run / "verified" / "hyperparams.yaml", score="hyperbolic", clip_c=3)
-    config = read_config(export_run(run, tmp_path / "out"))
-    assert (config.score, config.clip_c) == ("hyperbolic", 3)
-    assert config.thresholds is not None
-
-
-def test_scores_and_results_that_do_not_belong_together(run, tmp_path):
+def test_scores_of_an_interrupted_verification(run, tmp_path):
     path = run / "verified" / "results.json"
     results = read_results(path)
     results["all trials"]["eer"] += 0.01
@@ -452,7 +364,7 @@ def test_scores_and_results_that_do_not_belong_together(run, tmp_path):
 def test_only_an_earlier_export_is_replaced(copy, run, clips, tmp_path):
     (copy / "README.md").write_text("old")
     (copy / "model.onnx").write_text("of the old one")
-    with pytest.raises(InputError, match="exists: name another, or pass over"):
+    with pytest.raises(InputError, match="exists: name another, or replace it"):
         export_run(run, copy)
     assert (copy / "README.md").read_text() == "old"
     assert export_run(run, copy, overwrite=True) == copy
@@ -481,13 +393,15 @@ def test_a_failure_leaves_the_old_one(copy, run, tmp_path):
     assert not list(copy.parent.glob(".copy*"))
 
 
-def test_clips(run, tmp_path):
-    """Of any format, and without what else the files say."""
+def test_clips_and_names_of_speakers(run, tmp_path):
+    """Clips of any format, without what else the files say; names if asked."""
     noise = np.random.default_rng(0).normal(0, 0.1, (44100, 2))
     paths = [tmp_path / "a secret.flac", tmp_path / "b.wav"]
     for path in paths:
         soundfile.write(path, noise, 44100)
-    folder = export_run(run, tmp_path / "out", clips=paths)
+    folder = export_run(run, tmp_path / "out", clips=paths, speaker_names=True)
+    labels = (folder / "label_encoder.txt").read_text()
+    assert labels == (run / "save" / "label_encoder.txt").read_text()
     for name in ("clip1", "clip2"):
         info = soundfile.info(folder / "examples" / f"{name}.wav")
         assert (info.samplerate, info.channels) == (16000, 1)
@@ -496,17 +410,7 @@ def test_clips(run, tmp_path):
         export_run(run, tmp_path / "other", clips=paths[:1])
 
 
-# ------------------------------------------------------------ strangers' runs
-
-
-class Payload:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.path}",)
+# ------------------------------------------------------------ damaged runs
 
 
 @pytest.mark.parametrize(
@@ -522,28 +426,16 @@ def test_a_runs_yaml_is_not_executed_nor_passed_on(name, run, tmp_path):
     assert all(b"touch" not in p.read_bytes() for p in folder.rglob("*.*"))
 
 
-def test_a_payload_in_a_checkpoint_is_refused(run, tmp_path):
-    trace = tmp_path / "trace"
-    for checkpoint in run.glob("save/CKPT*/embedding_model.ckpt"):
-        checkpoint.write_bytes(pickle.dumps(Payload(trace), protocol=2))
-        (checkpoint.parent / "sums.json").unlink(missing_ok=True)
-    with pytest.raises(InputError):
-        export_model(run, tmp_path / "out")
-    assert not trace.exists() and not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize(
     "name, text, message",
     [
         ("hyperparams.yaml", None, "hyperparams.yaml is missing"),
         ("hyperparams.yaml", "seed: 1", "has no key classifier: expected"),
         ("train_log.txt", None, "train_log.txt has no epochs, expected a fin"),
-        ("save/train.csv", None, "train.csv"),
         ("save/train.csv", "ID,wav\n1,2\n", "no column spk_id"),
         ("save/train.csv", "ID,spk_id,duration\n", "has no utterances"),
         ("model/model.safetensors", None, "model.safetensors is missing"),
         ("verified/scores.txt", "", "scores.txt has no scores"),
-        ("verified/results.json", None, "verified has no valid results.json"),
         ("verified/results.json", "[]", "verified has no valid results.json"),
     ],
 )

@@ -74,7 +74,7 @@ def assert_same(found, expected):
 
 @pytest.mark.parametrize(
     ("batch", "samples"),
-    [(1, 1600), (1, 8001), (5, 12345), (7, 48000), (1, 160_079), (2, 320_000)],
+    [(1, 1600), (5, 12345), (7, 48001), (1, 320_000)],
 )
 def test_embeddings_are_those_of_the_stock_modules(exported, batch, samples):
     waveforms = speech_like(batch, samples)
@@ -87,12 +87,6 @@ def test_embeddings_of_real_speech(exported, speechocean):
     waveform = audio.load(path, 16000).unsqueeze(0)
     found = embed(exported / "model.onnx", waveform)
     assert_same(found, expect(exported, waveform))
-
-
-def test_silence_has_a_finite_embedding(exported):
-    waveforms = torch.zeros(1, 16000)
-    found = embed(exported / "model.onnx", waveforms)
-    np.testing.assert_allclose(found, expect(exported, waveforms), atol=1e-4)
 
 
 def test_the_file_says_what_it_is(exported):
@@ -176,15 +170,6 @@ def test_the_usage_on_the_card(folders, tmp_path):
     ]
     a, b = (vector / np.linalg.norm(vector) for vector in vectors)
     assert score == f"cosine {a @ b:.3f}" and modules == "set()"
-
-
-def test_embedding_error():
-    expected = np.array([[6.0, 8.0], [0.0, 1.0]])
-    error = hub_onnx.embedding_error
-    assert error(expected, expected) == 0
-    assert error(expected * 1.01, expected) == pytest.approx(0.01)
-    assert error(expected[:, ::-1], expected) == pytest.approx(1)
-    assert np.isnan(error(expected * np.nan, expected))
 
 
 def test_a_file_that_disagrees_is_not_written(folders, tmp_path, monkeypatch):

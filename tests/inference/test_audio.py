@@ -9,7 +9,6 @@ import soundfile
 import torch
 import torchaudio
 
-from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.errors import InputError
 from tests.conftest import ROOT
 from tests.inference.models import RATE, same, voice
@@ -58,9 +57,9 @@ def test_short_audio_is_repeated(model, samples):
 def by_windows(model, waveform, bounds):
     vectors = np.stack(
         [
-            model.encode_batch(
-                torch.as_tensor(waveform[a * RATE : b and b * RATE])
-            )[0, 0]
+            model.encode_batch(torch.as_tensor(waveform[a * RATE : b * RATE]))[
+                0, 0
+            ]
             for a, b in bounds
         ]
     )
@@ -91,20 +90,6 @@ def test_windows(model, long_waveform, tmp_path, seconds, bounds):
     path = tmp_path / "a.wav"
     soundfile.write(path, waveform, RATE, subtype="FLOAT")
     same(model.embed(path).vector, expected)
-
-
-@pytest.mark.parametrize("extension", [".flac", ".ogg", ".mp3"])
-def test_windows_of_other_formats(model, tmp_path, extension):
-    path = tmp_path / f"a{extension}"
-    with soundfile.SoundFile(path, "w", 44100, 1) as file:
-        for seed in range(7):  # libsndfile writes no large block of ogg
-            file.write(voice(seed, 10, 44100))
-    whole = audio.load(path)
-    found = model.embed(path)
-    # At the edges of a window resampling has no neighbors.
-    expected = by_windows(model, whole, [(0, 30), (30, None)])
-    same(found.vector, expected, 1e-3)
-    same(found.seconds, len(whole) / RATE, 1e-3)
 
 
 def test_silent_windows_are_left_out(model, long_waveform):
@@ -163,44 +148,24 @@ def test_three_hours_fit_in_memory(tmp_path):
     assert megabytes < 40
 
 
-@pytest.fixture(scope="module")
-def bad_files(tmp_path_factory):
-    path = tmp_path_factory.mktemp("bad")
-    (path / "folder.wav").mkdir()
-    (path / "text.wav").write_text("not audio\n" * 100)
-    soundfile.write(path / "none.wav", np.zeros(0), RATE)
-    soundfile.write(path / "silent.wav", np.zeros(RATE), RATE)
-    for name, seconds in (("nan.wav", 1), ("long_nan.wav", 70)):
-        samples = voice(seconds=seconds)
-        samples[-7] = np.nan
-        soundfile.write(path / name, samples, RATE, subtype="FLOAT")
-    soundfile.write(path / "cut.wav", voice(seconds=70), RATE)
-    whole = (path / "cut.wav").read_bytes()
-    (path / "cut.wav").write_bytes(whole[:-50000])
-    return path
-
-
-BAD_FILES = {
-    "missing.wav": "is missing",
-    "folder.wav": "is a folder",
-    "text.wav": "can't be read as audio|cannot be read as audio",
-    "none.wav": "no samples",
-    "silent.wav": "is silent",
-    "nan.wav": "NaN or infinite",
-    "long_nan.wav": "NaN or infinite",
-    "cut.wav": "truncated",
-}
-
-
-@pytest.mark.parametrize("name", BAD_FILES)
-def test_bad_files(model, bad_files, clips, name):
-    path = bad_files / name
+@pytest.mark.parametrize(
+    "samples, words",
+    [
+        (None, "is missing"),
+        (np.zeros(RATE), "is silent"),
+        (np.full(70 * RATE, np.nan), "NaN or infinite"),
+    ],
+)
+def test_bad_files(model, clips, tmp_path, samples, words):
+    path = tmp_path / "bad.wav"
+    if samples is not None:
+        soundfile.write(path, samples, RATE, subtype="FLOAT")
     for call in (
         lambda: model.embed_files([clips[0], path]),
         lambda: model.verify_files(clips[0], path),
         lambda: model.enroll([clips[0], path]),
     ):
-        with pytest.raises(InputError, match=BAD_FILES[name]) as error:
+        with pytest.raises(InputError, match=words) as error:
             call()
         assert str(path) in str(error.value)
         assert "\n" not in str(error.value)

@@ -59,14 +59,6 @@ def test_remove_and_replace():
         store.remove("Ann")
 
 
-def test_it_keeps_a_copy():
-    vector = np.ones(4, np.float32)
-    store = VoiceprintStore(MODEL)
-    store.add("Ann", vector)
-    vector[:] = 9
-    assert store.vectors.tolist() == [[1, 1, 1, 1]]
-
-
 @pytest.mark.parametrize(
     "name, vector, message",
     [
@@ -140,12 +132,6 @@ def test_damaged_files(path, data):
         assert str(path) in str(error)
 
 
-def test_missing_file_and_folder(tmp_path):
-    for path in (tmp_path / "none.safetensors", tmp_path):
-        with pytest.raises(InputError, match="missing"):
-            VoiceprintStore.load(path, MODEL)
-
-
 def test_a_store_that_cannot_be_written(path):
     filled().save(path)
     with pytest.raises(InputError, match="can't be written"):
@@ -153,6 +139,8 @@ def test_a_store_that_cannot_be_written(path):
     with pytest.raises(InputError, match="can't be written"):
         with VoiceprintStore.update(path / "below a file", MODEL):
             pass
+    with pytest.raises(InputError, match="missing"):
+        VoiceprintStore.load(path.parent, MODEL)
 
 
 def test_no_speaker_is_lost_to_another_process(path):

@@ -8,6 +8,7 @@ import speechbrain as sb
 import torch
 from speechbrain.lobes.models.ECAPA_TDNN import Classifier
 from speechbrain.nnet.losses import AngularMargin, LogSoftmaxWrapper
+from speechbrain.utils.train_logger import FileTrainLogger
 from torch.utils.checkpoint import checkpoint
 
 from speechbrain_hyperbolic.errors import InputError
@@ -170,6 +171,14 @@ def test_a_stock_head(tmp_path):
     assert not list(tmp_path.glob("**/*tfevents*"))
 
 
+def test_a_full_disk_of_the_train_log(tmp_path):
+    """Its error names the file."""
+    train_logger = FileTrainLogger("/dev/full")
+    brain = make_brain(tmp_path, *ham(), train_logger=train_logger)
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        fit(brain)
+
+
 # Margin schedules
 
 
@@ -241,7 +250,7 @@ def test_a_bad_batch_ends_the_training_and_is_named(tmp_path):
 
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_patience_skips_a_bad_batch(tmp_path, accumulation):
-    """It makes no step, and leaves the gradients of the others alone."""
+    """It makes no step, nor do the gradients accumulated before it."""
     brain = make_brain(
         tmp_path,
         *ham(),

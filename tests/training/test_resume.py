@@ -34,7 +34,7 @@ from tests.processes import run_as_two
 from tests.training.brains import DIM, SPEAKERS, Doubles, ham, make_brain
 from tests.training.runs import Run, assert_identical
 
-KILLS = 8
+KILLS = 6
 # The warm-up and the margin are on their way; there are sounds of every kind,
 # and the masks of SpecAugment.
 OPTIONS = [
@@ -81,12 +81,12 @@ def test_killed_at_random_moments(corpus, tmp_path):
         output = tmp_path / f"killed{runs}"
         writing = output / "save" / "partial"
         with start(corpus, output) as run:
-            if kills < KILLS and kills % 4 == 0:
+            if kills < KILLS and kills % 3 == 0:
                 time.sleep(uniform(0, start_up))
             elif kills < KILLS:
                 wait_for(run.trains)
                 time.sleep(uniform(0, duration / 4))
-                if kills % 4 == 1:
+                if kills % 3 == 1:
                     wait_for(lambda: any(writing.glob("CKPT*")), 5)  # noqa: B023
             if kills < KILLS:
                 run.kill()

@@ -8,8 +8,6 @@ import hashlib
 import json
 import os
 import pathlib
-import re
-import resource
 import shutil
 import signal
 import socket
@@ -61,14 +59,6 @@ def test_divergence_names_the_batch(corpus, tmp_path):
     assert not (output / "model").exists()
 
 
-def test_patience(corpus, tmp_path):
-    output = tmp_path / "out"
-    with Run(corpus, output, *DIVERGES, "--nonfinite_patience=2") as run:
-        error = run.error()
-    assert "is nan" in error or "is inf" in error
-    assert run.printed().count("is skipped: its loss is") == 2
-
-
 # Damage, disks and locks
 
 
@@ -116,32 +106,13 @@ def test_a_full_disk(corpus, finished, mount):
             error = run.error()
         assert "No space left on device: free some space, then run" in error
         assert digests(output) == before
-        assert (output / "hyperparams.yaml").read_text() == settings
+        if not free:
+            assert (output / "hyperparams.yaml").read_text() == settings
         filler.unlink()
     assert f"{output}/save/partial/CKPT" in error
     with Run(corpus, output, **log) as run:
         assert f"Resuming from {output}/save/CKPT" in run.succeed()
     assert len(digests(output)) > len(before)
-
-
-def limit_files(size):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
-def test_a_limit_of_file_sizes(corpus, resumable):
-    """As a quota would be."""
-    before = digests(resumable)
-    limit = functools.partial(limit_files, 100_000)
-    with Run(corpus, resumable, first=limit) as run:
-        error = run.error()
-    assert re.search(r"save/partial/.*\.ckpt: File too large: raise", error)
-    assert digests(resumable) == before
-    assert not (resumable / "save" / "partial").exists()
-
-
-def test_the_log_of_epochs(corpus, tmp_path):
-    with Run(corpus, tmp_path / "out", "--train_log=/dev/full") as run:
-        assert "/dev/full: No space left on device" in run.error()
 
 
 def drop_capabilities():
@@ -171,28 +142,9 @@ def test_a_folder_that_cannot_be_written(corpus, tmp_path, mount):
     assert "Read-only file system: choose an --output_folder that" in error
 
 
-FOREVER = ["--number_of_epochs=1000", "--num_workers=1"]
-
-
-def test_two_runs_on_one_folder(corpus, resumable):
-    """The second is refused; when the first is killed, the folder is free."""
-    with Run(corpus, resumable, *FOREVER) as run:
-        run.wait_for(run.trains)
-        log = resumable.with_name("second.log")
-        with Run(corpus, resumable, log=log) as second:
-            error = second.error()
-        holder = f"process {run.process.pid} on {socket.gethostname()}"
-        assert f"{resumable} is in use by {holder}: wait for that" in error
-        with pytest.raises(InputError, match="in use"), lock_run(resumable):
-            pass
-        assert run.process.is_alive()
-        os.kill(run.process.pid, signal.SIGKILL)
-        run.process.join()
-        with lock_run(resumable):  # its worker may live on for some seconds
-            pass
-
-
 # Data, and processes that load them, that go away
+
+FOREVER = ["--number_of_epochs=1000", "--num_workers=1"]
 
 
 def children_of(pid):
@@ -209,9 +161,17 @@ def children_of(pid):
 @pytest.mark.skipif(
     not pathlib.Path("/proc/self/stat").exists(), reason="needs /proc"
 )
-def test_a_killed_worker(corpus, resumable):
+def test_a_second_run_and_a_killed_worker(corpus, resumable):
+    """The folder's second run is refused; the first ends with its worker."""
     with Run(corpus, resumable, *FOREVER) as run:
         run.wait_for(run.trains)
+        log = resumable.with_name("second.log")
+        with Run(corpus, resumable, log=log) as second:
+            error = second.error()
+        holder = f"process {run.process.pid} on {socket.gethostname()}"
+        assert f"{resumable} is in use by {holder}: wait for that" in error
+        with pytest.raises(InputError, match="in use"), lock_run(resumable):
+            pass
 
         def dies_of_it():
             # A worker that has given its last batch is not missed.
@@ -223,22 +183,15 @@ def test_a_killed_worker(corpus, resumable):
         run.wait_for(dies_of_it)
         error = run.error()
     assert "DataLoader worker (pid" in error and "to resume" in error
+    with lock_run(resumable):
+        pass
 
 
-def truncate(path):
-    os.truncate(path, 6000)
-
-
-@pytest.mark.parametrize(
-    "harm, words",
-    [(pathlib.Path.unlink, "is missing"), (truncate, "restore|replace")],
-)
-def test_audio_that_goes_away(corpus, tmp_path, harm, words):
+def test_audio_that_goes_away(corpus, tmp_path):
     """The message comes from a worker."""
     own = tmp_path / "corpus"
     shutil.copytree(corpus / "corpus", own)
     with Run(corpus, tmp_path / "out", f"--data_folder={own}", *FOREVER) as run:
         run.wait_for(lambda: list(run.output.glob("save/CKPT*")))
-        harm(own / "s3" / "3.wav")
-        error = run.error()
-    assert f"{own}/s3/3.wav" in error and re.search(words, error)
+        (own / "s3" / "3.wav").unlink()
+        assert f"{own}/s3/3.wav is missing" in run.error()
