@@ -3,7 +3,6 @@
 > OMP_NUM_THREADS=2 python -m benchmarks.million
 """
 
-import argparse
 import multiprocessing
 import pathlib
 import statistics
@@ -16,7 +15,7 @@ from speechbrain_hyperbolic.lobes.classifiers import HyperbolicClassifier
 from speechbrain_hyperbolic.nnet.losses import MarginSoftmax
 from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
 
-BATCH, DIM = 64, 192
+BATCH, CLASSES, DIM, STEPS = 64, 10**6, 192, 3
 CHUNKS = (16384, 65536, None)
 
 
@@ -26,16 +25,16 @@ def resident(kind):
     return 1024 * int(status.split(f"{kind}:")[1].split()[0])
 
 
-def measure(classes, chunk_size, steps):
+def measure(chunk_size):
     """Seconds of a step, and bytes beyond the centers and their gradient."""
     torch.manual_seed(0)
-    head = HyperbolicClassifier(DIM, out_neurons=classes)
+    head = HyperbolicClassifier(DIM, out_neurons=CLASSES)
     cost = MarginSoftmax(AdditiveMargin(margin=0.2, scale=30.0), chunk_size)
     x = torch.randn(BATCH, 1, DIM, requires_grad=True)
-    labels = torch.randint(classes, (BATCH, 1))
+    labels = torch.randint(CLASSES, (BATCH, 1))
     before = resident("VmRSS") + 4 * head.weight.numel()
     seconds = []
-    for _ in range(1 + steps):
+    for _ in range(1 + STEPS):
         head.zero_grad()
         start = time.perf_counter()
         head(x, labels, cost).backward()
@@ -44,21 +43,18 @@ def measure(classes, chunk_size, steps):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--classes", type=int, default=10**6)
-    parser.add_argument("--steps", type=int, default=3)
-    args = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    print(f"{BATCH} x {args.classes}, median of {args.steps} steps\n")
+    print(f"{BATCH} x {CLASSES}, median of {STEPS} steps\n")
     print("| chunk_size | s | MiB beyond centers and gradient |\n|---|---|---|")
     for chunk_size in CHUNKS:
         # A process of its own: the most memory so far is not taken back.
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-            job = pool.submit(measure, args.classes, chunk_size, args.steps)
-            seconds, memory = job.result()
-        chunk = chunk_size or "none"
-        print(f"| {chunk} | {seconds:.2f} | {memory / 2**20:.0f} |", flush=True)
+            seconds, memory = pool.submit(measure, chunk_size).result()
+        print(
+            f"| {chunk_size} | {seconds:.2f} | {memory / 2**20:.0f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -125,7 +125,9 @@ def describe_training(run_folder: pathlib.Path, nodes: dict) -> dict[str, Any]:
         raise InputError(f"{log} has no epochs, expected a finished run")
     rows = training_rows(run_folder, nodes)
     maps = {_map(node) for node in _walk(nodes["classifier"])}
-    augment = map(_short, filter(class_of, _walk(nodes.get("wav_augment"))))
+    augment = [
+        _short(n) for n in _walk(nodes.get("wav_augment")) if class_of(n)
+    ]
     augment = [n for n in augment if n not in ("Augmenter", "OneOf")]
     return {
         "loss": loss_name(nodes["classifier"], nodes["compute_cost"]),

@@ -15,9 +15,9 @@ from speechbrain_hyperbolic.nnet.similarity import InnerProduct
 class MarginSoftmax(torch.nn.Module):
     """Softmax cross entropy of the logits that a margin makes.
 
-    It gives what the stock ``LogSoftmaxWrapper(loss_fn)`` gives, in float32
-    and without one-hot targets, and it checks the labels (on the CPU only, as
-    a GPU would have to be waited for).
+    It gives what the stock ``LogSoftmaxWrapper(loss_fn)`` gives, in float32 and
+    without one-hot targets. On the CPU it also checks the labels; on a GPU the
+    check would make each step wait for the GPU.
 
     Arguments
     ---------

@@ -11,8 +11,6 @@ import time
 import numpy as np
 import pytest
 import soundfile
-import torch
-import torchaudio
 
 from recipes.OwnCorpus import synthetic_speech
 from recipes.OwnCorpus.synthetic_speech import make_synthetic_corpus
@@ -229,37 +227,6 @@ def test_voices_are_as_the_table_says(corpus):
     same = ["accent", "family", "variant"]
     assert [low[name] for name in same] == [high[name] for name in same]
     assert max(f0[low["spk_id"]]) < min(f0[high["spk_id"]])
-
-
-def test_resampling_agrees_with_torchaudio():
-    seconds = np.arange(3 * 22050) / 22050
-    phase = 2 * np.pi * 150 * seconds
-    wave = sum(np.sin(k * phase + k * k) for k in range(1, 45))
-    pcm = (500 * wave).astype("<i2").tobytes()
-
-    class Flat:
-        """Draws no tilt, no noise (SNR 200 dB), 20 dB below full scale."""
-
-        draws = iter([0, 0, 200, -20])
-
-        def uniform(self, low, high):
-            return next(self.draws)
-
-        def standard_normal(self, size):
-            return np.random.default_rng(0).standard_normal(size)
-
-    found = synthetic_speech._record(pcm, Flat()) / 32768
-    expected = torchaudio.functional.resample(
-        torch.from_numpy(wave), 22050, 16000, lowpass_filter_width=64
-    ).numpy()
-    middle = slice(1000, min(len(found), len(expected)) - 1000)
-    found, expected = found[middle], expected[middle]
-    assert found.std() == pytest.approx(0.1, rel=0.02)
-    # At the start some samples are trimmed as silence: find the shift.
-    cosine = max(
-        np.dot(np.roll(found, n), expected) for n in range(-20, 21)
-    ) / (np.linalg.norm(found) * np.linalg.norm(expected))
-    assert cosine > 0.99
 
 
 def test_command_line(corpus, tmp_path):

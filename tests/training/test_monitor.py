@@ -184,11 +184,11 @@ def read_events(folder):
 def test_an_epoch_that_is_trained_again_is_hidden(tmp_path):
     logger = TensorBoardLogger(tmp_path)
     for epoch in (1, 2):
-        logger.log_stats({"epoch": epoch}, {"loss": 1.0})
+        logger.log_stats({"epoch": epoch}, {"loss": 1.0}, {})
     logger.writer.close()
     logger = TensorBoardLogger(tmp_path, first_epoch=2)
     for epoch in (2, 3):
-        logger.log_stats({"epoch": epoch}, {"loss": 2.0})
+        logger.log_stats({"epoch": epoch}, {"loss": 2.0}, {})
     expected = [(1, 1.0), (2, 2.0), (3, 2.0)]
     assert read_events(tmp_path) == {"loss/train": expected}
 

@@ -96,9 +96,7 @@ def errors(runs):
 
 
 def test_two_processes_write_once_and_end_together(corpus, tmp_path):
-    """SIGKILL to the second; then the same command, where it may not write;
-    then with one process.
-    """
+    """SIGKILL to the second; then the same command, where it may not write."""
     output = tmp_path / "out"
     with two_runs(corpus, output, "--number_of_epochs=1000") as runs:
         runs[0].wait_for(lambda: list(output.glob("save/CKPT*")))
@@ -118,11 +116,9 @@ def test_two_processes_write_once_and_end_together(corpus, tmp_path):
         printed, other = (run.succeed() for run in runs)
     assert f"Resuming from {output}/save/CKPT" in printed
     assert "Resuming" not in other
-    with Run(corpus, output, f"--number_of_epochs={last + 1}") as run:
-        run.succeed()
     log = (output / "train_log.txt").read_text().splitlines()
     epochs = [line.split(",")[0] for line in log]
-    assert epochs == [f"epoch: {n}" for n in range(1, last + 2)]
+    assert epochs == [f"epoch: {n}" for n in range(1, last + 1)]
     model = SpeakerRecognition.from_hparams(
         str(output / "model"), savedir=str(tmp_path / "stock")
     )
