@@ -1,0 +1,1 @@
+"""Trains one encoder with every loss, with several seeds, and compares."""
