@@ -38,21 +38,20 @@ def prepare(data_folders, work_folder, hparams_file, most_speakers=None):
     """Writes the features and their index, unless they are there."""
     utterances = read_corpora(data_folders, most_speakers)
     parts = _parts(utterances)
-    hparams = load_hparams(
-        hparams_file,
-        {
-            "data_folder": "corpora",
-            "output_folder": str(work_folder / "prepared"),
-            "data_folder_noise": str(work_folder / "prepared" / "noise"),
-            "data_folder_rir": str(work_folder / "prepared" / "rir"),
-            "noise_source": "generate",
-            "rir_source": "generate",
-        },
-    )
-    listed = [(u.id, parts[u.id]) for u in utterances]
+    prepared = work_folder / "prepared"
+    overrides = {
+        "data_folder": "corpora",
+        "output_folder": str(prepared),
+        "data_folder_noise": str(prepared / "noise"),
+        "data_folder_rir": str(prepared / "rir"),
+        "noise_source": "generate",
+        "rir_source": "generate",
+    }
+    hparams = load_hparams(hparams_file, overrides)
+    listed = json.dumps([(u[0], *u[2:], parts[u.id]) for u in utterances])
     made_from = {
         "corpora": sorted({u.corpus for u in utterances}),
-        "utterances": hashlib.sha256(json.dumps(listed).encode()).hexdigest(),
+        "utterances": hashlib.sha256(listed.encode()).hexdigest()[:12],
         "copies": COPIES,
         "seed": SEED,
         "sample_rate": hparams["sample_rate"],
@@ -60,16 +59,13 @@ def prepare(data_folders, work_folder, hparams_file, most_speakers=None):
     }
     work_folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(work_folder / "features.lock"):
-        if (work_folder / INDEX).is_file():
-            before = dict(read(work_folder).made_from)
-            before.pop("digest")
-            if before != made_from:
-                raise InputError(
-                    f"{work_folder} has features of other corpora or settings: "
-                    "pass another --work_folder"
-                )
-            return
-        _write(utterances, parts, hparams, work_folder, made_from)
+        if not (work_folder / INDEX).is_file():
+            _write(utterances, parts, hparams, work_folder, made_from)
+        if not made_from.items() <= read(work_folder).made_from.items():
+            raise InputError(
+                f"{work_folder} has features of other corpora or settings: "
+                "pass another --work_folder"
+            )
 
 
 def read(work_folder):
@@ -87,50 +83,41 @@ def read(work_folder):
 
 def _parts(utterances):
     """Utterance id -> train, dev or test; every speaker keeps one to train."""
-    parts, trained = {}, 0
-    for before, u in zip([None, *utterances], utterances, strict=False):
-        if u.split == "test":
-            parts[u.id] = "test"
-            continue
-        trained += 1
-        known = before is not None and before.speaker == u.speaker
-        dev = known and trained % _DEV_EVERY == 0
-        parts[u.id] = "dev" if dev else "train"
+    parts, seen = {}, set()
+    for number, u in enumerate(utterances):
+        dev = number % _DEV_EVERY == 0 and u.speaker in seen
+        held_out = "dev" if dev else "train"
+        parts[u.id] = "test" if u.split == "test" else held_out
+        seen.add(u.speaker)
     return parts
 
 
 def _write(utterances, parts, hparams, work_folder, made_from):
     hparams["prepare_noise_data"]()
     hparams["prepare_rir_data"]()
-    rate = hparams["sample_rate"]
+    rate, fbank = hparams["sample_rate"], hparams["compute_features"]
     torch.manual_seed(SEED)
     draw = random.Random(SEED)
     train = [u for u in utterances if parts[u.id] == "train"]
-    voices = [
-        audio.load(u.path, rate)
-        for u in draw.sample(train, min(_VOICES, len(train)))
-    ]
+    voices = draw.sample(train, min(_VOICES, len(train)))
+    voices = [audio.load(u.path, rate) for u in voices]
     rows, position, digest = [], 0, hashlib.sha256()
-    with atomic_path(work_folder / FRAMES) as temporary:
-        with open(temporary, "wb") as file:
-            for u in tqdm.tqdm(utterances, "features", dynamic_ncols=True):
-                waveform = audio.load(u.path, rate)[None]
-                copies = COPIES if parts[u.id] == "train" else 0
-                signals = [waveform]
-                for _ in range(copies):
-                    signals.append(_augment(waveform, voices, hparams, draw))
-                spans = []
-                for signal in signals:
-                    with torch.no_grad():
-                        frames = hparams["compute_features"](signal)[0]
-                    data = frames.numpy().astype(np.float16).tobytes()
-                    file.write(data)
-                    digest.update(data)
-                    spans.append((position, position + len(frames)))
-                    position += len(frames)
-                row = u._asdict() | {"part": parts[u.id], "spans": spans}
-                del row["path"], row["split"]
-                rows.append(row)
+    with (
+        atomic_path(work_folder / FRAMES) as temporary,
+        open(temporary, "wb") as file,
+    ):
+        for u in tqdm.tqdm(utterances, "features", mininterval=5):
+            signals = [audio.load(u.path, rate)[None]]
+            for _ in range(COPIES if parts[u.id] == "train" else 0):
+                signals.append(_augment(signals[0], voices, hparams, draw))
+            spans = []
+            for signal in signals:
+                frames = fbank(signal)[0].numpy().astype(np.float16)
+                file.write(frames.tobytes())
+                digest.update(frames.tobytes())
+                spans.append((position, position + len(frames)))
+                position += len(frames)
+            rows.append(u._asdict() | {"part": parts[u.id], "spans": spans})
     # Machines round differently: this tells whose features they are.
     made_from = made_from | {"digest": digest.hexdigest()[:12]}
     with atomic_path(work_folder / INDEX) as temporary:
@@ -143,9 +130,7 @@ def _augment(waveform, voices, hparams, draw):
     name = draw.choice(_AUGMENTATIONS)
     if name == "add_reverb":
         return hparams[name](waveform)
-    extra = {}
-    if name == "add_babble":
-        samples = waveform.shape[1]
-        pool = [audio.repeat_to(voice, samples) for voice in voices]
-        extra = {"pool": torch.stack(pool)}
-    return hparams[name](waveform, torch.ones(1), **extra)
+    if name != "add_babble":
+        return hparams[name](waveform, torch.ones(1))
+    pool = [audio.repeat_to(voice, waveform.shape[1]) for voice in voices]
+    return hparams[name](waveform, torch.ones(1), torch.stack(pool))

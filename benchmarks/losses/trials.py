@@ -1,4 +1,11 @@
-"""Pairs of utterances within a language: across sessions and within one."""
+"""Pairs of utterances within a language: across sessions and within one.
+
+The conditions: "cross" has targets across sessions and all impostors of the
+same language; "cross_same_sex" is the same where both are of one known sex;
+"cross_sure" is without the doubtful speakers; "within" has targets within a
+session. Corpora with one session a speaker are apart: "one_session" and
+"one_session_same_sex".
+"""
 
 import collections
 from typing import NamedTuple
@@ -10,14 +17,6 @@ from speechbrain_hyperbolic.evaluation.metrics import eer, min_dcf
 
 MOST_TARGETS = 50  # of a speaker, across sessions
 P_TARGET = 0.01
-ABOUT = {
-    "cross": "targets across sessions, impostors of the same language",
-    "cross_same_sex": "the same, both of one known sex",
-    "cross_sure": "cross without the doubtful speakers",
-    "within": "targets within a session, impostors as in cross",
-    "one_session": "corpora with one session a speaker",
-    "one_session_same_sex": "the same, both of one known sex",
-}
 
 
 class Trials(NamedTuple):
@@ -27,15 +26,11 @@ class Trials(NamedTuple):
     second: np.ndarray
     a: np.ndarray  # their speakers' numbers; equal in a target trial
     b: np.ndarray
-    n_speakers: int
     conditions: dict  # name -> booleans, shape [trials]
 
 
 def make_trials(rows):
-    """All trials of test utterances, given as dicts with their labels.
-
-    Conditions that lack target or impostor trials are left out.
-    """
+    """All trials of utterances; conditions that lack a class are left out."""
     groups = collections.defaultdict(list)
     for number, row in enumerate(rows):
         groups[row["corpus"], row["lang"]].append(number)
@@ -43,49 +38,42 @@ def make_trials(rows):
     for group in groups.values():
         pairs.append(np.array(group)[np.stack(np.triu_indices(len(group), 1))])
     first, second = np.concatenate(pairs, 1)
-
-    def column(name):
-        _, codes = np.unique([row[name] for row in rows], return_inverse=True)
-        return codes[first], codes[second]
-
-    a, b = column("speaker")
+    names = ("speaker", "session", "sex", "doubtful")
+    speaker, session, sex, doubtful = (
+        np.unique([row[name] for row in rows], return_inverse=True)[1]
+        if name in ("speaker", "session")
+        else np.array([row[name] for row in rows])
+        for name in names
+    )
+    a, b = speaker[first], speaker[second]
     target = a == b
-    session = np.array([row["session"] != "" for row in rows])[first]
-    doubtful = np.array([row["doubtful"] for row in rows])
-    sex = np.array([row["sex"] for row in rows])
-    folder = np.array([f"{r['speaker']}/{r['session']}" for r in rows])
-    across = target & (folder[first] != folder[second])
-    kept_across = across & _at_most(a, across)
+    across = target & (session[first] != session[second])
+    has_sessions = np.array([row["session"] != "" for row in rows])[first]
     same_sex = (sex[first] == sex[second]) & (sex[first] != "")
-    cross = session & (~target | kept_across)
+    cross = has_sessions & (~target | _at_most(a, across))
     conditions = {
         "cross": cross,
         "cross_same_sex": cross & same_sex,
         "cross_sure": cross & ~doubtful[first] & ~doubtful[second],
-        "within": session & (~target | ~across),
-        "one_session": ~session,
-        "one_session_same_sex": ~session & same_sex,
+        "within": has_sessions & ~across,
+        "one_session": ~has_sessions,
+        "one_session_same_sex": ~has_sessions & same_sex,
     }
-    conditions = {
-        name: mask
-        for name, mask in conditions.items()
-        if (mask & target).any() and (mask & ~target).any()
-    }
+    for name, mask in list(conditions.items()):
+        if not ((mask & target).any() and (mask & ~target).any()):
+            del conditions[name]
     if not conditions:
         raise InputError(
             f"{len(rows)} test utterances make no trials: expected two "
             "speakers of one language, one of them with two utterances"
         )
-    n_speakers = len({row["speaker"] for row in rows})
-    return Trials(first, second, a, b, n_speakers, conditions)
+    return Trials(first, second, a, b, conditions)
 
 
 def _at_most(speaker, chosen):
     """Keeps so many of each speaker's chosen trials, drawn at random."""
-    kept = np.zeros(len(chosen), bool)
-    order = np.random.default_rng(0).permutation(np.flatnonzero(chosen))
-    seen = collections.Counter()
-    for trial in order:
+    kept, seen = np.zeros(len(chosen), bool), collections.Counter()
+    for trial in np.random.default_rng(0).permutation(np.flatnonzero(chosen)):
         seen[speaker[trial]] += 1
         kept[trial] = seen[speaker[trial]] <= MOST_TARGETS
     return kept
@@ -99,9 +87,8 @@ def score(embeddings, trials):
 
 def measure(scores, trials):
     """Condition -> EER, minDCF and the numbers of trials."""
-    metrics = {}
+    metrics, target = {}, trials.a == trials.b
     for name, mask in trials.conditions.items():
-        target = trials.a == trials.b
         classes = scores[mask & target], scores[mask & ~target]
         metrics[name] = {
             "eer": eer(*classes)[0],
@@ -116,25 +103,21 @@ def describe(rows):
     """A row of counts for each condition, then for each of its languages."""
     trials = make_trials(rows)
     target = trials.a == trials.b
-    lang = np.array([row["lang"] for row in rows])
+    lang = np.array([row["lang"] or "unknown" for row in rows])
+    folder = np.array([f"{row['speaker']}/{row['session']}" for row in rows])
     for name, mask in trials.conditions.items():
-        languages = sorted(set(lang[trials.first[mask]]))
-        every = [[language] for language in languages]
-        for chosen in [languages, *every] if len(every) > 1 else every:
+        names = sorted(set(lang[trials.first[mask]].tolist()))
+        for chosen in [names, *([n] for n in names if len(names) > 1)]:
             here = mask & np.isin(lang[trials.first], chosen)
-            used = set(trials.first[here]) | set(trials.second[here])
-            hits = here & target
+            used = np.union1d(trials.first[here], trials.second[here])
+            speakers = np.union1d(trials.a[here], trials.b[here])
             yield {
                 "trials": name,
-                "languages": (
-                    len(chosen) if len(chosen) != 1 else chosen[0] or "unknown"
-                ),
-                "targets": int(hits.sum()),
+                "languages": chosen[0] if len(chosen) == 1 else len(chosen),
+                "targets": int((here & target).sum()),
                 "impostors": int((here & ~target).sum()),
-                "speakers": len({rows[i]["speaker"] for i in used}),
-                "with targets": len(set(trials.a[hits])),
-                "sessions": len(
-                    {(rows[i]["speaker"], rows[i]["session"]) for i in used}
-                ),
+                "speakers": len(speakers),
+                "with targets": len(set(trials.a[here & target].tolist())),
+                "sessions": len(set(folder[used].tolist())),
                 "utterances": len(used),
             }

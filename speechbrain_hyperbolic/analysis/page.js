@@ -47,7 +47,7 @@
   const angle = (i) => Math.atan2(...start[i]);
   const order = [...data.names.keys()].sort((i, j) => angle(i) - angle(j));
   let [view, now, zoom] = [IDENTITY, start, firstZoom];
-  let [chosen, hovered, animation, asked] = [-1, -1, 0, 0];
+  let [chosen, hovered, animation, repaint] = [-1, -1, 0, 0];
   let [found, column] = [new Set(), null];
 
   function setView(isometry) {
@@ -80,8 +80,8 @@
   }
 
   function draw() {
-    cancelAnimationFrame(asked);
-    asked = requestAnimationFrame(paint);
+    cancelAnimationFrame(repaint);
+    repaint = requestAnimationFrame(paint);
   }
 
   function paint() {
@@ -124,7 +124,7 @@
     c.globalAlpha = 1;
     const ring = (i, more, width) => circle(...toPixels(now[i], f), r + more, css("--ink"), width);
     if (chosen >= 0) {
-      data.near[chosen].forEach((i) => ring(i, 3, 1.2));
+      data.nearest[chosen].forEach((i) => ring(i, 3, 1.2));
       ring(chosen, 4, 2.5);
     }
     if (hovered >= 0) ring(hovered, 3, 1.8);
@@ -168,7 +168,7 @@
     draw();
   }
 
-  // --- What is said about a speaker
+  // --- What is known about a speaker
   function add(tag, text, parent) {
     const node = document.createElement(tag);
     node.textContent = text;
@@ -176,19 +176,19 @@
     return node;
   }
 
-  function tell(i) {
+  function showDetails(i) {
     const details = el("details");
     details.replaceChildren();
     if (i < 0) return;
     add("h2", data.names[i], details);
     const list = add("dl", "", details);
-    for (const { name, values } of data.columns.filter((c) => c.values[i] !== "")) {
-      add("dt", name, list);
-      add("dd", values[i], list);
+    const known = data.columns.map(({ name, values }) => [name, values[i]]);
+    for (const [name, value] of [...known, ["radius", data.radius[i]]]) {
+      if (value) { add("dt", name, list); add("dd", value, list); }
     }
     add("h3", "Nearest speakers", details);
     const near = add("ol", "", details);
-    data.near[i].forEach((j, k) => {
+    data.nearest[i].forEach((j, k) => {
       const button = add("button", "", add("li", "", near));
       button.type = "button";
       add("span", data.names[j], button);
@@ -201,18 +201,18 @@
     if (hovered === i) return;
     hovered = i;
     canvas.title = data.names[i] ?? "";
-    tell(i >= 0 ? i : chosen);
+    showDetails(i >= 0 ? i : chosen);
     draw();
   }
 
   function choose(i, move = true) {
     [chosen, hovered] = [i, -1];
-    tell(i);
+    showDetails(i);
     draw();
     if (move) moveToOrigin(i);
   }
 
-  // Along the geodesic; the zoom ends where it shows all that is on the disk.
+  // Along the geodesic; in the end the zoom shows all points.
   function moveToOrigin(i) {
     const [from, zoomed, z] = [view, zoom, now[i]];
     const length = Math.hypot(...z);
@@ -258,7 +258,7 @@
     return best;
   }
 
-  // Not onto the rim, from where nothing comes back.
+  // Stops short of the rim, from where no motion comes back.
   function fromPixels(x, y, f) {
     const z = [(x - f.x) / f.scale, (f.y - y) / f.scale];
     return times(z, Math.min(1, 0.97 / Math.hypot(...z)));
@@ -337,14 +337,14 @@
 
   // --- Start
   document.title = el("title").textContent = data.title;
-  el("explanation").textContent = data.explanation;
+  el("caption").textContent = data.caption;
   data.columns.forEach(({ name }, i) => el("column").add(new Option(name, i)));
   el("column").add(new Option("none", -1));
   if (count <= 1000) data.names.forEach((name) => el("names").append(new Option(name, name)));
   colorBy(0);
   setView(IDENTITY);
 
-  // For tests, and for the console
+  // For the tests and the console
   const pixels = (i) => toPixels(now[i], frame());
   window.disk = { points: () => now.slice(0, count), pixels, chosen: () => chosen };
 })();

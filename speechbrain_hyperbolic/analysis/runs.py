@@ -23,7 +23,7 @@ from speechbrain_hyperbolic.training.checkpoints import (
 from speechbrain_hyperbolic.training.datasets import LABELS
 
 _ENCODER = ("compute_features", "mean_var_norm", "embedding_model")
-# Of heads without a radius. Any would do: at one radius, distances rank as
+# Any radius would do for heads without one: at one radius, distances rank as
 # angles do. This one is the cap of the published clip at c = 3.
 _ONE_RADIUS = 1.317
 
@@ -43,56 +43,43 @@ class Run(NamedTuple):
     prefix: str
     speakers: list[str]
 
-    @property
-    def has_radius(self) -> bool:
-        """Whether the head is hyperbolic: others have directions alone."""
-        return _is_hyperbolic(self.head)
-
-    @property
-    def cap(self) -> float | None:
-        """The largest radius that the map allows."""
-        return self.head.similarity.cap if self.has_radius else None
-
     @torch.no_grad()
     def centers(self) -> Points:
         """The centers in float64, all at one radius if the head has none."""
         vectors = self.head.weight.double()
-        if self.has_radius:
+        if is_hyperbolic(self.head):
             return self.head.similarity.points(vectors)
         unit = torch.nn.functional.normalize(vectors)
         radius = torch.full_like(unit[:, 0], _ONE_RADIUS)
         return Points(unit, radius.sinh(), radius)
 
 
-def _is_hyperbolic(head: Any) -> bool:
+def is_hyperbolic(head: Any) -> bool:
+    """Whether a head has radii; others have only directions."""
     return hasattr(getattr(head, "similarity", None), "points")
 
 
 def read_run(folder: str | pathlib.Path) -> Run:
     """Reads the output folder of a training, which may have been moved.
 
-    The entry ``classifier`` of its hyperparams.yaml is executed: read the
-    folders of your own trainings only.
+    The entry ``classifier`` of its hyperparams.yaml is executed: read only
+    folders of your own trainings.
     """
     folder = pathlib.Path(folder).resolve()
     nodes = read_nodes(folder / HPARAMS)
     classifier = _load(folder, nodes, ["classifier"])["classifier"]
     heads = list(getattr(classifier, "heads", [classifier]))
-    number = next((n for n, h in enumerate(heads) if _is_hyperbolic(h)), 0)
+    number = next((n for n, h in enumerate(heads) if is_hyperbolic(h)), 0)
     head = heads[number].eval()
     path = folder / "save" / LABELS
     encoder = CategoricalEncoder()
     if not encoder.load_if_possible(path):
         raise InputError(f"{path} is missing: it names the speakers")
-    speakers = [encoder.ind2lab[i] for i in range(len(encoder.ind2lab))]
-    each = getattr(head, "sub_centers", 1)
-    if len(head.weight) != len(speakers) * each:
-        raise InputError(
-            f"{path} has {len(speakers)} speakers, but the classifier has "
-            f"{len(head.weight) // each}: it is of another run"
-        )
     prefix = f"head{number + 1}_" if len(heads) > 1 else ""
-    speakers = [speaker for speaker in speakers for _ in range(each)]
+    sub_centers = getattr(head, "sub_centers", 1)
+    speakers = [
+        encoder.ind2lab[i // sub_centers] for i in range(len(head.weight))
+    ]
     return Run(folder, nodes, head, prefix, speakers)
 
 
@@ -106,13 +93,15 @@ def _load(
     """
     path, text = folder / HPARAMS, io.StringIO()
     if missing := set(names) - set(nodes):
-        raise InputError(f"{path} has no {min(missing)}: it is no training's")
+        raise InputError(
+            f"{path} has no {min(missing)}: expected the file of a training run"
+        )
     ruamel.yaml.YAML().dump({name: nodes[name] for name in names}, text)
     try:
         modules = load_hyperpyyaml(text.getvalue())
     except (ValueError, TypeError, ImportError, AttributeError) as error:
         raise InputError(
-            f"{path}: {', '.join(names)} cannot be made "
+            f"{path}: {', '.join(names)} cannot be built "
             f"({' '.join(str(error).split())}): use the version of the "
             "package that trained it"
         ) from error
@@ -127,14 +116,9 @@ def _load(
 def read_log(path: pathlib.Path, prefix: str = "") -> dict[str, np.ndarray]:
     """Name -> values [epochs] of SpeechBrain's train_log.txt.
 
-    Other lines than those of epochs, and values that are not numbers, are
-    ignored. If an epoch is there twice, its last line counts. NaN stands where
-    an epoch has no value. ``prefix`` is left out of the names.
-
-    >>> path = getfixture("tmp_path") / "train_log.txt"
-    >>> _ = path.write_text("epoch: 1 - train head2_loss: 9.64")
-    >>> {name: v.tolist() for name, v in read_log(path, "head2_").items()}
-    {'epoch': [1.0], 'train loss': [9.64]}
+    Lines other than those of epochs, and values that are not numbers, are
+    ignored. If an epoch appears twice, its last line counts. NaN stands where
+    an epoch has no value. ``prefix`` is removed from the names.
     """
     if not path.is_file():
         raise InputError(f"{path} is missing: expected the log of a training")
@@ -157,10 +141,8 @@ def read_log(path: pathlib.Path, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 @torch.no_grad()
-def embed_training(
-    run: Run, data_folder: pathlib.Path, device: str = "cpu"
-) -> tuple[Points, list[str]]:
-    """Points of the training utterances, and their speakers.
+def embed_training(run: Run, data_folder: pathlib.Path) -> Points:
+    """Points of the training utterances of a run with a hyperbolic head.
 
     Embeddings are kept in ``<folder>/embeddings`` for the next time. The
     encoder's entries of hyperparams.yaml are executed. ``data_folder`` is
@@ -174,11 +156,10 @@ def embed_training(
         if path.is_relative_to(before):
             path = data_folder / path.relative_to(before)
         paths[utterance] = path
-    encoder = Encoder(**_load(run.folder, run.nodes, _ENCODER), device=device)
+    encoder = Encoder(**_load(run.folder, run.nodes, _ENCODER))
     rate = run.nodes.get("sample_rate", 16000)
     cache = run.folder / "embeddings"
     x = extract(encoder, paths, rate, cache_folder=cache).views
     for block in run.head.blocks:
         x = block(x)
-    points = run.head.similarity.points(x.squeeze(1), embeddings=True)
-    return points, [row["spk_id"] for row in table.values()]
+    return run.head.similarity.points(x.squeeze(1), embeddings=True)

@@ -35,16 +35,16 @@ _FORMATS = "mov,aac"
 # before the first sample that is wanted.
 _AAC_FRAMES = 2048
 _NO_LENGTH = 2**40  # frames; libsndfile has 2^63 - 1 where it knows none
-_BLOCK = 2**20  # frames read at a time: a header may promise any number
 _LARGEST_KERNEL = 10**7  # samples of torchaudio's resampling kernel, about
 # What libsndfile logs of a file whose end is missing. A writer to a pipe can't
 # know the size, and writes one above 2^31 - 4097.
 _WAV_SIZE = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 _PIPE_SIZE = 0x7FFFF000
 _OGG_END = "Last page lacks an end-of-stream bit"
-# PyAV's are of any kind, e.g. for a stream without a rate or a duration.
+# PyAV's are of any kind, e.g. for a stream without a rate or a duration. A
+# header may promise more samples than memory holds.
 _DECODER_ERRORS = (
-    *(soundfile.SoundFileError, av.FFmpegError, OSError),
+    *(soundfile.SoundFileError, av.FFmpegError, OSError, MemoryError),
     *(AttributeError, TypeError, IndexError, ValueError),
 )
 # A wav header: RIFF, size, WAVEfmt, 16, format, channels, sample rate, bytes
@@ -63,19 +63,19 @@ class AudioInfo(NamedTuple):
 def info(path: StrPath) -> AudioInfo:
     """Reads the header; an InputError names a file that can't be used.
 
-    It also finds the truncated wav and ogg files.
+    Truncated wav and ogg files are among them; of flac and m4a files only
+    ``load`` finds that the end is missing.
     """
     found = _info_of_pcm(path)
     if found is None:
         with _naming(path):
             found = (_info_by_av if _is_for_av(path) else _info)(path)
     _check_rate(path, found.sample_rate)
-    if found.frames > _NO_LENGTH:
+    if not 0 < found.frames < _NO_LENGTH:
         raise InputError(
-            f"the header of {path} has no length: convert it, e.g. to wav"
+            f"{path} has no samples, or a header without their number: "
+            "replace or remove the file, or convert it to wav"
         )
-    if found.frames <= 0:
-        raise InputError(f"{path} has no samples: replace or remove the file")
     return found
 
 
@@ -174,20 +174,13 @@ def _decode(
         sound.seek(_to_rate(start, sample_rate, rate))
         if stop is None:
             _check_log(path, sound)
-            left = sound.frames - sound.tell()
+            wanted = sound.frames - sound.tell()
         else:
-            left = _to_rate(stop - start, sample_rate, rate)
-        blocks = [np.zeros(0, np.float32)]
-        # A damaged file may be somewhere behind its end.
-        while left > 0 and sound.tell() < sound.frames:
-            block = sound.read(min(left, _BLOCK), "float32", always_2d=True)
-            if len(block) == 0:
-                break
-            blocks.append(_to_mono(block))
-            left -= len(block)
-    if stop is None and left > 0:
+            wanted = _to_rate(stop - start, sample_rate, rate)
+        samples = sound.read(max(wanted, 0), "float32", always_2d=True)
+    if stop is None and len(samples) < wanted:
         raise _truncated(path)
-    return np.concatenate(blocks), rate
+    return _to_mono(samples), rate
 
 
 def _decode_by_av(

@@ -163,7 +163,7 @@ def read_utterances(
             measured = []
             for name, key, found in result:
                 if isinstance(found, str):
-                    # It may be the disk's fault, so the file is tried again.
+                    # Not in the journal: the disk may have been at fault.
                     problems[name] = found
                     continue
                 utterances.append(found)
@@ -183,11 +183,11 @@ def _measure(
     known: dict[str, Utterance],
 ) -> _Measured:
     try:
-        # First, so that a later change shows
+        # Before the file is read, so that a later change is noticed
         status = os.stat(path)
         size, changed = status.st_size, status.st_mtime_ns
         key = f"{path} {size} {changed} {sample_rate} {decode}"
-    except (OSError, ValueError):  # which info reports
+    except (OSError, ValueError):  # audio.info will report it
         key = ""
     if key in known:
         return name, key, known[key]

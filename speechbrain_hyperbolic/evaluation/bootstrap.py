@@ -29,11 +29,11 @@ from speechbrain_hyperbolic.evaluation.metrics import (
     metric_cell,
     operating_points,
     split_trials,
-    trial_column,
 )
 
 # Draws of fewer speakers say nothing about speakers at large.
 MIN_SPEAKERS = 10
+METRICS = ("eer", *(f"min_dcf_{p:g}" for p in P_TARGETS))
 
 
 def bootstrap_intervals(
@@ -41,12 +41,10 @@ def bootstrap_intervals(
     labels: npt.ArrayLike,
     enroll_speakers: npt.ArrayLike,
     test_speakers: npt.ArrayLike,
-    p_targets: Sequence[float] = P_TARGETS,
     replicates: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> dict | None:
-    """Percentile intervals of "eer" and each "min_dcf_<p_target>".
+    """95 % percentile intervals of "eer" and each "min_dcf_<p_target>".
 
     Each replicate draws as many speakers as there are, with replacement. With
     w_s the number of times that speaker s was drawn, a trial of speakers a and
@@ -61,11 +59,11 @@ def bootstrap_intervals(
     )
     if n_speakers < MIN_SPEAKERS:
         return None
-    system = _System(scores, is_target, sides, p_targets)
+    system = _System(scores, is_target, sides)
     (drawn,) = _bootstrap([system], n_speakers, replicates, seed)
     return {
-        name: _interval(values, level)
-        for name, values in zip(system.names, drawn.T, strict=True)
+        name: _interval(values)
+        for name, values in zip(METRICS, drawn.T, strict=True)
     }
 
 
@@ -75,9 +73,7 @@ def compare_systems(
     labels: npt.ArrayLike,
     enroll_speakers: npt.ArrayLike,
     test_speakers: npt.ArrayLike,
-    p_targets: Sequence[float] = P_TARGETS,
     replicates: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> dict:
     """Whether two systems differ on one list of trials.
@@ -88,7 +84,6 @@ def compare_systems(
     where B is better), its "interval" and its "p_value".
     """
     scores_a, is_target = split_trials(scores_a, labels, "scores_a")
-    scores_b = trial_column("scores_b", scores_b, scores_a.size)
     scores_b, _ = split_trials(scores_b, labels, "scores_b")
     n_speakers, sides = _speaker_sides(
         enroll_speakers, test_speakers, scores_a.size
@@ -98,8 +93,7 @@ def compare_systems(
             f"the trials have {n_speakers} speakers: comparing systems by "
             f"resampling speakers takes {MIN_SPEAKERS} or more"
         )
-    both = (scores_a, scores_b)
-    systems = [_System(s, is_target, sides, p_targets) for s in both]
+    systems = [_System(s, is_target, sides) for s in (scores_a, scores_b)]
     everyone = np.ones(n_speakers)
     a, b = (system.error_rates(everyone) for system in systems)
     drawn_a, drawn_b = _bootstrap(systems, n_speakers, replicates, seed)
@@ -110,10 +104,10 @@ def compare_systems(
             "a": a[i],
             "b": b[i],
             "difference": b[i] - a[i],
-            "interval": _interval(drawn[:, i], level),
+            "interval": _interval(drawn[:, i]),
             "p_value": p_value(drawn[:, i]),
         }
-        for i, name in enumerate(systems[0].names)
+        for i, name in enumerate(METRICS)
     }
 
 
@@ -130,10 +124,7 @@ class _System:
         scores: np.ndarray,
         is_target: np.ndarray,
         sides: tuple[np.ndarray, np.ndarray],
-        p_targets: Sequence[float],
     ) -> None:
-        self.p_targets = p_targets
-        self.names = ["eer", *(f"min_dcf_{p:g}" for p in p_targets)]
         trials_by_score = [
             mask.nonzero()[0][np.argsort(scores[mask])]
             for mask in (is_target, ~is_target)
@@ -156,12 +147,12 @@ class _System:
         for enroll, test, count in self.classes:
             weight = np.append(0.0, np.cumsum(draw[enroll] * draw[test]))
             if weight[-1] == 0:
-                return [np.nan] * len(self.names)
+                return [np.nan] * len(METRICS)
             rejected.append((weight[count], weight[-1]))
-        (missed, n_target), (rightly, n_nontarget) = rejected
+        (missed, n_target), (refused, n_nontarget) = rejected
         p_miss = missed / n_target
-        p_fa = (n_nontarget - rightly) / n_nontarget
-        costs = (detection_cost(p_miss, p_fa, p).min() for p in self.p_targets)
+        p_fa = (n_nontarget - refused) / n_nontarget
+        costs = (detection_cost(p_miss, p_fa, p).min() for p in P_TARGETS)
         return [equal_error(p_miss, p_fa)[0], *map(float, costs)]
 
 
@@ -171,7 +162,7 @@ def _bootstrap(
     """Metrics of shape [systems, usable replicates, metrics]."""
     rng = np.random.default_rng(seed)
     chances = np.full(n_speakers, 1 / n_speakers)
-    values = np.empty((len(systems), replicates, len(systems[0].names)))
+    values = np.empty((len(systems), replicates, len(METRICS)))
     for i in tqdm.trange(replicates, desc="Bootstrap", delay=5):
         draw = rng.multinomial(n_speakers, chances)
         values[:, i] = [system.error_rates(draw) for system in systems]
@@ -184,8 +175,8 @@ def _bootstrap(
     return values[:, usable]
 
 
-def _interval(drawn: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+def _interval(drawn: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(drawn, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -205,13 +196,8 @@ def _speaker_sides(
     enroll_speakers: npt.ArrayLike, test_speakers: npt.ArrayLike, n_trials: int
 ) -> tuple[int, tuple[np.ndarray, np.ndarray]]:
     """The number of speakers, and each trial's two indices into a draw."""
-    both_sides = [
-        trial_column("enroll_speakers", enroll_speakers, n_trials, dtype=None),
-        trial_column("test_speakers", test_speakers, n_trials, dtype=None),
-    ]
-    speakers, indices = np.unique(
-        np.concatenate(both_sides), return_inverse=True
-    )
+    both_sides = np.stack([enroll_speakers, test_speakers]).ravel()
+    speakers, indices = np.unique(both_sides, return_inverse=True)
     enroll, test = indices[:n_trials], indices[n_trials:]
     # A trial within one speaker takes the constant 1 at the end of a draw.
     test = np.where(enroll == test, speakers.size, test)
@@ -222,7 +208,7 @@ def compare_score_files(
     path_a: StrPath, path_b: StrPath, replicates: int = 1000, seed: int = 0
 ) -> dict:
     """``compare_systems`` for score files of the same trials, in any order."""
-    (trials, scores_a), (trials_b, scores_b) = map(_sort, (path_a, path_b))
+    (trials, scores_a), (trials_b, scores_b) = map(_sorted, (path_a, path_b))
     different = Counter(trials)
     different.subtract(trials_b)
     wrong = [trial for trial, count in different.items() if count]
@@ -247,8 +233,8 @@ def compare_score_files(
     )
 
 
-def _sort(path: StrPath) -> tuple[list[tuple], list[float]]:
-    """The trials of a score file in sorted order, and their scores."""
+def _sorted(path: StrPath) -> tuple[list[tuple], list[float]]:
+    """A score file's trials (enroll, test, label) in order, their scores."""
     table = read_score_table(path)
     trials = list(
         zip(table.enroll, table.test, table.labels.tolist(), strict=True)
@@ -271,7 +257,6 @@ def format_comparison(comparison: dict) -> str:
 
 
 def main() -> None:
-    """Command line."""
     parser = argparse.ArgumentParser(
         prog="python -m speechbrain_hyperbolic.evaluation.bootstrap",
         description="Compare two systems that scored the same trials.",

@@ -1,8 +1,8 @@
 """Embeds every utterance of a list, whole and in crops.
 
-Utterances of one length make a batch, and none is padded: an embedding does not
-depend on what else is in the list (but for the noise of 1e-5 that the pooling
-of the stock x-vector adds).
+A batch has utterances of one length: none is padded, and an embedding does not
+depend on the rest of the list (but for the noise of 1e-5 that the pooling of
+the stock x-vector adds).
 """
 
 import collections
@@ -36,7 +36,7 @@ class Embeddings(NamedTuple):
     """Embeddings of U utterances, not normalized."""
 
     utterances: list[str]  # ids
-    views: torch.Tensor  # float32 [U, V, D]: of the whole, then of its crops
+    views: torch.Tensor  # float32 [U, V, D]: the whole, then its crops
     durations: np.ndarray  # seconds [U]
 
 
@@ -72,35 +72,33 @@ class Encoder:
 
     def fingerprint(self) -> str:
         """A sha256 of all that decides the embeddings, whatever the device."""
-        digest = hashlib.sha256()
-        for module in self.modules:
-            digest.update(repr(module).encode())
-            for name, value in _state(module):
-                _add(digest, name, value)
-        return digest.hexdigest()
+        return weights_fingerprint(
+            {
+                f"{number} {name}": value
+                for number, module in enumerate(self.modules)
+                for name, value in _state(module)
+            }
+        )
 
 
 def weights_fingerprint(state: dict) -> str:
-    """A sha256 of a state dict."""
+    """A sha256 of a state dict, which may also have settings."""
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
-        _add(digest, name, value)
+        content: Any
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu().contiguous()
+            label = f"{value.dtype} {tuple(value.shape)}"
+            content = value.flatten().view(torch.uint8).numpy()
+        else:
+            label, content = "setting", repr(value).encode()
+        digest.update(f"\n{name} {label} ".encode())
+        digest.update(content)
     return digest.hexdigest()
 
 
-def _add(digest: Any, name: str, value: object) -> None:
-    content: bytes | np.ndarray
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().contiguous()
-        label = f"{value.dtype} {tuple(value.shape)}"
-        content = value.flatten().view(torch.uint8).numpy()
-    else:
-        label, content = "setting", repr(value).encode()
-    digest.update(f"\n{name} {label} ".encode())
-    digest.update(content)
-
-
 def _state(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    yield "", repr(module)
     yield from module.named_parameters()
     yield from module.named_buffers()
     # The stock features keep settings, such as the number of mel bands, and
@@ -132,13 +130,11 @@ def extract(
     """Embeds utterances, given as id -> path, with a progress bar.
 
     Crops are evenly spaced from the start to the end of an utterance, which is
-    repeated if it is shorter; the published Vox1-O score (arXiv 2601.19709) has
-    five of 3 s. ``cache_folder`` keeps embeddings, also those before a failure,
-    for the same model, file and crops. ``batch_seconds`` is the most audio in a
-    batch but for one longer utterance; ``num_workers`` threads read audio.
+    repeated if it is shorter; the published Vox1-O score (arXiv 2601.19709)
+    uses five of 3 s. ``cache_folder`` keeps embeddings, also those before a
+    failure. ``batch_seconds`` limits the audio in a batch, unless that is one
+    longer utterance; ``num_workers`` threads read audio.
     """
-    if not paths:
-        raise InputError("there are no utterances to embed")
     if n_crops and not (n_crops > 0 and crop_length >= SHORTEST):
         raise InputError(
             f"n_crops is {n_crops} and crop_length is {crop_length}, expected "
@@ -147,13 +143,13 @@ def extract(
     crop = round(crop_length * sample_rate) if n_crops else 0
     utterances, files = list(paths), list(paths.values())
     done: dict[int, tuple] = {}  # row -> views, seconds
-    cache_context: contextlib.AbstractContextManager = contextlib.nullcontext()
+    cache = None
     if cache_folder is not None:
         setting = f"{sample_rate}-{n_crops}x{crop}"
-        cache_context = Cache(cache_folder, encoder.fingerprint(), setting)
+        cache = Cache(cache_folder, encoder.fingerprint(), setting)
     with (
         concurrent.futures.ThreadPoolExecutor(max(1, num_workers)) as pool,
-        cache_context as cache,
+        cache or contextlib.nullcontext(),
     ):
         if cache:
             keys = _identities(files, cache.folder.name, pool)
@@ -182,7 +178,14 @@ def extract(
                 batches, lambda row: pool.submit(load, files[row])
             ):
                 views = _embed(encoder, waveforms, sample_rate, n_crops, crop)
-                _check_finite(views, [utterances[row] for row in rows])
+                broken = ~views.isfinite().flatten(1).all(1)
+                if broken.any():
+                    first = utterances[rows[int(broken.nonzero()[0])]]
+                    raise InputError(
+                        f"the embedding of {first} is not finite "
+                        f"({int(broken.sum())} of {len(rows)} of its batch): "
+                        "the model's training has diverged"
+                    )
                 durations = [len(w) / sample_rate for w in waveforms]
                 done.update(
                     zip(rows, zip(views, durations, strict=True), strict=True)
@@ -212,7 +215,7 @@ def _identities(
 def _batches(
     seconds_and_rows: list[tuple[float, int]], least: float, limit: float
 ) -> Iterator[list[int]]:
-    """Neighboring rows that add up to the limit, each of at least the least."""
+    """Runs of rows within the limit; each row counts as ``least`` or more."""
     batch: list[int] = []
     total = 0.0
     for seconds, row in seconds_and_rows:
@@ -232,17 +235,12 @@ def _read_ahead(
 ) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
     """Yields (rows, waveforms) while the next batches are read."""
     queue: collections.deque = collections.deque()
-
-    def oldest() -> tuple[list[int], list[torch.Tensor]]:
-        rows, futures = queue.popleft()
-        return rows, [future.result() for future in futures]
-
-    for rows in batches:
+    # The empty ones at the end make room for the last batches to leave.
+    for rows in itertools.chain(batches, [[]] * _BATCHES_AHEAD):
         queue.append((rows, [submit(row) for row in rows]))
         if len(queue) > _BATCHES_AHEAD:
-            yield oldest()
-    while queue:
-        yield oldest()
+            oldest, futures = queue.popleft()
+            yield oldest, [future.result() for future in futures]
 
 
 def _embed(
@@ -254,7 +252,7 @@ def _embed(
 ) -> torch.Tensor:
     """Views of a batch of utterances, shape [batch, 1 + n_crops, D]."""
     shortest = int(SHORTEST * sample_rate)
-    wholes = [_at_least(waveform, shortest) for waveform in waveforms]
+    wholes = [audio.repeat_to(w, max(len(w), shortest)) for w in waveforms]
     # Not by the lengths in the headers: those of AAC files are not exact.
     order = sorted(range(len(wholes)), key=lambda index: len(wholes[index]))
     embedded = [
@@ -268,24 +266,8 @@ def _embed(
         return views
     crops = []
     for waveform in waveforms:
-        waveform = _at_least(waveform, crop)
+        waveform = audio.repeat_to(waveform, max(len(waveform), crop))
         starts = np.linspace(0, len(waveform) - crop, n_crops).astype(int)
         crops += [waveform[start : start + crop] for start in starts]
     crop_views = encoder(torch.stack(crops)).unflatten(0, (-1, n_crops))
     return torch.cat([views, crop_views], 1)
-
-
-def _at_least(waveform: torch.Tensor, samples: int) -> torch.Tensor:
-    if len(waveform) >= samples:
-        return waveform
-    return audio.repeat_to(waveform, samples)
-
-
-def _check_finite(views: torch.Tensor, utterances: list[str]) -> None:
-    broken = ~views.isfinite().flatten(1).all(1)
-    if broken.any():
-        raise InputError(
-            f"the embedding of {utterances[int(broken.nonzero()[0])]} is not "
-            f"finite ({int(broken.sum())} of {len(broken)} of its batch): the "
-            "model's training has diverged"
-        )

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 from scipy.special import logit
 
-from speechbrain_hyperbolic.errors import InputError, check_positive, is_finite
+from speechbrain_hyperbolic.errors import InputError, is_finite
 
 P_TARGETS = (0.01, 0.05)
 
@@ -28,20 +28,21 @@ def error_rates(
     >>> [rates.tolist() for rates in error_rates([2, 3], [1, 2])]
     [[-inf, 1.0, 2.0, 3.0], [0.0, 0.0, 0.5, 1.0], [1.0, 0.5, 0.0, 0.0]]
     """
-    target = class_scores("target scores", target_scores)
-    nontarget = class_scores("nontarget scores", nontarget_scores)
     thresholds, n_missed, n_rejected = operating_points(
-        np.sort(target), np.sort(nontarget)
+        target_scores, nontarget_scores
     )
-    p_miss = n_missed / target.size
-    p_fa = (nontarget.size - n_rejected) / nontarget.size
-    return thresholds, p_miss, p_fa
+    # The highest threshold rejects everything.
+    n_target, n_nontarget = n_missed[-1], n_rejected[-1]
+    p_fa = (n_nontarget - n_rejected) / n_nontarget
+    return thresholds, n_missed / n_target, p_fa
 
 
 def operating_points(
-    target: np.ndarray, nontarget: np.ndarray
+    target_scores: npt.ArrayLike, nontarget_scores: npt.ArrayLike
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Thresholds, and how many sorted scores of each class they reject."""
+    """Thresholds, and how many scores of each class they reject."""
+    target = np.sort(class_scores("target scores", target_scores))
+    nontarget = np.sort(class_scores("nontarget scores", nontarget_scores))
     scores = np.unique(np.concatenate([target, nontarget]))
     thresholds = np.append(-np.inf, scores)
     n_missed = np.searchsorted(target, thresholds, side="right")
@@ -106,32 +107,24 @@ def equal_error(p_miss: np.ndarray, p_fa: np.ndarray) -> tuple[float, int]:
     return float(value), after if m1 - f1 <= f0 - m0 else before
 
 
-def detection_cost(
-    p_miss: Rate,
-    p_fa: Rate,
-    p_target: float = 0.01,
-    c_miss: float = 1.0,
-    c_fa: float = 1.0,
-) -> Rate:
+def detection_cost(p_miss: Rate, p_fa: Rate, p_target: float) -> Rate:
     """Normalized detection cost of the NIST speaker recognition evaluations,
 
-        c_miss * p_target * p_miss + c_fa * (1 - p_target) * p_fa
+        p_target * p_miss + (1 - p_target) * p_fa
 
-    divided by min(c_miss * p_target, c_fa * (1 - p_target)), the cost of the
-    better system that ignores the speech. SpeechBrain's ``minDCF`` does not
-    divide.
+    divided by min(p_target, 1 - p_target), the cost of the better system that
+    ignores the speech. SpeechBrain's ``minDCF`` does not divide. Unequal costs
+    are another prior: p_target * c_miss / (p_target * c_miss + (1 - p_target) *
+    c_fa).
     """
-    miss, fa = _prior_costs(p_target, c_miss, c_fa)
-    blind = min(miss, fa)
-    return miss / blind * p_miss + fa / blind * p_fa
+    cost = check_prior(p_target) * p_miss + (1 - p_target) * p_fa
+    return cost / min(p_target, 1 - p_target)
 
 
 def min_dcf(
     target_scores: npt.ArrayLike,
     nontarget_scores: npt.ArrayLike,
     p_target: float = 0.01,
-    c_miss: float = 1.0,
-    c_fa: float = 1.0,
 ) -> tuple[float, float]:
     """Minimum of the normalized detection cost over all thresholds.
 
@@ -143,10 +136,6 @@ def min_dcf(
         Scores of the nontarget trials, shape [U], finite.
     p_target : float
         Prior probability of a target trial, inside (0, 1).
-    c_miss : float
-        Cost of a miss, above 0.
-    c_fa : float
-        Cost of a false alarm, above 0.
 
     Returns
     -------
@@ -159,8 +148,8 @@ def min_dcf(
     Raises
     ------
     InputError
-        If a class has no trials, a score is NaN or infinite, or the prior or
-        a cost is out of range.
+        If a class has no trials, a score is NaN or infinite, or the prior is
+        out of range.
 
     Example
     -------
@@ -168,7 +157,7 @@ def min_dcf(
     (0.5, 1.0)
     """
     thresholds, p_miss, p_fa = error_rates(target_scores, nontarget_scores)
-    cost = detection_cost(p_miss, p_fa, p_target, c_miss, c_fa)
+    cost = detection_cost(p_miss, p_fa, p_target)
     index = cost.argmin()
     return float(cost[index]), float(thresholds[index])
 
@@ -177,17 +166,14 @@ def act_dcf(
     target_llrs: npt.ArrayLike,
     nontarget_llrs: npt.ArrayLike,
     p_target: float = 0.01,
-    c_miss: float = 1.0,
-    c_fa: float = 1.0,
 ) -> float:
-    """Detection cost of log-likelihood ratios at the threshold of Bayes."""
+    """Detection cost of log-likelihood ratios at Bayes' threshold."""
     target = class_scores("target scores", target_llrs)
     nontarget = class_scores("nontarget scores", nontarget_llrs)
-    miss, fa = _prior_costs(p_target, c_miss, c_fa)
-    threshold = np.log(fa / miss)
+    threshold = -logit(check_prior(p_target))
     p_miss = np.mean(target <= threshold)
     p_fa = np.mean(nontarget > threshold)
-    return float(detection_cost(p_miss, p_fa, p_target, c_miss, c_fa))
+    return float(detection_cost(p_miss, p_fa, p_target))
 
 
 def cllr(target_llrs: npt.ArrayLike, nontarget_llrs: npt.ArrayLike) -> float:
@@ -208,16 +194,12 @@ def min_cllr(
     target_scores: npt.ArrayLike, nontarget_scores: npt.ArrayLike
 ) -> float:
     """The least ``cllr`` of any increasing function of the scores."""
-    target = class_scores("target scores", target_scores)
-    nontarget = class_scores("nontarget scores", nontarget_scores)
-    _, n_missed, n_rejected = operating_points(
-        np.sort(target), np.sort(nontarget)
-    )
+    _, n_missed, n_rejected = operating_points(target_scores, nontarget_scores)
     # The numbers of trials of each class at each distinct score.
     targets, nontargets = np.diff(n_missed), np.diff(n_rejected)
     trials = targets + nontargets
     posterior = isotonic_regression(targets / trials, weights=trials).x
-    llrs = logit(posterior) - logit(target.size / trials.sum())
+    llrs = logit(posterior) - logit(targets.sum() / trials.sum())
     # Where a class has no trials its cost may be infinite: leave it out.
     nats = sum(
         np.average(np.logaddexp(0, sign * llrs[n > 0]), weights=n[n > 0])
@@ -231,14 +213,13 @@ def split_trials(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Checks scores and labels, and returns both, the labels as a mask."""
     scores = class_scores(name, scores)
-    labels = trial_column("labels", labels, scores.size)
-    is_target = labels == 1
-    wrong = np.flatnonzero(~is_target & (labels != 0))
-    if wrong.size:
+    labels = np.asarray(labels)
+    if labels.shape != scores.shape or not np.isin(labels, (0, 1)).all():
         raise InputError(
-            f"{wrong.size} labels are neither 0 nor 1, the first at index "
-            f"{wrong[0]}: use 1 for target trials and 0 for nontarget trials"
+            f"there are {labels.size} labels for {scores.size} {name}, "
+            "expected as many: 1 for target and 0 for nontarget trials"
         )
+    is_target = labels == 1
     for kind, mask in (("target", is_target), ("nontarget", ~is_target)):
         class_scores(f"{kind} scores", scores[mask])
     return scores, is_target
@@ -246,7 +227,11 @@ def split_trials(
 
 def class_scores(name: str, scores: npt.ArrayLike) -> np.ndarray:
     """Checks scores, named as in "target scores"."""
-    scores = trial_column(name, scores)
+    scores = np.asarray(scores, np.float64)
+    if scores.ndim != 1:
+        raise InputError(
+            f"{name}: the shape is {scores.shape}, expected one score per trial"
+        )
     wrong = np.flatnonzero(~np.isfinite(scores))
     if wrong.size:
         raise InputError(
@@ -261,22 +246,6 @@ def class_scores(name: str, scores: npt.ArrayLike) -> np.ndarray:
     return scores
 
 
-def trial_column(
-    name: str,
-    values: npt.ArrayLike,
-    n_trials: int | None = None,
-    dtype: type | None = np.float64,
-) -> np.ndarray:
-    """Checks that there is one value per trial; dtype None: NumPy's choice."""
-    values = np.asarray(values, dtype=dtype)
-    if values.ndim != 1 or n_trials not in (None, values.size):
-        raise InputError(
-            f"{name} has shape {values.shape}, expected ({n_trials or 'N'},): "
-            "give one value per trial, in the same order"
-        )
-    return values
-
-
 def check_prior(p_target: float) -> float:
     """Checks the prior probability of a target trial."""
     if not (is_finite(p_target) and 0 < p_target < 1):
@@ -286,25 +255,13 @@ def check_prior(p_target: float) -> float:
     return p_target
 
 
-def _prior_costs(
-    p_target: float, c_miss: float, c_fa: float
-) -> tuple[float, float]:
-    """The costs of missing, and of accepting, everything."""
-    miss = check_positive("c_miss", c_miss) * check_prior(p_target)
-    return miss, check_positive("c_fa", c_fa) * (1 - p_target)
-
-
 def metric_cell(
     name: str,
     value: float,
     interval: Sequence[float] | None = None,
     sign: str = "",
 ) -> tuple[str, str]:
-    """The title and the text of a metric, for a table.
-
-    >>> metric_cell("eer", 0.0123, (0.01, 0.02))
-    ('EER %', '1.23 [1.00, 2.00]')
-    """
+    """The title and the text of a metric: "EER %", "1.23 [1.00, 2.00]"."""
     title, factor, digits = name.capitalize(), 1, 3
     if name == "eer":
         title, factor, digits = "EER %", 100, 2

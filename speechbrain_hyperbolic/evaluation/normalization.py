@@ -31,7 +31,6 @@ class Statistics(NamedTuple):
 
     mean: np.ndarray  # float64 [U]
     std: np.ndarray  # float64 [U], unbiased
-    top_k: int | None  # over how many of the highest scores; None: over all
 
 
 def check_normalization(kind: str, top_k: int | None = None) -> None:
@@ -42,15 +41,6 @@ def check_normalization(kind: str, top_k: int | None = None) -> None:
             f"top_k is {top_k!r}, but as-norm needs to know how many of the "
             "highest cohort scores to use: give 2 or more, such as 300, or "
             "choose s-norm"
-        )
-
-
-def check_cohort(size: int, top_k: int | None) -> None:
-    """Checks that a cohort has enough speakers."""
-    if size < (top_k or 2):
-        raise InputError(
-            f"the cohort has {size} speakers, expected at least {top_k or 2}: "
-            "pass a cohort_file with more, or a smaller top_k"
         )
 
 
@@ -69,9 +59,11 @@ def speaker_means(views: torch.Tensor, speakers: npt.ArrayLike) -> torch.Tensor:
 def cohort_statistics(
     score: Score, table: Table, cohort: Table, top_k: int | None = None
 ) -> Statistics:
-    """Statistics of prepared utterances or models against a prepared cohort."""
+    """Statistics of prepared utterances or models against a prepared cohort.
+
+    They are over the ``top_k`` highest scores of each, or over all.
+    """
     n_rows, size = len(table[0]), len(cohort[0])
-    check_cohort(size, top_k)
     block = max(1, BLOCK_ELEMENTS // size)
     mean, std = np.empty(n_rows), np.empty(n_rows)
     with tqdm.tqdm(desc="Cohort", total=n_rows, unit="utterance") as bar:
@@ -83,15 +75,7 @@ def cohort_statistics(
             block_std, block_mean = torch.std_mean(scores, dim=1)
             std[some], mean[some] = block_std.cpu(), block_mean.cpu()
             bar.update(len(scores))
-    # Anything below is the rounding error of equal scores.
-    flat = std <= 16 * torch.finfo(table[0].dtype).eps
-    if flat.any():
-        raise InputError(
-            f"row {flat.argmax()} ({flat.sum()} of {n_rows}) has the same "
-            f"score, {mean[flat.argmax()]:g}, against the whole cohort: is the "
-            "cohort one utterance repeated, or an embedding zero?"
-        )
-    return Statistics(mean, std, top_k)
+    return Statistics(mean, std)
 
 
 def _highest(scores: torch.Tensor, k: int) -> torch.Tensor:
@@ -118,10 +102,8 @@ def normalize(
     z-norm uses the enrollment side, t-norm the test side, s-norm the mean of
     both. as-norm is s-norm over each side's own highest scores: the first of
     the two adaptive ones in Matejka et al., "Analysis of score normalization in
-    multilingual speaker recognition", Interspeech 2017. With statistics over a
-    top_k the others are adaptive too, as in the stock script.
+    multilingual speaker recognition", Interspeech 2017.
     """
-    check_normalization(kind, enroll_statistics.top_k)
 
     def side(statistics: Statistics, rows: npt.ArrayLike) -> np.ndarray:
         rows = np.asarray(rows)

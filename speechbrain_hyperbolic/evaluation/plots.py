@@ -12,7 +12,6 @@ from matplotlib.lines import Line2D
 from scipy.special import ndtri
 
 from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
-from speechbrain_hyperbolic.errors import InputError, is_finite
 from speechbrain_hyperbolic.evaluation.metrics import (
     class_scores,
     detection_cost,
@@ -34,7 +33,7 @@ MARKERS: dict[str, dict[str, Any]] = {
 }
 
 
-def plot_det(systems: dict, path: StrPath, title: str | None = None) -> None:
+def plot_det(systems: dict, path: StrPath, title: str) -> None:
     """Draws the DET curves of systems into a PNG file.
 
     ``systems`` maps names to (target_scores, nontarget_scores). Both axes are
@@ -44,16 +43,9 @@ def plot_det(systems: dict, path: StrPath, title: str | None = None) -> None:
     minDCF point for p_target = 0.01, unless that is to accept or reject
     everything. A point with a rate of zero sits on the edge of the plot.
     """
-    if not systems:
-        raise InputError("no systems to plot: give one name and its scores")
     height = 22 / 3 + 0.2 * max(0, len(systems) - 4)
     figure, axes = _new_axes(height, title, "False alarms (%)", "Misses (%)")
-    curves = {}
-    for name, scores in systems.items():
-        try:
-            curves[name] = _curve(*scores)
-        except InputError as error:
-            raise InputError(f"system {name}: {error}") from error
+    curves = {name: _curve(*scores) for name, scores in systems.items()}
     low, high = _limits(curves.values())
     ticks = ndtri(PERCENT / 100)
     axes.set_xticks(ticks, [f"{percent:g}" for percent in PERCENT])
@@ -90,9 +82,9 @@ def plot_score_histogram(
     target_scores: npt.ArrayLike,
     nontarget_scores: npt.ArrayLike,
     path: StrPath,
-    title: str | None = None,
-    threshold: float | None = None,
-    xlabel: str = "score",
+    title: str,
+    threshold: float,
+    xlabel: str,
 ) -> None:
     """Draws the histograms of target and nontarget scores into a PNG file.
 
@@ -100,11 +92,7 @@ def plot_score_histogram(
     """
     target = class_scores("target scores", target_scores)
     nontarget = class_scores("nontarget scores", nontarget_scores)
-    if threshold is not None and not is_finite(threshold):
-        raise InputError(
-            f"threshold is {threshold}: give a finite score, or None"
-        )
-    # Few trials go in few bins, or the eye sees chance.
+    # With many bins for few trials, the plot would show chance.
     n_bins = np.clip(min(target.size, nontarget.size) ** 0.5, 10, 100)
     edges = np.histogram_bin_edges(
         np.concatenate([target, nontarget]), int(n_bins)
@@ -118,9 +106,8 @@ def plot_score_histogram(
         label = f"{name}, {scores.size} trials"
         axes.stairs(density, edges, color=color, alpha=0.25, fill=True)
         axes.stairs(density, edges, color=color, linewidth=1.5, label=label)
-    if threshold is not None:
-        label = f"threshold {threshold:.4g}"
-        axes.axvline(threshold, color="0.4", linestyle="--", label=label)
+    label = f"threshold {threshold:.4g}"
+    axes.axvline(threshold, color="0.4", linestyle="--", label=label)
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside lower center", ncols=3)
     _write(figure, path)
@@ -132,7 +119,7 @@ def _write(figure: Figure, path: StrPath) -> None:
 
 
 def _new_axes(
-    height: float, title: str | None, xlabel: str, ylabel: str
+    height: float, title: str, xlabel: str, ylabel: str
 ) -> tuple[Figure, Axes]:
     """A figure of this height in inches, without pyplot's global state."""
     figure = Figure(figsize=(8, height), dpi=150, layout="constrained")
@@ -141,8 +128,7 @@ def _new_axes(
     # Names of files and systems are no formulas.
     axes.set_xlabel(xlabel, parse_math=False)
     axes.set_ylabel(ylabel)
-    if title:
-        axes.set_title(title, parse_math=False)
+    axes.set_title(title, parse_math=False)
     axes.grid(color="0.9")
     axes.set_axisbelow(True)
     return figure, axes

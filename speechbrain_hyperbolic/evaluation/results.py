@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +10,10 @@ from speechbrain_hyperbolic.dataio.corpus import find_audio
 from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
 from speechbrain_hyperbolic.dataio.trials import TrialList
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.evaluation.bootstrap import bootstrap_intervals
+from speechbrain_hyperbolic.evaluation.bootstrap import (
+    METRICS,
+    bootstrap_intervals,
+)
 from speechbrain_hyperbolic.evaluation.metrics import (
     P_TARGETS,
     act_dcf,
@@ -55,15 +57,12 @@ def check_both_classes(trials: TrialList, trial_list: StrPath) -> None:
 def evaluate(
     scores: npt.ArrayLike,
     labels: npt.ArrayLike,
-    enroll_speakers: npt.ArrayLike | None = None,
-    test_speakers: npt.ArrayLike | None = None,
-    p_targets: Sequence[float] = P_TARGETS,
+    enroll_speakers: npt.ArrayLike,
+    test_speakers: npt.ArrayLike,
     replicates: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
     calibrated: bool = False,
 ) -> dict:
-    """Error rates by name, and their "intervals" if speakers are given.
+    """Error rates by name, and their "intervals", None for few speakers.
 
     Scores that are ``calibrated``, natural log-likelihood ratios, also get
     "act_dcf_<p_target>", "cllr" and "min_cllr".
@@ -77,30 +76,16 @@ def evaluate(
         "eer": value,
         "eer_threshold": threshold,
     }
-    for p_target in p_targets:
+    for p_target in P_TARGETS:
         summary[f"min_dcf_{p_target:g}"], _ = min_dcf(*classes, p_target)
     if calibrated:
-        for p_target in p_targets:
+        for p_target in P_TARGETS:
             summary[f"act_dcf_{p_target:g}"] = act_dcf(*classes, p_target)
         summary["cllr"] = cllr(*classes)
         summary["min_cllr"] = min_cllr(*classes)
-    summary["intervals"] = None
-    if enroll_speakers is not None and test_speakers is not None:
-        summary["intervals"] = bootstrap_intervals(
-            scores,
-            labels,
-            enroll_speakers,
-            test_speakers,
-            p_targets,
-            replicates,
-            level,
-            seed,
-        )
-    elif enroll_speakers is not None or test_speakers is not None:
-        raise InputError(
-            "the speakers of only one side are given: give both "
-            "enroll_speakers and test_speakers, or neither"
-        )
+    summary["intervals"] = bootstrap_intervals(
+        scores, labels, enroll_speakers, test_speakers, replicates
+    )
     return summary
 
 
@@ -150,8 +135,8 @@ def read_results(path: StrPath) -> dict:
 
 
 def format_results(results: dict) -> str:
-    """A Markdown table of name -> ``evaluate``, intervals in brackets."""
-    names = ["eer", *(f"min_dcf_{p:g}" for p in P_TARGETS)]
+    """A Markdown table with a row for each named result of ``evaluate``."""
+    names = list(METRICS)
     if all("cllr" in result for result in results.values()):
         names += [*(f"act_dcf_{p:g}" for p in P_TARGETS), "cllr"]
     titles = [metric_cell(name, 0)[0] for name in names]

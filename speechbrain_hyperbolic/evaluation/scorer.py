@@ -16,26 +16,16 @@ from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.dataio.trials import TrialList, trial_speakers
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.evaluation.calibration import (
-    Calibration,
-    check_quality,
-    quality_measures,
-)
+from speechbrain_hyperbolic.evaluation.calibration import Calibration
 from speechbrain_hyperbolic.evaluation.extraction import Embeddings
 from speechbrain_hyperbolic.evaluation.normalization import (
     Statistics,
-    check_cohort,
     check_normalization,
     cohort_statistics,
     normalize,
     speaker_means,
 )
-from speechbrain_hyperbolic.evaluation.scores import (
-    Hyperbolic,
-    Score,
-    Table,
-    enroll,
-)
+from speechbrain_hyperbolic.evaluation.scores import Score, Table, enroll
 
 logger = get_logger(__name__)
 
@@ -101,16 +91,21 @@ class Scorer:
         self.cohort: Table = ()
         if normalization:
             check_normalization(normalization, self.top_k)
-            # An error is worth more before hours of embedding.
-            speakers = cohort.speakers if cohort else []
-            check_cohort(len(set(speakers)), self.top_k)
-            views = embed(cohort.paths if cohort else {}).views
-            self.cohort = score.prepare(speaker_means(views, speakers))
+            # Errors should come before hours of embedding.
+            cohort = cohort or Cohort({}, [])
+            size, needed = len(set(cohort.speakers)), self.top_k or 2
+            if size < needed:
+                raise InputError(
+                    f"the cohort has {size} speakers, expected {needed} or "
+                    "more: pass a cohort_file with more, or a smaller top_k"
+                )
+            means = speaker_means(embed(cohort.paths).views, cohort.speakers)
+            self.cohort = score.prepare(means)
 
     def __call__(
         self, trials: TrialList, paths: dict
     ) -> tuple[np.ndarray, dict]:
-        """Scores [N] of trials, and what ``quality_measures`` takes.
+        """Scores [N] of trials, and measure -> its values (enroll, test).
 
         ``paths`` maps all utterances of the list to files.
         """
@@ -126,7 +121,6 @@ class Scorer:
             )
             models = self.score.prepare(views)
             enroll_rows = trials.enroll
-        _tell_of_cap(self.score, models, test)
         scores = self.score.trials(models, test, enroll_rows, trials.test)
         if self.normalization:
             of_test = self._statistics(test)
@@ -145,26 +139,10 @@ class Scorer:
         return cohort_statistics(self.score, table, self.cohort, self.top_k)
 
 
-def _tell_of_cap(score: Score, models: Table, test: Table) -> None:
-    if not isinstance(score, Hyperbolic):
-        return
-    share = score.share_on_cap(models, test)
-    message = (
-        f"hyperbolic score: {100 * share:.4g} % of the embeddings are on the "
-        f"cap of clip_c {score.c:g}"
-    )
-    if share == 1:
-        message += (
-            ", where it ranks trials as the cosine score does, crops and "
-            "normalization aside"
-        )
-    logger.info(message)
-
-
 def _sides(
     trials: TrialList, embeddings: Embeddings
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Of a model's utterances: the sum of durations, the mean of radii."""
+    """A model has its utterances' total duration and their mean radius."""
     durations = embeddings.durations
     radii = embeddings.views[:, 0].norm(dim=-1).double().numpy()
     model_durations = np.array([durations[m].sum() for m in trials.members])
@@ -206,21 +184,23 @@ def calibrate(
     trials: TrialList,
     paths: dict,
     quality: Sequence[str],
-    p_target: float = 0.01,
 ) -> Calibration:
     """Fits a calibration on a trial list."""
-    check_quality(quality)
     scores, sides = scorer(trials, paths)
-    return Calibration.fit(
-        features(scores, sides, quality), trials.labels, quality, p_target
-    )
+    measured = features(scores, sides, quality)
+    return Calibration.fit(measured, trials.labels, quality)
 
 
 def features(
     scores: np.ndarray, sides: dict, quality: Sequence[str]
 ) -> np.ndarray:
-    """What a calibration takes, from what a ``Scorer`` returns."""
-    if not quality:
-        return scores[:, None]
-    chosen = quality_measures({name: sides[name] for name in quality})
-    return np.column_stack([scores, chosen])
+    """What a calibration takes, [N, 1 + 2 * measures], of a Scorer's output.
+
+    These are the score, and the logs of the smaller and of the larger value of
+    each measure: it does not matter which side is the enrollment.
+    """
+    columns = [scores]
+    for name in quality:
+        logs = np.log(sides[name])
+        columns += [logs.min(0), logs.max(0)]
+    return np.column_stack(columns)

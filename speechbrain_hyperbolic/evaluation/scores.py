@@ -10,7 +10,6 @@ computed from prepared tables. A prepared table is a tuple of tensors, each with
 one row per utterance, on the device and in the precision of the views.
 """
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -22,7 +21,6 @@ from torch.nn.functional import normalize
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.geometry import (
     Points,
-    cap_norm,
     check_c,
     clip_to_ball,
     midpoint,
@@ -40,11 +38,6 @@ BLOCK_ELEMENTS = 2**24
 Table = tuple[torch.Tensor, ...]
 
 
-def check_score(score: str) -> None:
-    """Checks the name of a score."""
-    check_choice("score", score, SCORES)
-
-
 def check_enrollment(how: str) -> None:
     """Checks the name of a way to enroll."""
     check_choice("enrollment", how, ENROLLMENTS)
@@ -58,7 +51,7 @@ def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
 
 def make_score(name: str, c: float = 3.0) -> "Score":
     """A score by its name; c is that of the clip."""
-    check_score(name)
+    check_choice("score", name, SCORES)
     return Cosine() if name == "cosine" else Hyperbolic(c)
 
 
@@ -151,12 +144,6 @@ class Hyperbolic(Score):
         """For close pairs less exact than ``pairs``, see the geometry."""
         return -_mean_over_views(pairwise_distance, enroll, test)
 
-    def share_on_cap(self, *tables: Table) -> float:
-        """The share of the embeddings of prepared tables that the clip cuts."""
-        radius = torch.cat([Points(*t).radius.flatten() for t in tables])
-        cap = 2 * math.atanh(cap_norm(self.c))
-        return (radius >= (1 - 1e-6) * cap).double().mean().item()
-
 
 def enroll(
     views: torch.Tensor,
@@ -173,12 +160,7 @@ def enroll(
     """
     check_enrollment(how)
     models = []
-    for number, rows in enumerate(members):
-        if len(rows) == 0:
-            raise InputError(
-                f"model {number} of {len(members)} has no utterance: give one "
-                "or more, or leave the model out"
-            )
+    for rows in members:
         own = views[torch.as_tensor(np.asarray(rows), device=views.device)]
         if len(own) == 1:
             models.append(own[0])

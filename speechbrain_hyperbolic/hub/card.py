@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.evaluation.metrics import P_TARGETS
+from speechbrain_hyperbolic.evaluation.bootstrap import METRICS
+from speechbrain_hyperbolic.evaluation.metrics import metric_cell
 from speechbrain_hyperbolic.evaluation.results import (
     format_results,
     interval_note,
@@ -19,21 +19,6 @@ from speechbrain_hyperbolic.inference.config import MODULES, ModelConfig
 from speechbrain_hyperbolic.inference.model import TRUSTED
 
 TEMPLATE = pathlib.Path(__file__).with_name("model_card.md.j2")
-_METADATA = {
-    "license": (
-        r"[a-z0-9][a-z0-9.-]*",
-        "a license of the Hub such as apache-2.0 or cc-by-4.0, or 'other'",
-    ),
-    "language": (
-        r"[a-z]{2,3}|multilingual",
-        "an ISO 639 code such as en or cmn, or 'multilingual'",
-    ),
-    "datasets": (
-        r"[\w.-]+(/[\w.-]+)?",
-        "a data set on the Hub such as user/corpus; describe other data in "
-        "training_data",
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,18 +34,6 @@ class Measurement:
     shared: int  # how many of these are training speakers
 
 
-def check_metadata(**fields: str | Sequence[str] | None) -> None:
-    """Refuses what the Hub would reject, before anything is written.
-
-    >>> check_metadata(license="cc-by-4.0", language=["en", "zh"])
-    """
-    for name, values in fields.items():
-        pattern, expected = _METADATA[name]
-        for value in _listed(values):
-            if not re.fullmatch(pattern, value):
-                raise InputError(f"{name} is {value!r}, expected {expected}")
-
-
 def make_card(
     name: str,
     config: ModelConfig,
@@ -73,10 +46,10 @@ def make_card(
     language: str | Sequence[str] | None = None,
     datasets: Sequence[str] = (),
 ) -> ModelCard:
-    """The card of a model; without a measurement, it says so.
+    """The card of a model.
 
-    ``training`` is what ``run_folder.describe_training`` returns, with the
-    encoder's "encoder" (a name), "parameters" and "dimension".
+    ``training`` is what ``run_folder.describe_training`` returns, with
+    "encoder" (its name), "parameters" and "dimension".
     """
     results = _eval_results(measurement) if measurement else None
     data = ModelCardData(
@@ -119,21 +92,20 @@ def _listed(value: str | Sequence[str] | None) -> list[str]:
 
 def _eval_results(measurement: Measurement) -> list[EvalResult]:
     """The metrics for the Hub; the EER in percent, as on other cards there."""
-    metrics: list[tuple] = [("eer", "eer", "EER %", 100, 2, {})]
-    metrics += [
-        (f"min_dcf_{p:g}", "min_dcf", f"minDCF({p:g})", 1, 3, {"p_target": p})
-        for p in P_TARGETS
-    ]
     slug = re.sub(r"[^\w.-]+", "-", measurement.trial_list.lower())
     entries = []
     for subset, result in measurement.results.items():
-        for key, kind, title, factor, digits, arguments in metrics:
+        for key in METRICS:
+            kind, _, p_target = key.rpartition("_")
+            arguments: dict[str, Any] = {}
+            if kind:
+                arguments["p_target"] = float(p_target)
+            factor = 1 if kind else 100
             bounds = (result["intervals"] or {}).get(key)
             if bounds:
-                bounds = [round(factor * bound, 6) for bound in bounds]
-                low, high = (f"{bound:.{digits}f}" for bound in bounds)
-                title = f"{title}, 95 % confidence interval {low} to {high}"
-                arguments = {**arguments, "interval_95": bounds}
+                arguments["interval_95"] = [
+                    round(factor * b, 6) for b in bounds
+                ]
             entries.append(
                 EvalResult(
                     task_type="speaker-verification",
@@ -147,8 +119,8 @@ def _eval_results(measurement: Measurement) -> list[EvalResult]:
                         "nontarget_trials": result["n_nontarget"],
                         "scores": measurement.protocol,
                     },
-                    metric_type=kind,
-                    metric_name=title,
+                    metric_type=kind or "eer",
+                    metric_name=metric_cell(key, 0)[0],
                     metric_value=round(factor * result[key], 6),
                     metric_args=arguments or None,
                 )

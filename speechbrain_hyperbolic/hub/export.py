@@ -29,13 +29,8 @@ from speechbrain_hyperbolic.evaluation.extraction import (
 from speechbrain_hyperbolic.evaluation.metrics import eer, split_trials
 from speechbrain_hyperbolic.evaluation.plots import plot_det
 from speechbrain_hyperbolic.evaluation.results import read_results
-from speechbrain_hyperbolic.evaluation.scores import SCORES
 from speechbrain_hyperbolic.hparams import HPARAMS, read_nodes
-from speechbrain_hyperbolic.hub.card import (
-    Measurement,
-    check_metadata,
-    make_card,
-)
+from speechbrain_hyperbolic.hub.card import Measurement, make_card
 from speechbrain_hyperbolic.hub.onnx import check_packages, export_onnx
 from speechbrain_hyperbolic.hub.push import FILES, LABELS
 from speechbrain_hyperbolic.hub.run_folder import (
@@ -121,14 +116,11 @@ def export_run(
     one in the run folder that verified these weights; without one, the card
     says that nothing was measured. ``clips`` are two recordings to try the
     model with, copied without their names and tags. ``training_data`` describes
-    the data in Markdown, ``datasets`` names it on the Hub, ``language`` has its
-    ISO 639 codes. ``speaker_names`` adds label_encoder.txt, the names of the
-    training speakers. ``overwrite`` replaces an earlier export.
+    the data in Markdown, ``datasets`` gives its names on the Hub, ``language``
+    its ISO 639 codes. ``speaker_names`` adds label_encoder.txt, the names of
+    the training speakers. ``overwrite`` replaces an earlier export.
     """
     run_folder, folder = pathlib.Path(run_folder), pathlib.Path(folder)
-    check_metadata(license=license, language=language, datasets=datasets)
-    if clips is not None and len(clips) != 2:
-        raise InputError(f"clips has {len(clips)} recordings, expected two")
     if onnx:
         check_packages()
     _check_free(folder, overwrite)
@@ -188,14 +180,12 @@ def export_run(
 
 
 def _classes(config: ModelConfig) -> list[str]:
-    """The classes that a user's own run names, which are trusted."""
+    """The classes that a run names: its user trusts them."""
     return [getattr(config, key)["class"] for key in MODULES]
 
 
 def _check_free(folder: pathlib.Path, overwrite: bool) -> None:
     """Refuses to replace anything but an earlier export."""
-    if folder.is_file():
-        raise InputError(f"{folder} is a file, expected a folder to make")
     names = {path.name for path in folder.glob("*")}
     if names and not overwrite:
         raise InputError(
@@ -203,7 +193,8 @@ def _check_free(folder: pathlib.Path, overwrite: bool) -> None:
             "(--force)"
         )
     exported = {pathlib.PurePath(name).parts[0] for name in (*FILES, LABELS)}
-    if names and (CONFIG not in names or names - exported):
+    foreign = names and (CONFIG not in names or names - exported)
+    if folder.is_file() or foreign:
         raise InputError(
             f"{folder} is not just an earlier export: name another folder"
         )
@@ -213,16 +204,10 @@ def _check_free(folder: pathlib.Path, overwrite: bool) -> None:
 def _whole_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary folder that takes the place of ``folder`` on success."""
     folder = folder.resolve()
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        outer = tempfile.TemporaryDirectory(
-            dir=folder.parent, prefix=f".{folder.name}."
-        )
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be made ({error.strerror}): name another folder"
-        ) from error
-    with outer as temporary:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        dir=folder.parent, prefix=f".{folder.name}."
+    ) as temporary:
         new = pathlib.Path(temporary) / folder.name
         new.mkdir()
         yield new
@@ -237,12 +222,15 @@ def _find_verification(
     state: dict[str, torch.Tensor],
 ) -> pathlib.Path | None:
     """The folder of the verification of these weights."""
-    fingerprint = weights_fingerprint(state)
     results = sorted(run_folder.glob(f"*/{RESULTS}"))
-    folders = [p.parent for p in results if (p.parent / SCORE_FILE).is_file()]
     if given is not None:
-        folders = [pathlib.Path(given)]
-    found = [f for f in folders if _verified_weights(f) == fingerprint]
+        results = list(pathlib.Path(given).glob(RESULTS))
+    fingerprint = weights_fingerprint(state)
+    found = [
+        path.parent
+        for path in results
+        if read_results(path)["all trials"].get("encoder") == fingerprint
+    ]
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise InputError(
@@ -251,33 +239,21 @@ def _find_verification(
         )
     if given is not None and not found:
         raise InputError(
-            f"{given} verified other weights than {run_folder}'s: verify again "
-            f"with --model_folder={run_folder / MODEL}"
+            f"{given} has no verification of {run_folder}'s weights: verify "
+            f"them with --model_folder={run_folder / MODEL}"
         )
     if not found:
         logger.warning(
             f"{run_folder} has no verification of its model: there will be "
             "neither thresholds nor error rates"
         )
-        return None
-    return found[0]
-
-
-def _verified_weights(folder: pathlib.Path) -> str | None:
-    """The fingerprint that a verification noted."""
-    try:
-        return read_results(folder / RESULTS)["all trials"].get("encoder")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{folder} has no valid {RESULTS}, expected a finished run of "
-            "speaker_verification.py"
-        ) from error
+    return found[0] if found else None
 
 
 def _read_verification(
     folder: pathlib.Path, training_speakers: set[str]
 ) -> tuple[Measurement, dict[str, Any]]:
-    """The measurement, and what of it goes into the config."""
+    """The measurement, and the fields that it gives to the config."""
     options = read_nodes(folder / HPARAMS)
     table = read_score_table(folder / SCORE_FILE)
     scores, is_target = split_trials(table.scores, table.labels)
@@ -311,20 +287,18 @@ def _read_verification(
         speakers=len(speakers),
         shared=len(speakers & training_speakers),
     )
-    if len(parts) > 1 or score not in SCORES:
+    if len(parts) > 1:
         logger.warning(
-            f"{folder} has scores by {measurement.protocol}, which give no "
-            "thresholds: for those, verify with --n_crops=0 and the defaults "
-            "of the other scoring options"
+            f"{folder} was scored by {measurement.protocol}, which gives no "
+            "thresholds: for those, verify with --n_crops=0 and the other "
+            "scoring options at their defaults"
         )
         return measurement, {}
+    trials = {key: total[key] for key in ("n_target", "n_nontarget", "eer")}
     fields: dict[str, Any] = {
         "score": score,
         "thresholds": measure_thresholds(target, nontarget),
-        "trials": {
-            "list": measurement.trial_list,
-            **{key: total[key] for key in ("n_target", "n_nontarget", "eer")},
-        },
+        "trials": {"list": measurement.trial_list, **trials},
     }
     if options.get("clip_c") is not None:
         fields["clip_c"] = float(options["clip_c"])

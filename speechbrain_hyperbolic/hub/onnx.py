@@ -29,7 +29,6 @@ from speechbrain_hyperbolic.inference.model import fingerprint, load_model
 logger = get_logger(__name__)
 
 ONNX = "model.onnx"
-OPSET = 18
 TOLERANCE = 1e-4
 # Samples; PyTorch 2.7 fails on the fractional bound that it derives itself.
 _LONGEST = 2**28
@@ -56,14 +55,8 @@ def export_onnx(
     onnx, onnxruntime = check_packages()
     folder = pathlib.Path(folder)
     path = folder / ONNX if path is None else pathlib.Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, expected a file name")
     config, modules = load_model(folder, trusted)
     encoder = modules["embedding_model"]
-    properties = {
-        "sample_rate": str(config.sample_rate),
-        "fingerprint": fingerprint(config, encoder.state_dict()),
-    }
     for module in encoder.modules():
         if isinstance(module, StatisticsPooling):
             # Its noise is (9 - 8 g) eps, with g symmetric about 1/2.
@@ -71,11 +64,12 @@ def export_onnx(
             module._get_gauss_noise = lambda *_, mean=mean, **__: mean
     logger.info("Converting the model to ONNX, which takes about a minute")
     # Before the STFT is replaced
-    expected = _reference(
-        Encoder(*modules.values()),  # type: ignore[arg-type]
-        config.sample_rate,
-    )
+    expected = _reference(modules, config.sample_rate)
     model = _convert(WaveformEncoder(**modules), config.sample_rate)
+    properties = {
+        "sample_rate": str(config.sample_rate),
+        "fingerprint": fingerprint(config, encoder.state_dict()),
+    }
     onnx.helper.set_model_props(model, properties)
     with atomic_path(path) as temporary:
         onnx.save(model, temporary)
@@ -114,11 +108,6 @@ def check_packages() -> tuple[types.ModuleType, types.ModuleType]:
 class ConvolutionalSTFT(torch.nn.Module):
     """A stock STFT as a convolution: ONNX has no complex numbers, and its own
     STFT is slow unless the size is a power of two.
-
-    >>> stft, waveforms = STFT(16000), torch.randn(2, 16000)
-    >>> found = ConvolutionalSTFT(stft)(waveforms)
-    >>> torch.allclose(found, stft(waveforms), atol=1e-4)
-    True
     """
 
     kernel: torch.Tensor
@@ -149,10 +138,7 @@ class ConvolutionalSTFT(torch.nn.Module):
 
 
 class WaveformEncoder(torch.nn.Module):
-    """The three modules of a model in one that torch.onnx can export.
-
-    The features' STFT is replaced in place.
-    """
+    """A model's modules as one; replaces the STFT of the given features."""
 
     def __init__(
         self,
@@ -184,9 +170,10 @@ class WaveformEncoder(torch.nn.Module):
 
 
 def _reference(
-    encoder: Encoder, sample_rate: int
+    modules: dict[str, torch.nn.Module], sample_rate: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Waveforms, and the embeddings that PyTorch gives them."""
+    encoder = Encoder(*modules.values())  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
     pairs = []
     for count, seconds in _CHECKED:
@@ -220,7 +207,7 @@ def _convert(encoder: torch.nn.Module, sample_rate: int) -> Any:
             encoder.eval(),
             (torch.zeros(2, sample_rate),),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=18,
             input_names=["waveform"],
             output_names=["embedding"],
             dynamic_shapes=(axes,),

@@ -43,8 +43,6 @@ def push_model(
     for name in REQUIRED:
         if not (folder / name).is_file():
             raise InputError(f"{folder} has no {name}: export the model first")
-    if constants.HF_HUB_OFFLINE:
-        raise InputError("HF_HUB_OFFLINE is set: unset it to push")
     if get_token() is None:
         raise InputError(f"you are not logged in to the Hub: {_LOG_IN}")
     api = HfApi(
@@ -91,7 +89,7 @@ def _explain(error: BaseException) -> str:
         if status == 403:
             return (
                 f"the token does not allow this ({reason}): check the user in "
-                "the name, or log in with a token that may write there"
+                "the name, or log in with a token that can write there"
             )
         return f"the Hub answered {status} ({reason}): try again later"
     if isinstance(error, errors.HTTPError | ConnectionError):

@@ -1,12 +1,11 @@
 """A speaker model as two files that run no code: JSON and safetensors.
 
 ``config.json`` names the classes of the model's three modules with plain
-arguments, and the thresholds that were measured; ``model.safetensors`` holds
-the weights of its encoder. Loading builds only classes that are trusted, so a
-stranger's model can fail to load but cannot do anything else. Beside the two
-files lie ``hyperparams.yaml`` and ``embedding_model.ckpt``, by which the stock
-``SpeakerRecognition.from_hparams`` loads the folder without this package; they
-are never read here.
+arguments, and the measured thresholds; ``model.safetensors`` holds the weights
+of its encoder. Loading builds only classes that are trusted, so a stranger's
+model can fail to load but cannot do anything else. The stock
+``SpeakerRecognition.from_hparams`` loads the folder without this package from
+``hyperparams.yaml`` and ``embedding_model.ckpt``, which are never read here.
 """
 
 import contextlib
@@ -20,7 +19,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation.extraction import (
     SHORTEST,
@@ -41,8 +40,8 @@ from speechbrain_hyperbolic.inference.config import (
 WEIGHTS = "model.safetensors"
 STOCK_YAML = "hyperparams.yaml"
 STOCK_WEIGHTS = "embedding_model.ckpt"
-# The classes that a model may name. They take plain arguments only, and read
-# and write no files. ``trusted=[...]`` adds others.
+# The classes that a model may name: they take plain arguments, and neither read
+# nor write files. ``trusted=[...]`` adds others.
 TRUSTED = (
     "speechbrain.lobes.features.Fbank",
     "speechbrain.lobes.features.MFCC",
@@ -51,13 +50,6 @@ TRUSTED = (
     "speechbrain.lobes.models.Xvector.Xvector",
     "speechbrain.lobes.models.ResNet.ResNet",
 )
-_STOCK_HEADER = """\
-# ################################
-# Speaker encoder, for stock SpeechBrain:
-#   from speechbrain.inference.speaker import SpeakerRecognition
-#   SpeakerRecognition.from_hparams(source="this folder")
-# ################################
-"""
 _STOCK_FOOTER = """\
 modules:
     compute_features: !ref <compute_features>
@@ -74,26 +66,18 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 def build_modules(
     config: ModelConfig, trusted: Iterable[str] = ()
 ) -> dict[str, torch.nn.Module]:
-    """The three modules by name, in evaluation mode, with random weights.
-
-    A class that is neither in ``TRUSTED`` nor in ``trusted``, or that does not
-    take the arguments, raises an InputError.
-    """
+    """The three modules by name, in evaluation mode, with random weights."""
     allowed = (*TRUSTED, *trusted)
     return {name: _build(config, name, allowed).eval() for name in MODULES}
 
 
 def save_model(
-    folder: str | pathlib.Path,
-    config: ModelConfig,
-    state: dict[str, torch.Tensor],
+    folder: StrPath, config: ModelConfig, state: dict[str, torch.Tensor]
 ) -> None:
-    """Writes a model folder: our two files and the two of the stock class.
+    """Writes a model folder from a config and the encoder's state dict.
 
-    ``state`` is the state dict of the encoder. The classes that the caller's
-    config names are trusted. An InputError is raised, and nothing is written,
-    if the weights do not fit the config or are not finite, or if the model
-    cannot embed audio.
+    All classes of the caller's config are trusted. If the model can't embed
+    audio, an InputError is raised and nothing is written.
     """
     folder = pathlib.Path(folder)
     # Copies, since safetensors refuses tensors that share memory
@@ -102,48 +86,41 @@ def save_model(
         for name, value in state.items()
     }
     own = [getattr(config, name)["class"] for name in MODULES]
-    with _naming(folder):
-        _assemble(config, state, own)
-    try:
-        # All are complete before the first takes its name.
-        with contextlib.ExitStack() as stack:
-            config_path, weights_path, yaml_path, checkpoint_path = (
-                stack.enter_context(atomic_path(folder / name))
-                for name in (CONFIG, WEIGHTS, STOCK_YAML, STOCK_WEIGHTS)
-            )
-            config_path.write_text(
-                json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8"
-            )
-            safetensors.torch.save_file(state, weights_path, {"format": "pt"})
-            yaml_path.write_text(_stock_yaml(config), encoding="utf-8")
-            torch.save(state, checkpoint_path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(
-            f"{folder} can't be written ({one_line(error)}): make room there "
-            "or choose another folder"
-        ) from error
+    _assemble(config, state, own)
+    # All files are complete before the first takes its name.
+    with explain_failed_writes(folder), contextlib.ExitStack() as stack:
+        config_path, weights_path, yaml_path, checkpoint_path = (
+            stack.enter_context(atomic_path(folder / name))
+            for name in (CONFIG, WEIGHTS, STOCK_YAML, STOCK_WEIGHTS)
+        )
+        config_path.write_text(
+            json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8"
+        )
+        safetensors.torch.save_file(state, weights_path, {"format": "pt"})
+        yaml_path.write_text(_stock_yaml(config), encoding="utf-8")
+        torch.save(state, checkpoint_path)
 
 
 def load_model(
-    folder: str | pathlib.Path, trusted: Iterable[str] = ()
+    folder: StrPath, trusted: Iterable[str] = ()
 ) -> tuple[ModelConfig, dict[str, torch.nn.Module]]:
     """The config and the modules of a model folder, on the CPU.
 
-    Only ``config.json`` and ``model.safetensors`` are read. A stranger's model
-    is safe to load, since only classes in ``TRUSTED`` are built. ``trusted``
-    names others, such as "my_package.MyEncoder"; they receive the arguments
-    that the model gives. Files that are missing, damaged or do not fit one
-    another raise an InputError.
+    Only ``config.json`` and ``model.safetensors`` are read, and only classes in
+    ``TRUSTED`` and ``trusted`` are built, with the arguments that the model
+    gives. Files that are missing, damaged or do not match raise an InputError.
     """
     folder = pathlib.Path(folder)
     config = read_config(folder)
     state, _ = read_tensors(folder / WEIGHTS)
-    with _naming(folder):
+    try:
         return config, _assemble(config, state, (*TRUSTED, *trusted))
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from error
 
 
 def pretrained_module(
-    folder: str | pathlib.Path, name: str, trusted: Iterable[str] = ()
+    folder: StrPath, name: str, trusted: Iterable[str] = ()
 ) -> torch.nn.Module:
     """One module of a model folder, for YAML files.
 
@@ -180,21 +157,20 @@ missing: expected a model folder, as training and export make it
 
 
 def read_tensors(
-    path: str | pathlib.Path,
+    path: StrPath,
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """The tensors and the metadata of a safetensors file."""
     if not pathlib.Path(path).is_file():
-        raise InputError(f"{path} is missing: there is no such file")
+        raise InputError(f"{path} is missing: no such file")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            # Copies: the file is mapped, and might change.
+            # Copies, since the file is memory-mapped and might change
             tensors = {
                 name: file.get_tensor(name).clone()
                 for name in file.keys()  # noqa: SIM118, it is no dict
             }
             return tensors, file.metadata() or {}
-    # Whatever a damaged or hostile file makes the parser raise
-    except Exception as error:
+    except Exception as error:  # a damaged file can raise almost anything
         raise InputError(
             f"{path} is not a complete safetensors file ({one_line(error)}): "
             "download or make it again"
@@ -212,22 +188,18 @@ def _assemble(
     config: ModelConfig, state: dict[str, torch.Tensor], allowed: Iterable[str]
 ) -> dict[str, torch.nn.Module]:
     """The modules with their weights, after they have embedded some audio."""
-    name = config.embedding_model["class"]
-    # Built without memory, the encoder takes that of the file's tensors. Other
-    # classes may compute with their weights when they are made.
-    device = "meta" if name in TRUSTED else "cpu"
-    modules = {
-        "compute_features": _build(config, "compute_features", allowed),
-        "mean_var_norm": _build(config, "mean_var_norm", allowed),
-        "embedding_model": _build(config, "embedding_model", allowed, device),
-    }
-    for key in MODULES[:2]:
-        if list(modules[key].parameters()):
+    # Huge layers take no memory on "meta". A user's own class may compute with
+    # its weights when it is made.
+    trusted = config.embedding_model["class"] in TRUSTED
+    device = "meta" if trusted else "cpu"
+    encoder = _build(config, "embedding_model", allowed, device)
+    modules = {name: _build(config, name, allowed) for name in MODULES[:2]}
+    for name, module in modules.items():
+        if list(module.parameters()):
             raise InputError(
-                f"{key} has weights, which are not kept: expected only "
-                "embedding_model to be trained"
+                f"{name} has weights, expected only embedding_model to have any"
             )
-    encoder = modules["embedding_model"]
+    modules["embedding_model"] = encoder
     try:
         encoder.load_state_dict(state, assign=True)
     except RuntimeError as error:
@@ -236,13 +208,21 @@ def _assemble(
             f"({one_line(error)}): export the model again"
         ) from error
     encoder.float()
-    for key, value in encoder.state_dict().items():
-        if not value.isfinite().all():
-            raise InputError(
-                f"{WEIGHTS}: {key} holds NaN or infinite weights: the model's "
-                "training has diverged"
-            )
-    _embed_noise(config, modules)
+    # Modules that can be built may still not work together.
+    samples = int(SHORTEST * config.sample_rate)
+    noise = torch.linspace(0, 1000, samples).sin()[None] / 10
+    try:
+        embedding = Encoder(**modules)(noise)  # type: ignore[arg-type]
+    except Exception as error:
+        raise InputError(
+            f"the model can't embed {SHORTEST} s of audio "
+            f"({type(error).__name__}: {one_line(error)}): check sample_rate "
+            f"and the modules' arguments in {CONFIG}"
+        ) from error
+    if not embedding.isfinite().all():
+        raise InputError(
+            "the model's embeddings are not finite: its training has diverged"
+        )
     return modules
 
 
@@ -262,7 +242,7 @@ def _build(
         module_class = getattr(importlib.import_module(package), short_name)
         with torch.device(device):
             return module_class(**arguments)
-    # Constructors meet wrong arguments by assertions, indices out of range, ...
+    # Wrong arguments make constructors raise anything, even AssertionError.
     except Exception as error:
         raise InputError(
             f"{name}: {short_name} can't be built from {shorten(arguments)} "
@@ -271,28 +251,8 @@ def _build(
         ) from error
 
 
-def _embed_noise(
-    config: ModelConfig, modules: dict[str, torch.nn.Module]
-) -> None:
-    """Embeds the shortest audio: modules that build may still not work."""
-    samples = int(SHORTEST * config.sample_rate)
-    noise = torch.linspace(0, 1000, samples).sin()[None] / 10
-    try:
-        embedding = Encoder(**modules)(noise)  # type: ignore[arg-type]
-    except Exception as error:
-        raise InputError(
-            f"the model can't embed {SHORTEST} s of audio "
-            f"({type(error).__name__}: {one_line(error)}): check sample_rate "
-            f"and the modules' arguments in {CONFIG}"
-        ) from error
-    if not embedding.isfinite().all():
-        raise InputError(
-            "the model's embeddings are not finite: its training has diverged"
-        )
-
-
 def _stock_yaml(config: ModelConfig) -> str:
-    """The file that the stock class loads; JSON values are YAML, too."""
+    """The file that the stock class loads; JSON values are also YAML."""
     nodes = {name: getattr(config, name) for name in MODULES}
     nodes["mean_var_norm_emb"] = {
         "class": "speechbrain.processing.features.InputNormalization",
@@ -303,7 +263,7 @@ def _stock_yaml(config: ModelConfig) -> str:
         "class": "speechbrain.dataio.preprocess.AudioNormalizer",
         "sample_rate": config.sample_rate,
     }
-    text = _STOCK_HEADER
+    text = "# For SpeakerRecognition.from_hparams of stock SpeechBrain\n"
     for name, node in nodes.items():
         text += f"{name}: !new:{node['class']}\n"
         for key, value in node.items():
@@ -316,8 +276,12 @@ def _stock_yaml(config: ModelConfig) -> str:
 
 
 @contextlib.contextmanager
-def _naming(path: pathlib.Path) -> Iterator[None]:
+def explain_failed_writes(path: StrPath) -> Iterator[None]:
+    """Turns the errors of a full disk or a wrong path into an InputError."""
     try:
         yield
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(
+            f"{path} can't be written ({one_line(error)}): free some space or "
+            "pass another path"
+        ) from error

@@ -14,30 +14,25 @@ from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.speaker import SpeakerRecognition
 from speechbrain.processing.features import InputNormalization
 
+from speechbrain_hyperbolic.dataio.audio import SILENCE, repeat_to
+from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.dataio.windows import read_windows, split_windows
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation import scores
 from speechbrain_hyperbolic.evaluation.cache import Cache, identity
-from speechbrain_hyperbolic.evaluation.extraction import Encoder
+from speechbrain_hyperbolic.evaluation.extraction import SHORTEST, Encoder
 from speechbrain_hyperbolic.inference import model as model_files
+from speechbrain_hyperbolic.inference.config import ModelConfig, one_line
 from speechbrain_hyperbolic.inference.download import explain_errors
-from speechbrain_hyperbolic.inference.model import ModelConfig
 from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
-from speechbrain_hyperbolic.inference.waveforms import (
-    Audio,
-    is_silent,
-    long_enough,
-    to_waveform,
-)
+from speechbrain_hyperbolic.inference.waveforms import Audio, to_waveform
 
 _CARD = """\
 ---
 {{ card_data }}
 ---
 
-A speaker model of speechbrain-hyperbolic, for speaker verification:
-
-    from speechbrain_hyperbolic import HyperbolicSpeakerRecognition
+A speaker model of speechbrain-hyperbolic:
 
     model = HyperbolicSpeakerRecognition.from_pretrained("user/model")
     score, same = model.verify_files("a.wav", "b.wav")
@@ -48,8 +43,12 @@ class Embedding(NamedTuple):
     """The embedding of an utterance."""
 
     vector: np.ndarray  # float32, shape [D], not normalized
-    radius: float  # its Euclidean norm, before the clip
     seconds: float  # of audio
+
+    @property
+    def radius(self) -> float:
+        """The vector's Euclidean norm, before the clip."""
+        return float(np.linalg.norm(self.vector))
 
 
 class Identification(NamedTuple):
@@ -75,33 +74,28 @@ class HyperbolicSpeakerRecognition(
     ``from_pretrained`` loads a model folder, or a model on the Hugging Face
     Hub, without running any of its code. The stock ``from_hparams``, which runs
     the model's YAML file, gives the same object. ``save_pretrained`` and
-    ``push_to_hub`` are those of ``huggingface_hub.ModelHubMixin``.
+    ``push_to_hub`` are those of huggingface_hub's ModelHubMixin.
 
     Audio is a path, or an array or tensor, [time] or [channels, time], of
-    floats in [-1, 1] or int16. Channels are averaged, and any sample rate is
-    resampled. Audio longer than 60 s is embedded in windows of 30 s: silent
-    windows are left out, and the embedding is the mean of the length-normalized
-    embeddings, times their mean norm.
+    floats in [-1, 1] or int16, at any sample rate. Channels are averaged. Audio
+    longer than 60 s is embedded in windows of 30 s without the silent ones: the
+    embedding is the mean of the length-normalized embeddings of the windows,
+    times their mean norm.
 
     Arguments
     ---------
-    modules : dict
-        See the stock class.
-    hparams : dict
-        See the stock class; "model_config" is a ModelConfig or a dict of its
-        fields. Without it the score is the cosine, without thresholds.
     **kwargs : dict
-        See the stock class.
+        As for the stock class; ``hparams`` has "model_config", a ModelConfig or
+        a dict of its fields, as in the hyperparams.yaml of a model folder.
 
     Example
     -------
     >>> from speechbrain_hyperbolic.inference import model as files
     >>> config = files.ModelConfig(
-    ...     {"class": "speechbrain.lobes.features.Fbank", "n_mels": 24},
+    ...     {"class": "speechbrain.lobes.features.Fbank", "n_mels": 40},
     ...     {"class": "speechbrain.processing.features.InputNormalization",
     ...      "norm_type": "sentence"},
-    ...     {"class": "speechbrain.lobes.models.Xvector.Xvector",
-    ...      "in_channels": 24, "lin_neurons": 8},
+    ...     {"class": "speechbrain.lobes.models.Xvector.Xvector"},
     ...     thresholds=files.Thresholds(0.3, {"0.01": 0.5}),
     ... )
     >>> encoder = files.build_modules(config)["embedding_model"]
@@ -110,26 +104,19 @@ class HyperbolicSpeakerRecognition(
     >>> model = HyperbolicSpeakerRecognition.from_pretrained(folder)
     >>> noise = np.random.default_rng(0).uniform(-0.1, 0.1, 16000)
     >>> model.embed(noise).vector.shape
-    (8,)
+    (512,)
     >>> model.threshold_at(), model.threshold_at(0.01)
     (0.3, 0.5)
     """
 
-    def __init__(
-        self,
-        modules: dict | None = None,
-        hparams: dict | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(modules=modules, hparams=hparams, **kwargs)
-        config = (hparams or {}).get("model_config")
-        if isinstance(config, dict):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        config = getattr(self.hparams, "model_config", None)
+        if not isinstance(config, ModelConfig):
             config = ModelConfig.from_dict(config)
-        self.config: ModelConfig | None = config
-        self.sample_rate = self.audio_normalizer.sample_rate
-        self.clip_c = config.clip_c if config else 3.0
-        name = config.score if config else "cosine"
-        self._score = scores.make_score(name, self.clip_c)
+        self.config: ModelConfig = config
+        self.sample_rate = config.sample_rate
+        self._score = scores.make_score(config.score, config.clip_c)
         self._encoder = Encoder(
             self.mods.compute_features,
             self.mods.mean_var_norm,
@@ -137,13 +124,12 @@ class HyperbolicSpeakerRecognition(
             self.device,
         )
 
-    # The mixin's own reads config.json before it could be checked.
+    # The mixin's own method reads config.json unchecked.
     @classmethod
     def from_pretrained(  # type: ignore[override]
         cls,
-        pretrained_model_name_or_path: str | pathlib.Path,
+        pretrained_model_name_or_path: StrPath,
         *,
-        revision: str | None = None,
         run_opts: dict | None = None,
         trusted: Iterable[str] = (),
         **hub_options: Any,
@@ -151,33 +137,31 @@ class HyperbolicSpeakerRecognition(
         """Loads a model from its config.json and model.safetensors alone.
 
         The first argument is a model folder, or "user/model" on the Hugging
-        Face Hub, with a ``revision`` and other options of the mixin: cache_dir,
-        token, force_download, local_files_only. ``run_opts`` is as in the stock
-        class, e.g. {"device": "cuda"}. ``trusted`` has the full names of
-        classes to build besides the stock ones, such as "my_package.MyEncoder";
-        name only code that you trust with arguments from this model's author.
-
-        An InputError says why a model can't be loaded.
+        Face Hub; ``hub_options`` are those of ``snapshot_download``, such as
+        revision. ``run_opts`` is as for the stock class: {"device": "cuda"}.
+        ``trusted`` names classes to build besides the stock ones, such as
+        "my_package.MyEncoder": only code that you trust with arguments from
+        this model's author. An InputError says why a model can't be loaded.
         """
         source = str(pretrained_model_name_or_path)
-        _check_device((run_opts or {}).get("device") or "cpu")
-        if os.path.isfile(source):
-            raise InputError(f"{source} is a file, expected a model folder")
-        if not os.path.isdir(source):
+        device = (run_opts or {}).get("device") or "cpu"
+        try:
+            torch.empty(0, device=device)
+        except (AssertionError, RuntimeError) as error:
+            raise InputError(
+                f"device is {device}, which PyTorch can't use "
+                f"({one_line(error)}): pass cpu"
+            ) from error
+        if not os.path.exists(source):
             with explain_errors(source):
                 source = snapshot_download(
                     source,
-                    revision=revision,
                     allow_patterns=[model_files.CONFIG, model_files.WEIGHTS],
                     library_name="speechbrain-hyperbolic",
                     **hub_options,
                 )
-        elif revision is not None:
-            raise InputError(
-                f"{source} is a folder, which has no revision {revision}"
-            )
         config, modules = model_files.load_model(source, trusted)
-        # The stock class needs it, and uses it only if told to.
+        # The stock class requires it, and uses it only on request.
         norm = InputNormalization(norm_type="global", std_norm=False)
         return cls(
             modules={**modules, "mean_var_norm_emb": norm},
@@ -190,30 +174,22 @@ class HyperbolicSpeakerRecognition(
         )
 
     def _save_pretrained(self, save_directory: pathlib.Path) -> None:
-        if self.config is None:
-            raise InputError(
-                "the model has no config to save: it was made by the stock "
-                "from_hparams from a folder of another package"
-            )
         state = self.mods.embedding_model.state_dict()
         model_files.save_model(save_directory, self.config, state)
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """A sha256 that tells this model from all others."""
-        if self.config is None:
-            return self._encoder.fingerprint()
         state = self.mods.embedding_model.state_dict()
         return model_files.fingerprint(self.config, state)
 
     def threshold_at(self, false_accepts: float | None = None) -> float:
-        """The threshold measured on the model's trials; higher scores are
-        accepted.
+        """The measured threshold; scores above it are accepted.
 
-        ``false_accepts`` is the rate of false accepts to keep to, such as 0.01;
-        None means the rate that equals that of false rejections (EER).
+        ``false_accepts`` is a rate of false accepts, such as 0.01; None means
+        the rate that equals that of false rejections (EER).
         """
-        thresholds = self.config.thresholds if self.config else None
+        thresholds = self.config.thresholds
         if thresholds is None:
             raise InputError(
                 "the model's thresholds have not been measured: pass a "
@@ -226,62 +202,48 @@ class HyperbolicSpeakerRecognition(
                 return threshold
         rates = ", ".join(thresholds.false_accepts) or "none"
         raise InputError(
-            f"no threshold was measured at a false-accept rate of "
-            f"{false_accepts}, expected one of: {rates}; or leave it out to "
-            "use the threshold at the EER"
+            "no threshold was measured at a false-accept rate of "
+            f"{false_accepts}, expected one of: {rates}"
         )
 
     def embed(self, audio: Audio, sample_rate: int | None = None) -> Embedding:
         """Embeds an utterance, or a recording of hours.
 
         ``sample_rate`` is that of an array, in Hz; None means the model's.
-        Audio that is unreadable, empty, silent, or holds NaN raises an
-        InputError.
+        Audio that is unreadable, silent or not finite raises an InputError.
         """
         if isinstance(audio, (str, os.PathLike)):
             name = os.fspath(audio)
-            count, windows = read_windows(name, self.sample_rate)
+            _, windows = read_windows(name, self.sample_rate)
         else:
             name = "the audio"
             waveform = to_waveform(audio, sample_rate, self.sample_rate)
-            count, windows = split_windows(waveform, self.sample_rate)
+            _, windows = split_windows(waveform, self.sample_rate)
+        shortest = int(SHORTEST * self.sample_rate)
         directions, norms, samples = 0.0, [], 0
-        bar = tqdm.tqdm(
-            windows, "Embedding", count, disable=count == 1, delay=3
-        )
-        for window in bar:
+        for window in windows:
             samples += len(window)
-            window = long_enough(window, self.sample_rate)
-            if not is_silent(window):
+            # The embedding of silence would look like any other.
+            if window.abs().mean() >= SILENCE:
+                window = repeat_to(window, max(len(window), shortest))
                 vector = self._encoder(window[None])[0].numpy()
-                # Summed, not kept: small arrays that stay between the large
-                # ones that come and go would fragment the memory.
+                # Summed, not kept: small arrays between large ones that come
+                # and go would fragment the memory.
                 norms.append(float(np.linalg.norm(vector)))
                 directions = directions + np.float64(vector) / norms[-1]
         if not norms:
             raise InputError(f"{name} is silent: replace or leave it out")
-        if len(norms) > 1:
-            mean = directions / len(norms) * np.mean(norms)
-            vector = np.asarray(mean, np.float32)
-        if not np.isfinite(vector).all():
-            raise InputError(
-                f"the embedding of {name} is not finite: the model's training "
-                "has diverged"
-            )
-        return _embedding(vector, samples / self.sample_rate)
+        vector = np.float32(directions / len(norms) * np.mean(norms))
+        return Embedding(vector, samples / self.sample_rate)
 
     def embed_files(
-        self,
-        paths: Sequence[str | pathlib.Path],
-        cache_folder: str | pathlib.Path | None = None,
+        self, paths: Sequence[StrPath], cache_folder: StrPath | None = None
     ) -> list[Embedding]:
         """Embeds many files, with a progress bar.
 
-        Embeddings are kept in ``cache_folder``, for the next time or after an
-        interruption. Errors are those of ``embed`` and name the file.
+        ``cache_folder`` keeps the embeddings for the next call, also those
+        before an interruption.
         """
-        if isinstance(paths, (str, os.PathLike)):
-            raise InputError(f"paths is {paths}, expected a list of paths")
         bar = tqdm.tqdm(paths, "Embedding", unit="file")
         if cache_folder is None:
             return [self.embed(path) for path in bar]
@@ -291,11 +253,11 @@ class HyperbolicSpeakerRecognition(
             known = cache.find(keys)
             for key, path in zip(keys, bar, strict=True):
                 if key not in known:
-                    vector, _, seconds = self.embed(path)
+                    vector, seconds = self.embed(path)
                     known[key] = vector[None], seconds
                     cache.add([key], vector[None, None], [seconds])
         pairs = [known[key] for key in keys]
-        return [_embedding(views[0], seconds) for views, seconds in pairs]
+        return [Embedding(views[0], float(seconds)) for views, seconds in pairs]
 
     def verify_batch(
         self,
@@ -313,29 +275,19 @@ class HyperbolicSpeakerRecognition(
         """
         if threshold is None:
             threshold = self.threshold_at()
+        batches = ((wavs1, wav1_lens), (wavs2, wav2_lens))
         enroll, test = (
-            self._score.prepare(self._encode_checked(name, wavs, lengths))
-            for name, wavs, lengths in (
-                ("wavs1", wavs1, wav1_lens),
-                ("wavs2", wavs2, wav2_lens),
-            )
+            # The ResNet gives [batch, D], the others [batch, 1, D].
+            self._score.prepare(self.encode_batch(*batch).flatten(1)[:, None])
+            for batch in batches
         )
         score = self._score.pairs(enroll, test).unsqueeze(1)
         return score, score > threshold
 
     def verify_files(
-        self,
-        path_x: str | pathlib.Path,
-        path_y: str | pathlib.Path,
-        threshold: float | None = None,
-        **kwargs: Any,
+        self, path_x: StrPath, path_y: StrPath, threshold: float | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compares two audio files.
-
-        ``threshold`` None means the model's at the EER; other arguments of the
-        stock class are not used. Returns the score, and whether both are of the
-        same speaker, [1].
-        """
+        """As ``verify_batch``, for two files; the results are [1]."""
         if threshold is None:
             threshold = self.threshold_at()
         score = self.score(self.embed(path_x), self.embed(path_y))
@@ -347,7 +299,9 @@ class HyperbolicSpeakerRecognition(
         b: Embedding | np.ndarray | torch.Tensor,
     ) -> float:
         """Compares two embeddings or voiceprints; higher means more alike."""
-        return float(self._scores([_vector(a)], [_vector(b)]))
+        vectors = (x.vector if isinstance(x, Embedding) else x for x in (a, b))
+        enrolled, tested = (torch.as_tensor(x).detach() for x in vectors)
+        return float(self._scores(enrolled[None], tested[None]))
 
     def enroll(
         self,
@@ -357,19 +311,13 @@ class HyperbolicSpeakerRecognition(
     ) -> np.ndarray:
         """A voiceprint, float32 [D], of several utterances of a speaker.
 
-        ``how`` is "mean" or "midpoint", see ``evaluation.scores.enroll``. The
-        rest is as for ``embed``.
+        ``how`` is "mean" or "midpoint", see ``evaluation.scores.enroll``.
         """
-        scores.check_enrollment(how)
-        if not isinstance(audios, (list, tuple)) or not audios:
-            raise InputError(
-                f"the utterances to enroll are {type(audios).__name__}, "
-                "expected a list of one or more paths or arrays"
-            )
         vectors = [self.embed(audio, sample_rate).vector for audio in audios]
         views = torch.from_numpy(np.stack(vectors)).unsqueeze(1)
         members = [range(len(vectors))]
-        return scores.enroll(views, members, how, self.clip_c)[0, 0].numpy()
+        enrolled = scores.enroll(views, members, how, self.config.clip_c)
+        return enrolled[0, 0].numpy()
 
     def identify(
         self,
@@ -385,79 +333,24 @@ class HyperbolicSpeakerRecognition(
         pairs: someone unknown is taken for one of N enrolled speakers up to N
         times as often. ``top`` limits the ranking.
         """
-        if store.model_fingerprint != self.fingerprint:
-            raise InputError(
-                "the voiceprint store was made by another model, and can't be "
-                "compared with this one's embeddings: enroll its speakers again"
-            )
+        store.check_model(self.fingerprint)
         if len(store) == 0:
             raise InputError("the voiceprint store is empty: enroll a speaker")
         if threshold is None:
             threshold = self.threshold_at()
         vector = self.embed(audio, sample_rate).vector
-        found = self._scores(list(store.vectors), [vector])[:, 0]
+        vectors = map(torch.from_numpy, (store.vectors, vector[None]))
+        found = self._scores(*vectors)[:, 0]
         best = torch.argsort(-found, stable=True)[: max(1, top)]
         ranking = [(store.names[i], float(found[i])) for i in best]
         name, score = ranking[0]
         known = name if score > threshold else None
         return Identification(known, score, threshold, ranking)
 
-    def _scores(
-        self, enroll: Sequence[np.ndarray], test: Sequence[np.ndarray]
-    ) -> torch.Tensor:
+    def _scores(self, enroll: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
         """Scores of all pairs of vectors, float64 [enroll, test]."""
         enrolled, tested = (
-            torch.from_numpy(np.stack(vectors)).double().unsqueeze(1)
+            self._score.prepare(vectors.cpu().double().unsqueeze(1))
             for vectors in (enroll, test)
         )
-        if enrolled.shape[2] != tested.shape[2]:
-            raise InputError(
-                f"the vectors have {enrolled.shape[2]} and {tested.shape[2]} "
-                "entries, expected embeddings of the same model"
-            )
-        prepare = self._score.prepare
-        return self._score.matrix(prepare(enrolled), prepare(tested))
-
-    def _encode_checked(
-        self, name: str, wavs: torch.Tensor, lengths: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Embeddings [batch, 1, D] of waveforms that hold sound."""
-        wavs = torch.atleast_2d(wavs).float()
-        shares = [1.0] * len(wavs) if lengths is None else lengths.tolist()
-        for index, (wav, share) in enumerate(zip(wavs, shares, strict=True)):
-            sound = wav[: max(1, round(share * len(wav)))]
-            if not sound.isfinite().all() or is_silent(sound):
-                raise InputError(
-                    f"{name}: waveform {index} is silent, or holds NaN or "
-                    "infinite samples"
-                )
-        embeddings = self.encode_batch(wavs, lengths)
-        return embeddings.reshape(len(wavs), 1, -1)  # the ResNet's are [B, D]
-
-
-def _embedding(vector: np.ndarray, seconds: float) -> Embedding:
-    return Embedding(vector, float(np.linalg.norm(vector)), float(seconds))
-
-
-def _vector(value: Any) -> np.ndarray:
-    if isinstance(value, Embedding):
-        value = value.vector
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
-    value = np.asarray(value)
-    is_vector = value.ndim == 1 and value.dtype.kind == "f"
-    if not (is_vector and np.isfinite(value).all()):
-        raise InputError(
-            f"the vector to score is {value.dtype} of shape {value.shape}, "
-            "expected finite floats of shape (D,)"
-        )
-    return value
-
-
-def _check_device(device: str) -> None:
-    if str(device).split(":")[0] not in ("cpu", "cuda"):
-        raise InputError(f"device is {device}, expected cpu or cuda")
-    if str(device).startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(
-            f"device is {device}, but PyTorch finds no CUDA: pass cpu"
-        )
+        return self._score.matrix(enrolled, tested)

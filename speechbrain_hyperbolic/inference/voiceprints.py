@@ -8,16 +8,17 @@ from contextlib import contextmanager
 import filelock
 import numpy as np
 import numpy.typing as npt
-import safetensors
 import safetensors.numpy
 
-from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.inference.model import read_tensors
+from speechbrain_hyperbolic.inference.config import one_line
+from speechbrain_hyperbolic.inference.model import (
+    explain_failed_writes,
+    read_tensors,
+)
 
 FORMAT = "speechbrain-hyperbolic voiceprints 1"
-_VECTORS = "vectors"
-_LONGEST_NAME = 1000
 
 
 class VoiceprintStore:
@@ -47,9 +48,6 @@ class VoiceprintStore:
     def __len__(self) -> int:
         return len(self._voices)
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._voices
-
     @property
     def names(self) -> list[str]:
         """The speakers, in the order in which they were added."""
@@ -58,112 +56,85 @@ class VoiceprintStore:
     @property
     def vectors(self) -> np.ndarray:
         """Their voiceprints: float32, shape [speakers, D]."""
-        if not self._voices:
-            return np.zeros((0, 0), np.float32)
-        return np.stack(list(self._voices.values()))
+        return np.array(list(self._voices.values()), np.float32)
 
     def add(self, name: str, vector: npt.ArrayLike) -> None:
-        """Adds a speaker by a vector [D] that ``enroll`` made, or replaces the
-        speaker of that name."""
+        """Adds or replaces a speaker by a vector [D] that ``enroll`` made."""
         # A control character in a stranger's store could rewrite a terminal.
-        if not (
-            isinstance(name, str)
-            and 0 < len(name) <= _LONGEST_NAME
-            and name.isprintable()
-        ):
+        if not (isinstance(name, str) and name.isprintable() and name):
             raise InputError(
-                f"a speaker's name is {ascii(name):.60}, expected 1 to "
-                f"{_LONGEST_NAME} printable characters"
+                f"a speaker's name is {ascii(name):.60}, expected printable "
+                "characters"
             )
-        try:
-            vector = np.array(vector, np.float32)
-        except (TypeError, ValueError):
-            vector = np.zeros(0, np.float32)
-        if vector.ndim != 1 or not (vector.any() and np.isfinite(vector).all()):
-            raise InputError(
-                f"the voiceprint of {name} is not a vector of finite numbers, "
-                "not all zero, as enroll makes it"
-            )
+        vector = np.array(vector, np.float32)
         others = next(iter(self._voices.values()), vector)
-        if len(others) != len(vector):
+        valid = vector.ndim == 1 and vector.shape == others.shape
+        if not (valid and vector.any() and np.isfinite(vector).all()):
             raise InputError(
-                f"the voiceprint of {name} has {len(vector)} numbers, and the "
-                f"others have {len(others)}: enroll all with one model"
+                f"the voiceprint of {name} is not a vector of {others.size} "
+                "finite numbers, not all zero: enroll all speakers with one "
+                "model"
             )
         self._voices[name] = vector
 
-    def remove(self, name: str) -> None:
-        """Removes a speaker."""
-        if name not in self._voices:
-            raise InputError(f"{name} is not among the {len(self)} enrolled")
-        del self._voices[name]
-
-    def save(self, path: str | pathlib.Path) -> None:
+    def save(self, path: StrPath) -> None:
         """Writes a safetensors file, with the names in its header."""
         header = {
             "format": FORMAT,
             "model": self.model_fingerprint,
             "names": json.dumps(self.names),
         }
-        try:
+        with explain_failed_writes(path):
             with atomic_path(path) as temporary:
                 safetensors.numpy.save_file(
-                    {_VECTORS: self.vectors}, temporary, metadata=header
+                    {"vectors": self.vectors}, temporary, metadata=header
                 )
-        except (OSError, safetensors.SafetensorError) as error:
-            raise _unwritable(path, error) from error
 
     @classmethod
-    def load(
-        cls, path: str | pathlib.Path, model_fingerprint: str
-    ) -> "VoiceprintStore":
-        """Reads a store for the model of that fingerprint.
-
-        A store that is missing or damaged, or that another model made, raises
-        an InputError.
-        """
+    def load(cls, path: StrPath, model_fingerprint: str) -> "VoiceprintStore":
+        """Reads a store, or raises an InputError if it is missing or damaged,
+        or if another model made it."""
         tensors, header = read_tensors(path)
         if header.get("format") != FORMAT:
-            raise InputError(
-                f"{path} is not a voiceprint store: pass the file that "
-                "enrollment wrote"
-            )
-        if header.get("model") != model_fingerprint:
-            raise InputError(
-                f"{path} was made by another model, and can't be compared with "
-                "this one's embeddings: enroll its speakers again"
-            )
+            raise InputError(f"{path} is not a store that enroll has made")
+        store = cls(header.get("model", ""))
+        store.check_model(model_fingerprint, str(path))
         try:
             names = json.loads(header["names"])
-            vectors = tensors[_VECTORS].numpy()
-            store = cls(model_fingerprint)
+            vectors = tensors["vectors"].numpy()
             for name, vector in zip(names, vectors, strict=True):
                 store.add(name, vector)
-            if len(store) != len(names):
-                raise InputError("a name is there twice")
         except (KeyError, TypeError, ValueError, RecursionError) as error:
-            text = " ".join(str(error).split())[:200]
             raise InputError(
-                f"{path} is damaged ({text}): enroll its speakers again"
+                f"{path} is damaged ({one_line(error)}): enroll its speakers "
+                "again"
             ) from error
         return store
+
+    def check_model(
+        self, fingerprint: str, name: str = "the voiceprint store"
+    ) -> None:
+        """Raises an InputError if another model made the store."""
+        if self.model_fingerprint != fingerprint:
+            raise InputError(
+                f"{name} was made by another model, and can't be compared with "
+                "this one's embeddings: enroll its speakers again"
+            )
 
     @classmethod
     @contextmanager
     def update(
-        cls, path: str | pathlib.Path, model_fingerprint: str
+        cls, path: StrPath, model_fingerprint: str
     ) -> Iterator["VoiceprintStore"]:
-        """A store to change, written at the end; made if it is missing.
+        """A store to change in a ``with`` block, at whose end it is written.
 
-        Others who update it wait, so that no one's speakers are lost.
+        A missing store is created. Other processes that update it wait.
         """
         path = pathlib.Path(path)
         lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
-        try:
+        with explain_failed_writes(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
-        except OSError as error:
-            raise _unwritable(path, error) from error
         try:
             if path.exists():
                 store = cls.load(path, model_fingerprint)
@@ -173,7 +144,3 @@ class VoiceprintStore:
             store.save(path)
         finally:
             lock.release()
-
-
-def _unwritable(path: str | pathlib.Path, error: Exception) -> InputError:
-    return InputError(f"{path} can't be written ({error}): pass another path")

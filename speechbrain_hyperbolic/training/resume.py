@@ -15,9 +15,12 @@ import numpy as np
 import torch
 from speechbrain.augment.time_domain import AddNoise, AddReverb
 from speechbrain.utils.checkpoints import (
+    DEFAULT_LOAD_HOOKS,
+    get_default_hook,
     mark_as_loader,
     mark_as_saver,
     register_checkpoint_hooks,
+    torch_recovery,
 )
 from speechbrain.utils.distributed import get_rank, if_main_process
 from speechbrain.utils.logger import get_logger
@@ -28,8 +31,8 @@ from speechbrain_hyperbolic.training.processes import gather
 
 logger = get_logger(__name__)
 
-# They only say where files are, how much to train and how fast, as do all
-# keys that end in _folder or _annotation.
+# Keys that only say where files are, how much to train and how fast, as do
+# all that end in _folder or _annotation.
 _MAY_CHANGE = {
     "number_of_epochs",
     "num_workers",
@@ -62,7 +65,9 @@ def check_resumable(
         return
     for name, module in checkpointer.recoverables.items():
         file = newest.paramfiles.get(name)
-        if isinstance(module, torch.nn.Module) and file:
+        # Modules with hooks of their own save something else.
+        plain = get_default_hook(module, DEFAULT_LOAD_HOOKS) is torch_recovery
+        if isinstance(module, torch.nn.Module) and plain and file:
             check_fit(name, module, read_state(file), newest.path)
     output_folder = hparams["output_folder"]
     changes = check_same_run(hparams_file, overrides, output_folder)

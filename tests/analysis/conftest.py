@@ -39,21 +39,21 @@ classifier: !new:speechbrain_hyperbolic.JointClassifier
 HYPERBOLIC = ("ham", "exact", "sub", "joint")
 
 
-def write_run(folder, head="ham", seed=1, epochs=3, more="", **recoverables):
+def write_run(folder, head="ham", more="", **recoverables):
     """A folder as training leaves it; returns the head at each epoch's end."""
     folder.mkdir(parents=True)
-    text = f"seed: {seed}\nepochs_to_average: 2\n{HEADS[head]}{more}"
+    text = f"epochs_to_average: 2\n{HEADS[head]}{more}"
     if "data_folder" not in more:
         text = f"data_folder: {folder.parent}\n{text}"
     (folder / "hyperparams.yaml").write_text(text)
-    torch.manual_seed(seed)
+    torch.manual_seed(1)
     classifier = load_hyperpyyaml(text)["classifier"]
     checkpointer = RecentCheckpointer(
         folder / "save", recoverables={"classifier": classifier, **recoverables}
     )
     logger = FileTrainLogger(folder / "train_log.txt")
     states = []
-    for epoch in range(1, epochs + 1):
+    for epoch in (1, 2, 3):
         with torch.no_grad():
             for parameter in classifier.parameters():
                 parameter.copy_(0.4 * torch.randn_like(parameter))
@@ -61,18 +61,9 @@ def write_run(folder, head="ham", seed=1, epochs=3, more="", **recoverables):
         states.append({key: value.clone() for key, value in state.items()})
         checkpointer.save_and_keep_only(meta={"epoch": epoch})
         prefix = "head2_" if head == "joint" else ""
-        geometry = {
-            f"{prefix}{kind}_{what}{end}": 0.1 * epoch
-            for what in ("centers", "embeddings")
-            for kind, ends in (("cap", [""]), ("radius", ["_05", "_50", "_95"]))
-            for end in ends
-        }
         logger.log_stats(
             {"epoch": epoch, "lr": 1e-3},
-            {
-                "loss": 10.0 * seed / epoch,
-                **(geometry if head in HYPERBOLIC else {}),
-            },
+            {"loss": 10 / epoch, f"{prefix}radius_centers_50": 0.1 * epoch},
             {"loss": 8.0 / epoch, "ErrorRate": 0.5 / epoch},
         )
     encoder = CategoricalEncoder()
@@ -81,13 +72,13 @@ def write_run(folder, head="ham", seed=1, epochs=3, more="", **recoverables):
     return states
 
 
-def some_points(count=30, dimensions=8, seed=0, spread=0.35):
+def some_points(count=30, dimensions=8):
     """Clustered points in the ball of the published clip, float64."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     groups = rng.normal(size=(1 + count // 6, dimensions))
     vectors = groups[rng.integers(len(groups), size=count)]
     vectors = vectors + 0.6 * rng.normal(size=vectors.shape)
-    vectors *= spread / np.sqrt(dimensions)
+    vectors *= 0.35 / np.sqrt(dimensions)
     return clip_to_ball(torch.from_numpy(vectors), c=3.0)
 
 

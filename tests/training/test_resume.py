@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 from speechbrain.augment.time_domain import AddNoise, AddReverb
+from speechbrain.processing.features import InputNormalization
+from speechbrain.utils.checkpoints import Checkpointer
 
 from speechbrain_hyperbolic.dataio.crops import SharedEpochCounter
 from speechbrain_hyperbolic.dataio.noise import write_noise_csv
 from speechbrain_hyperbolic.dataio.preparation import prepare_corpus
 from speechbrain_hyperbolic.dataio.shards import pack
+from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.nnet.schedulers import MarginSchedule
 from speechbrain_hyperbolic.training.brain import SpeakerBrain
 from speechbrain_hyperbolic.training.checkpoints import (
@@ -25,6 +28,7 @@ from speechbrain_hyperbolic.training.datasets import make_datasets
 from speechbrain_hyperbolic.training.monitor import EpochStatistics
 from speechbrain_hyperbolic.training.resume import (
     RunState,
+    check_resumable,
     go_to,
     position,
     random_state,
@@ -221,6 +225,19 @@ def test_weights_that_do_not_fit_are_refused(corpus, resumable, option, words):
         run_error = run.error()
     assert re.search(words, run_error), run_error
     assert (resumable / "hyperparams.yaml").read_text() == before
+
+
+def test_stock_recoverables_fit(tmp_path):
+    """InputNormalization, as in the stock hparams, saves in its own way."""
+    normalizer = InputNormalization(norm_type="sentence", std_norm=False)
+    recoverables = {"normalizer": normalizer, "m": torch.nn.Linear(1, 1)}
+    checkpointer = Checkpointer(tmp_path, recoverables)
+    checkpointer.save_checkpoint()
+    values = {"checkpointer": checkpointer, "output_folder": tmp_path}
+    check_resumable("none.yaml", "", values)
+    checkpointer.recoverables["m"] = torch.nn.Linear(2, 1)
+    with pytest.raises(InputError, match="has another m: its weight is"):
+        check_resumable("none.yaml", "", values)
 
 
 # The parts of the state
