@@ -2,9 +2,7 @@
 
 import argparse
 import json
-import math
 import os
-import pathlib
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,20 +14,14 @@ from speechbrain_hyperbolic.errors import InputError, exit_on_error
 SAME, DIFFERENT, FAULT = 0, 1, 3
 _MODEL = "SB_HYPERBOLIC_MODEL"
 _EPILOG = f"""\
-examples:
-  sb-hyperbolic export results/demo my-model
-  sb-hyperbolic verify a.wav b.wav --model my-model
-  sb-hyperbolic enroll Ada ada1.wav ada2.wav --store voices --model my-model
-  sb-hyperbolic identify someone.wav --store voices --model my-model
-  sb-hyperbolic push my-model user/my-model
-  sb-hyperbolic recipes my-recipes
-
 A model is a folder that training or export made, or user/model on the Hugging
 Face Hub. --model can be left out if {_MODEL} is set.
 
 exit codes:
-  0  done, or the same speaker      2  something that you gave is wrong
-  1  different speakers or unknown  3  a fault of the program
+  0  done, or the same speaker
+  1  different speakers, or unknown
+  2  a wrong argument or file
+  3  a fault of the program
 """
 
 
@@ -38,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
         with exit_on_error():
-            return options.run(options)
+            return options.run(options) or 0
     except Exception:  # Python's own exit code for it, 1, is an answer here
         traceback.print_exc()
         return FAULT
@@ -48,78 +40,62 @@ def make_parser() -> argparse.ArgumentParser:
     """The options of all commands."""
     parser = argparse.ArgumentParser(
         prog="sb-hyperbolic",
-        description="Verify, enroll and identify speakers; export and share "
-        "models.",
+        description="Verify and identify speakers, share models.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    with_json = argparse.ArgumentParser(add_help=False)
-    with_json.add_argument(
-        "--json", action="store_true", help="print one JSON object per line"
-    )
-    with_model = argparse.ArgumentParser(add_help=False)
-    with_model.add_argument(
-        "--model",
-        default=os.environ.get(_MODEL),
-        help=f"a folder, or user/model on the Hub (default: ${_MODEL})",
-    )
-    with_model.add_argument("--revision", help="of a model on the Hub")
-    with_model.add_argument("--device", help="cpu or cuda (default: a GPU)")
-    with_threshold = argparse.ArgumentParser(add_help=False)
-    either = with_threshold.add_mutually_exclusive_group()
-    either.add_argument(
-        "--threshold", type=float, help="accept scores above this"
-    )
-    either.add_argument(
-        "--false-accepts",
-        type=float,
-        metavar="RATE",
-        help="use the model's threshold at this rate of false accepts, e.g. "
-        "0.01 (default: its threshold at the equal error rate)",
-    )
-
-    with_names = argparse.ArgumentParser(add_help=False)
-    with_names.add_argument(
-        "--speaker-names",
-        action="store_true",
-        help="include the names of the training speakers",
-    )
-
-    def add(run: Any, *parents: Any, aliases: Sequence[str] = ()) -> Any:
-        command = commands.add_parser(
-            run.__name__,
-            help=run.__doc__,
-            description=run.__doc__,
-            parents=[*parents, with_json],
-            aliases=aliases,
-        )
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    add = {}  # command -> its add_argument
+    for run in (verify, enroll, identify, export, push, recipes):
+        command = subparsers.add_parser(run.__name__, help=run.__doc__)
         command.set_defaults(run=run)
-        return command.add_argument
+        add[run] = command.add_argument
+        add[run]("--json", action="store_true", help="print JSON lines")
+        if run in (verify, identify):
+            either = command.add_mutually_exclusive_group()
+            either.add_argument(
+                "--threshold", type=float, help="accept scores above this"
+            )
+            either.add_argument(
+                "--false-accepts",
+                type=float,
+                metavar="RATE",
+                help="use the threshold measured at this rate of false "
+                "accepts, e.g. 0.01 (default: at the equal error rate)",
+            )
+    for run in (verify, enroll, identify):
+        add[run](
+            "--model",
+            default=os.environ.get(_MODEL),
+            help=f"a folder, or user/model on the Hub (default: ${_MODEL})",
+        )
+        add[run]("--revision", help="of a model on the Hub")
+        add[run]("--device", help="cpu or cuda (default: a GPU, if any)")
+    for run in (enroll, identify):
+        add[run]("--store", required=True, help="the file of voiceprints")
+    for run in (export, push):
+        add[run](
+            "--speaker-names",
+            action="store_true",
+            help="include the names of the training speakers",
+        )
 
-    argument = add(verify, with_model, with_threshold)
-    argument("a")
-    argument("b")
+    add[verify]("a")
+    add[verify]("b")
+    add[enroll]("name")
+    add[enroll]("files", nargs="+", metavar="file")
+    add[enroll]("--how", default="mean", choices=("mean", "midpoint"))
+    add[identify]("files", nargs="+", metavar="file")
+    add[identify]("--top", type=int, default=5, help="speakers to show")
 
-    argument = add(enroll, with_model, aliases=["enrol"])
-    argument("name")
-    argument("files", nargs="+", metavar="file")
-    argument("--store", required=True, help="a file, made if it is missing")
-    argument("--how", default="mean", choices=("mean", "midpoint"))
-
-    argument = add(identify, with_model, with_threshold)
-    argument("files", nargs="+", metavar="file")
-    argument("--store", required=True, help="the file that enroll made")
-    argument("--top", type=int, default=5, help="how many speakers to show")
-
-    argument = add(export, with_names)
+    argument = add[export]
     argument("run_folder", help="the training's output folder")
-    argument("folder", help="to make")
+    argument("folder", help="the model folder to create")
     argument(
         "--verification",
         dest="verification_folder",
-        help="the output folder of its verification",
+        help="the verification's output folder",
     )
     argument("--clips", nargs=2, metavar="file", help="two example recordings")
     argument("--training-data", default="", help="Markdown for the card")
@@ -134,14 +110,13 @@ def make_parser() -> argparse.ArgumentParser:
         help="replace an earlier export",
     )
 
-    argument = add(push, with_names)
-    argument("folder")
-    argument("repo_id", metavar="user/model")
-    argument("--private", action="store_true", help="only you can see it")
-    argument("--revision", help="a branch (default: main)")
-    argument("--message", help="of the commit")
+    add[push]("folder")
+    add[push]("repo_id", metavar="user/model")
+    add[push]("--private", action="store_true", help="only you can see it")
+    add[push]("--revision", help="a branch (default: main)")
+    add[push]("--message", help="of the commit")
 
-    add(recipes)("folder", help="to make")
+    add[recipes]("folder", help="the folder to create")
     return parser
 
 
@@ -149,8 +124,7 @@ def verify(options: argparse.Namespace) -> int:
     """Tell whether two recordings are of the same speaker."""
     model = _load(options)
     threshold = _threshold(model, options)
-    a, b = (model.embed(path) for path in (options.a, options.b))
-    score = model.score(a, b)
+    score = model.score(model.embed(options.a), model.embed(options.b))
     same = score > threshold
     _say(
         options,
@@ -159,43 +133,33 @@ def verify(options: argparse.Namespace) -> int:
         same=same,
         score=score,
         threshold=threshold,
-        radius=[a.radius, b.radius],
-        seconds=[a.seconds, b.seconds],
     )
     return SAME if same else DIFFERENT
 
 
-def enroll(options: argparse.Namespace) -> int:
+def enroll(options: argparse.Namespace) -> None:
     """Add a speaker to a store of voiceprints."""
     if os.path.isfile(options.name):
-        raise InputError(
-            f"{options.name} is a file, expected a speaker's name first: "
-            "enroll NAME FILE ..."
-        )
+        raise InputError(f"{options.name} is a file: enroll NAME FILE ...")
     model = _load(options)
     from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
 
     voiceprint = model.enroll(options.files, how=options.how)
     with VoiceprintStore.update(options.store, model.fingerprint) as store:
-        replaced = options.name in store
+        replaced = options.name in store.names
         store.add(options.name, voiceprint)
     _say(
         options,
-        f"{options.name} {'replaced' if replaced else 'enrolled'} from "
-        f"{len(options.files)} file(s): {len(store)} speaker(s) in "
-        f"{options.store}",
+        f"{options.name} {'replaced' if replaced else 'enrolled'} in "
+        f"{options.store}, which has {len(store)} speaker(s)",
         name=options.name,
         replaced=replaced,
-        files=len(options.files),
         speakers=len(store),
     )
-    return 0
 
 
 def identify(options: argparse.Namespace) -> int:
     """Tell which enrolled speaker it is, if any."""
-    if not os.path.exists(options.store):
-        raise InputError(f"{options.store} is missing: enroll a speaker first")
     model = _load(options)
     from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
 
@@ -217,44 +181,34 @@ def identify(options: argparse.Namespace) -> int:
     return code
 
 
-def export(options: argparse.Namespace) -> int:
-    """Make a model folder for others, with a card, from a run."""
+def export(options: argparse.Namespace) -> None:
+    """Make a model folder to share, with a card, from a training run."""
     from speechbrain_hyperbolic.hub.export import export_run
 
     folder = export_run(**_arguments(options))
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    files = [path.relative_to(folder).as_posix() for path in paths]
-    text = f"{folder}: {', '.join(files)}"
-    _say(options, text, folder=str(folder), files=files)
-    return 0
+    _say(options, str(folder), folder=str(folder))
 
 
-def push(options: argparse.Namespace) -> int:
-    """Send a model folder to the Hub; log in before: hf auth login."""
+def push(options: argparse.Namespace) -> None:
+    """Send a model folder to the Hub, after `hf auth login`."""
     from speechbrain_hyperbolic.hub.push import push_model
 
     url = push_model(**_arguments(options))
     _say(options, url, url=url)
-    return 0
 
 
-def recipes(options: argparse.Namespace) -> int:
-    """Copy the recipes and their hparams, to edit and to run."""
+def recipes(options: argparse.Namespace) -> None:
+    """Copy the recipes and their hparams to a folder."""
     from speechbrain_hyperbolic.hparams import copy_recipes
 
-    folder = pathlib.Path(copy_recipes(options.folder))
-    scripts = sorted(str(path) for path in folder.glob("*/*.py"))
-    _say(options, "\n".join(scripts), folder=str(folder), scripts=scripts)
-    return 0
+    folder = copy_recipes(options.folder)
+    _say(options, str(folder), folder=str(folder))
 
 
 def _load(options: argparse.Namespace) -> Any:
     if not options.model:
-        raise InputError(
-            f"no model is given: pass --model, or set {_MODEL}, to a model "
-            "folder or to user/model on the Hub"
-        )
-    # It imports SpeechBrain, which takes seconds: too long for --help.
+        raise InputError(f"no model is given: pass --model, or set {_MODEL}")
+    # Imported here, since SpeechBrain takes seconds: too long for --help.
     from speechbrain_hyperbolic.inference.recognition import (
         HyperbolicSpeakerRecognition,
     )
@@ -269,15 +223,11 @@ def _load(options: argparse.Namespace) -> Any:
 def _threshold(model: Any, options: argparse.Namespace) -> float:
     if options.threshold is None:
         return model.threshold_at(options.false_accepts)
-    if not math.isfinite(options.threshold):
-        raise InputError(
-            f"--threshold is {options.threshold}, expected a finite number"
-        )
     return options.threshold
 
 
 def _arguments(options: argparse.Namespace) -> dict[str, Any]:
-    """The options of a command that are those of a function."""
+    """The options that a command passes on to a function."""
     own = ("run", "json")
     return {k: v for k, v in vars(options).items() if k not in own}
 

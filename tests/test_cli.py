@@ -57,7 +57,7 @@ def test_verify(here, capsys):
         code, (found,) = printed(capsys, "verify", "a.wav", other, "--json")
         assert found["score"] == pytest.approx(score.item(), abs=1e-6)
         assert found["same"] == bool(same) and code == (not same)
-        assert found["threshold"] == 0.5 and found["seconds"] == [1.0, 1.0]
+        assert found["threshold"] == 0.5
     code, (line,) = printed(capsys, "verify", "a.wav", "again.wav")
     assert code == 0
     assert line == "same speaker: cosine score 1.000, threshold 0.500"
@@ -77,12 +77,11 @@ def test_thresholds(here, capsys):
     assert code == 0
 
 
-@pytest.mark.parametrize("enroll", ["enroll", "enrol"])
-def test_enroll_and_identify(here, capsys, enroll):
+def test_enroll_and_identify(here, capsys):
     store = ["--store", "voices"]
-    _, (line,) = printed(capsys, enroll, "Ada", "a.wav", "again.wav", *store)
-    assert line == "Ada enrolled from 2 file(s): 1 speaker(s) in voices"
-    _, (line,) = printed(capsys, enroll, "Ada", "a.wav", *store)
+    _, (line,) = printed(capsys, "enroll", "Ada", "a.wav", "again.wav", *store)
+    assert line == "Ada enrolled in voices, which has 1 speaker(s)"
+    _, (line,) = printed(capsys, "enroll", "Ada", "a.wav", *store)
     assert line.startswith("Ada replaced")
     code, (found,) = printed(capsys, "identify", "again.wav", *store, "--json")
     assert code == 0 and found["name"] == "Ada"
@@ -101,16 +100,12 @@ def test_enroll_and_identify(here, capsys, enroll):
     "arguments, words",
     [
         ("verify none.wav a.wav", "none.wav is missing"),
-        ("verify . a.wav", ". is a folder, expected an audio file"),
-        ("verify a.wav a.wav --threshold=nan", "is nan, expected a finite"),
-        ("verify a.wav a.wav --device=foo", "device is foo, expected cpu"),
-        ("verify a.wav a.wav --revision=x", "has no revision x"),
-        ("verify text.wav a.wav", "text.wav"),
+        ("verify a.wav a.wav --device=foo", "device is foo, which PyTorch can"),
         ("verify silent.wav a.wav", "silent.wav is silent"),
-        ("verify a.wav a.wav --model=nothing/at/all", "nothing/at/all is no"),
+        ("verify a.wav a.wav --model=nothing/at/all", "nothing/at/all is not"),
         ("verify a.wav a.wav --model=", "pass --model, or set SB_HYPERBOLIC"),
-        ("enroll a.wav again.wav --store=s", "a.wav is a file, expected a sp"),
-        ("identify a.wav --store=none", "none is missing: enroll a speaker"),
+        ("enroll a.wav again.wav --store=s", "a.wav is a file: enroll NAME"),
+        ("identify a.wav --store=none", "none is missing"),
         ("identify a.wav --store=text.wav", "text.wav is not a complete saf"),
         ("export nothing out", "nothing"),
         ("push nothing alice/m", "nothing"),
@@ -135,7 +130,7 @@ def test_a_fault_is_no_answer(here, capsys, monkeypatch):
 def test_recipes(here, capsys):
     code, (found,) = printed(capsys, "recipes", "mine", "--json")
     assert code == 0
-    assert "mine/VoxCeleb/train_speaker_embeddings.py" in found["scripts"]
+    assert found == {"folder": "mine"}
     assert (here / "mine" / "VoxCeleb" / "hparams" / "ham_ecapa.yaml").exists()
 
 
@@ -155,25 +150,20 @@ def test_help_and_version_do_not_wait_for_torch():
 def test_push_and_use_from_the_hub(here):
     """The command of one user, then that of another."""
     (here / "model" / "README.md").write_text("---\nlicense: mit\n---\n")
-    (here / "model" / "label_encoder.txt").write_text("'Ada' => 0\n")
     with LoopbackHub({"hf_alice": "alice"}) as hub:
 
-        def run(*arguments, home="bob", token=None):
-            return subprocess.run(
+        def run(*arguments, token=None):
+            done = subprocess.run(
                 [*COMMAND, *arguments],
                 capture_output=True,
                 text=True,
-                env=hub.environment(here / home, token)
+                env=hub.environment(here / f"home of {token}", token)
                 | {"PYTHONPATH": os.fspath(ROOT)},
             )
+            assert done.returncode == 0, done.stderr
+            return done.stdout
 
-        done = run("push", "model", "alice/m", home="alice", token="hf_alice")
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip() == f"{hub.url}/alice/m"
-        assert "label_encoder.txt" not in hub.files("alice/m")
-        done = run("verify", "a.wav", "again.wav", "--model=alice/m", "--json")
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["same"]  # and nothing but JSON
-        done = run("push", "model", "alice/m")
-        assert done.returncode == 2
-        assert done.stderr.splitlines()[-1].startswith("error: ")
+        url = run("push", "model", "alice/m", token="hf_alice")
+        assert url.strip() == f"{hub.url}/alice/m"
+        found = run("verify", "a.wav", "again.wav", "--model=alice/m", "--json")
+        assert json.loads(found)["same"]  # and nothing but JSON

@@ -46,7 +46,9 @@ def read_corpora(data_folders, most_speakers=None):
                 )
             folders[speaker] = folder
             kept[row["split"]] += 1
-            row["kept"] = not most_speakers or kept[row["split"]] <= most_speakers
+            row["kept"] = (
+                not most_speakers or kept[row["split"]] <= most_speakers
+            )
         for utterance, path in paths.items():
             speaker, *session, _ = utterance.split("/")
             row = table[speaker]
@@ -111,4 +113,6 @@ def _doubtful_speakers(folder):
         return set()
     rows = [row for _, row in read_table(path, ["spk_id", "cross_mean"])]
     means = {r["spk_id"]: r["cross_mean"] for r in rows if r["cross_mean"]}
-    return {speaker for speaker, mean in means.items() if float(mean) < DOUBTFUL}
+    return {
+        speaker for speaker, mean in means.items() if float(mean) < DOUBTFUL
+    }

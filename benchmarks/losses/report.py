@@ -1,10 +1,10 @@
 """The tables and the plots, from the results and the scores of the cells."""
 
 import collections
+import contextlib
 import csv
 import functools
 import json
-import pathlib
 import statistics
 
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.losses import draws, features
 from benchmarks.losses.cells import SCORES, read_results
-from benchmarks.losses.systems import find_system, is_hyperbolic
+from benchmarks.losses.systems import EUCLIDEAN
 from benchmarks.losses.training import select
 from benchmarks.losses.trials import make_trials
 from speechbrain_hyperbolic.dataio.files import atomic_path
@@ -22,21 +22,165 @@ from speechbrain_hyperbolic.evaluation.metrics import markdown
 from speechbrain_hyperbolic.evaluation.plots import COLORS
 
 
-def write(options):
-    """Prints a table for each group of results that can be compared."""
-    results = read_results(options.results)
-    find = Draws(options.condition)
-    groups = collections.defaultdict(list)
-    for result in results:
-        groups[_group(result)].append(result)
-    for group in groups.values():
-        table(group, options.against, options.condition, find)
-    if options.csv:
-        write_csv(results, options.csv)
-    on_test = [r for r in results if r["fold"] is None]
-    for path, draw in ((options.plot, plot), (options.growth, growth)):
-        if path:
-            draw(on_test, options.against, options.condition, find, path)
+class Report:
+    """Results by one condition of the trials, against one system."""
+
+    def __init__(self, path, against, condition):
+        self.results = read_results(path)
+        self.against, self.condition = against, condition
+        self.trials = functools.cache(_trials)
+        for result in self.results:
+            if condition not in result["metrics"]:
+                raise InputError(
+                    f"{path}: {result['cell']} has no condition {condition}, "
+                    f"expected one of {', '.join(result['metrics'])}"
+                )
+
+    def drawn(self, result):
+        """EERs of a cell over draws of speakers, kept beside its scores."""
+        folder = result["folder"]
+        path = folder / f"draws-{self.condition}.npy"
+        if not path.is_file():
+            if not (folder / SCORES).is_file():
+                return None
+            trials = self.trials(folder.parents[1], result["fold"])
+            mask = trials.conditions[self.condition]
+            columns = np.load(folder / SCORES), trials.a, trials.b
+            found = draws.draw_eers(*(column[mask] for column in columns))
+            if found is None:
+                return None
+            with atomic_path(path) as temporary:
+                np.save(temporary, found)
+        return np.load(path)
+
+    def eers(self, cells, keys):
+        """EERs in % of some cells, and their draws if all have them."""
+        found = [cells[key]["metrics"][self.condition]["eer"] for key in keys]
+        drawn = [self.drawn(cells[key]) for key in keys]
+        lengths = {0 if of is None else len(of) for of in drawn}
+        usable = len(lengths) == 1 and 0 not in lengths
+        return [100 * x for x in found], 100 * np.array(
+            drawn
+        ) if usable else None
+
+    def difference(self, systems, name):
+        """How far a system is above the baseline, by the seeds of both."""
+        keys = sorted(systems[name].keys() & systems[self.against].keys())
+        if not keys or name == self.against:
+            return None
+        base, base_drawn = self.eers(systems[self.against], keys)
+        other, other_drawn = self.eers(systems[name], keys)
+        return draws.difference(base, other, base_drawn, other_drawn)
+
+    def tables(self):
+        """Prints a table of each group of results that can be compared."""
+        groups = collections.defaultdict(list)
+        for result in self.results:
+            groups[_group(result)].append(result)
+        for results in groups.values():
+            self.table(results)
+
+    def table(self, results):
+        """Each system's EERs: mean over seeds and standard deviation."""
+        first, systems = results[0], by_system(results)
+        who = "test" if first["fold"] is None else "held-out training"
+        settings = first["settings"]["common"]
+        print(f"\n### {first['classes'] or 'All'} classes, {who} speakers\n")
+        print(", ".join(f"{key} {value}" for key, value in settings.items()))
+        rows = []
+        for name in sorted(systems):
+            cells = systems[name].values()
+            accuracy = [cell["train_accuracy"] for cell in cells]
+            row = {"system": name, "cells": len(cells)}
+            row["training accuracy"] = _mean(accuracy, 3)
+            for c in first["metrics"]:
+                values = [100 * cell["metrics"][c]["eer"] for cell in cells]
+                row[f"{c}, EER %"] = _mean(values, 2)
+            found = self.difference(systems, name)
+            heading = f"{self.condition} against {self.against}"
+            row[heading] = draws.in_words(*found) if found else ""
+            rows.append(row)
+        print()
+        print_table(rows)
+        seconds = [r["seconds"] for r in results if r["seconds"]] or [0]
+        print(f"\n{len(results)} cells of {min(seconds)} to {max(seconds)} s")
+        for key in ("commit", "machine"):
+            print(f"{key}: {', '.join(sorted({r[key] for r in results}))}")
+
+    def write_csv(self, path):
+        """A row for each cell."""
+        lines = []
+        for result in self.results:
+            line = {k: v for k, v in result.items() if not isinstance(v, dict)}
+            line["folder"] = result["folder"].name
+            line["overrides"] = json.dumps(result["settings"]["overrides"])
+            for condition, of in result["metrics"].items():
+                line |= {f"{condition}_{key}": of[key] for key in of}
+            lines.append(line)
+        with (
+            atomic_path(path) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            names = dict.fromkeys(name for line in lines for name in line)
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(lines)
+
+    def write_plot(self, path):
+        """Seeds, mean and interval of each system that trained on all."""
+        systems = by_system(
+            r
+            for r in self.results
+            if r["fold"] is None and r["classes"] is None
+        )
+        found = {name: self.eers(c, sorted(c)) for name, c in systems.items()}
+        order = sorted(found, key=lambda name: -np.mean(found[name][0]))
+        label = f"EER %, {self.condition} (hyperbolic in orange)"
+        with _figure(path, label, 1.2 + 0.3 * len(order)) as axes:
+            for height, name in enumerate(order):
+                values, drawn = found[name]
+                euclidean = name.partition(":")[0] in EUCLIDEAN
+                color = COLORS[0 if euclidean else 1]
+                if drawn is not None:
+                    bounds = draws.interval(draws.over_seeds(drawn)[0])
+                    axes.plot(bounds, [height] * 2, color=color)
+                heights = [height] * len(values)
+                axes.plot(values, heights, "o", color=color, alpha=0.5)
+                axes.plot(np.mean(values), height, "|", color=color, ms=14)
+            axes.set_yticks(range(len(order)), order)
+
+    def write_growth(self, path):
+        """How the differences change with the number of classes."""
+        curves = collections.defaultdict(list)
+        on_test = [r for r in self.results if r["fold"] is None]
+        sizes = sorted({result["speakers"] for result in on_test})
+        for size in sizes:
+            systems = by_system(r for r in on_test if r["speakers"] == size)
+            for name in sorted(systems):
+                if found := self.difference(systems, name):
+                    change, bounds, _ = found
+                    low, high = (change, change) if bounds is None else bounds
+                    curves[name].append((size, change, low, high))
+        with _figure(path, "training speakers", 5) as axes:
+            for number, (name, points) in enumerate(curves.items()):
+                x, y, low, high = np.transpose(points)
+                errors = np.maximum([y - low, high - y], 0)
+                color = COLORS[number % len(COLORS)]
+                options = {"marker": "o", "capsize": 3, "label": name}
+                # Side by side
+                axes.errorbar(
+                    x * 1.03**number, y, errors, color=color, **options
+                )
+            axes.axhline(0, color="gray")
+            axes.set_xscale("log")
+            axes.set_xticks(sizes, sizes)
+            axes.set_ylabel(f"{self.condition} EER against {self.against}, %")
+            if curves:
+                axes.legend(fontsize="small")
+
+
+def _trials(work_folder, fold):
+    return make_trials(select(features.read(work_folder).rows, fold)[2])
 
 
 def _group(result):
@@ -47,112 +191,13 @@ def _group(result):
     return json.dumps([settings, on_folds, result["classes"]], sort_keys=True)
 
 
-class Draws:
-    """EERs of a cell over draws of speakers, made once from its scores."""
-
-    def __init__(self, condition):
-        self.condition = condition
-        self.trials = functools.cache(self._trials)
-
-    def _trials(self, work_folder, fold):
-        rows = features.read(work_folder).rows
-        return make_trials(select(rows, fold)[2])
-
-    def __call__(self, result):
-        """Shape [replicates]; None without scores or with few speakers."""
-        folder = result["folder"]
-        if not (folder / SCORES).is_file():
-            return None
-        path = folder / f"draws-{self.condition}.npy"
-        if not path.is_file():
-            trials = self.trials(folder.parents[1], result["fold"])
-            if not draws.enough_speakers(trials):
-                return None
-            mask = trials.conditions[self.condition]
-            scores = np.load(folder / SCORES)[mask]
-            a, b = trials.a[mask], trials.b[mask]
-            drawn = draws.draw_eers(scores, a, b, trials.n_speakers)
-            with atomic_path(path) as temporary, open(temporary, "wb") as file:
-                np.save(file, drawn)
-        return np.load(path)
-
-
 def by_system(results):
     """System -> {(seed, fold): result}."""
     systems = collections.defaultdict(dict)
     for result in results:
-        key = result["seed"], -1 if result["fold"] is None else result["fold"]
-        systems[result["system"]][key] = result
+        fold = -1 if result["fold"] is None else result["fold"]
+        systems[result["system"]][result["seed"], fold] = result
     return systems
-
-
-def eers(cells, keys, condition, find):
-    """EERs in % of some cells, and their draws where all have them."""
-    chosen = [cells[key] for key in keys]
-    if not all(condition in cell["metrics"] for cell in chosen):
-        raise InputError(
-            f"there is no condition {condition} in these results: expected one "
-            f"of {', '.join(chosen[0]['metrics'])}"
-        )
-    values = [100 * cell["metrics"][condition]["eer"] for cell in chosen]
-    drawn = [find(cell) for cell in chosen]
-    if any(of is None for of in drawn):
-        return values, None
-    return values, 100 * np.array(drawn)
-
-
-def compare(base, other, condition, find):
-    """``draws.difference`` over the seeds that two systems share."""
-    keys = sorted(base.keys() & other.keys())
-    if not keys:
-        return None
-    (values, drawn), (others, others_drawn) = (
-        eers(cells, keys, condition, find) for cells in (base, other)
-    )
-    return draws.difference(values, others, drawn, others_drawn)
-
-
-def table(results, against, condition, find):
-    """Means over seeds of each condition's EER, and the differences."""
-    first = results[0]
-    conditions = list(first["metrics"])
-    counts = "; ".join(
-        f"{name} {of['n_target']} + {of['n_nontarget']}"
-        for name, of in first["metrics"].items()
-    )
-    common = first["settings"]["common"]
-    print(
-        f"\n### {first['classes'] or 'All'} classes, trials of "
-        f"{'test' if first['fold'] is None else 'held-out training'} speakers"
-        f"\n\n{', '.join(f'{k} {v}' for k, v in common.items())}; features "
-        f"{first['settings']['features']['digest']}. Target and impostor "
-        f"trials: {counts}.\n"
-    )
-    systems = by_system(results)
-    headings = [f"{name}, EER %" for name in conditions]
-    rows = []
-    for name, cells in sorted(systems.items()):
-        line = {"system": find_system(name).title, "cells": len(cells)}
-        line["training accuracy"] = _mean(
-            [cell["train_accuracy"] for cell in cells.values()], 3
-        )
-        for c, heading in zip(conditions, headings, strict=True):
-            values = [100 * x["metrics"][c]["eer"] for x in cells.values()]
-            line[heading] = _mean(values, 2)
-        found = name != against and against in systems
-        found = found and compare(systems[against], cells, condition, find)
-        key = f"{condition} against {against}"
-        line[key] = draws.in_words(*found) if found else ""
-        rows.append(line)
-    print_table(rows)
-    seconds = [r["seconds"] for r in results if r["seconds"]] or [0]
-    print(
-        f"\n{len(results)} cells, median {statistics.median(seconds) / 60:.1f} "
-        f"minutes, longest {max(seconds) / 60:.1f}; commit "
-        f"{', '.join(sorted({r['commit'] for r in results}))}."
-    )
-    for line in sorted({r["machine"] for r in results}):
-        print(line)
 
 
 def _mean(values, digits):
@@ -167,93 +212,12 @@ def print_table(rows):
     print(markdown([list(rows[0]), *([*map(str, r.values())] for r in rows)]))
 
 
-def write_csv(results, path):
-    """A row for each cell, without its scores."""
-    lines = []
-    for result in results:
-        line = {k: v for k, v in result.items() if not isinstance(v, dict)}
-        del line["folder"]
-        line["overrides"] = json.dumps(result["settings"]["overrides"])
-        for condition, of in result["metrics"].items():
-            line |= {f"{condition}_{k}": f"{v:.6g}" for k, v in of.items()}
-        lines.append(line)
-    names = dict.fromkeys(name for line in lines for name in line)
-    with atomic_path(path) as temporary:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(lines)
-
-
-def _figure(height, xlabel):
+@contextlib.contextmanager
+def _figure(path, xlabel, height):
     figure = Figure(figsize=(8, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes = figure.add_subplot(xlabel=xlabel)
     axes.grid(alpha=0.3)
-    axes.set_xlabel(xlabel)
-    return figure, axes
-
-
-def _save(figure, path):
-    with atomic_path(pathlib.Path(path)) as temporary:
+    yield axes
+    with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
-
-
-def plot(results, against, condition, find, path):
-    """Of all classes: each system's seeds, their mean and its interval."""
-    del against
-    systems = by_system([r for r in results if r["classes"] is None])
-    found = {
-        name: eers(cells, sorted(cells), condition, find)
-        for name, cells in systems.items()
-    }
-    order = sorted(found, key=lambda name: -np.mean(found[name][0]))
-    label = f"EER %, {condition} (hyperbolic in orange)"
-    figure, axes = _figure(1.2 + 0.3 * len(order), label)
-    for height, name in enumerate(order):
-        values, drawn = found[name]
-        color = COLORS[int(is_hyperbolic(name))]
-        if drawn is not None:
-            bounds = draws.interval(draws.over_seeds(drawn)[0])
-            axes.plot(bounds, [height] * 2, color=color)
-        heights = [height] * len(values)
-        axes.plot(values, heights, "o", color=color, alpha=0.5, markersize=4)
-        axes.plot(np.mean(values), height, "|", color=color, markersize=14)
-    titles = [find_system(name).title for name in order]
-    axes.set_yticks(range(len(order)), titles)
-    _save(figure, path)
-
-
-def growth(results, against, condition, find, path):
-    """How a system's difference changes with the number of classes."""
-    figure, axes = _figure(5, "training speakers")
-    curves = collections.defaultdict(list)
-    sizes = sorted({result["speakers"] for result in results})
-    for size in sizes:
-        systems = by_system([r for r in results if r["speakers"] == size])
-        for name in sorted(systems.keys() - {against}):
-            cells = systems.get(against, {}), systems[name]
-            if found := compare(*cells, condition, find):
-                curves[name].append((size, *found[:2]))
-    for number, (name, points) in enumerate(curves.items()):
-        x, y, bounds = zip(*points, strict=True)
-        errors = [
-            (0, 0) if of is None else (value - of[0], of[1] - value)
-            for value, of in zip(y, bounds, strict=True)
-        ]
-        axes.errorbar(
-            np.array(x) * 1.03**number,  # side by side
-            y,
-            np.maximum(np.transpose(errors), 0),
-            color=COLORS[number % len(COLORS)],
-            marker="o",
-            capsize=3,
-            label=find_system(name).title,
-        )
-    axes.axhline(0, color="gray", linewidth=1)
-    axes.set_xscale("log")
-    axes.set_xticks(sizes, sizes)
-    axes.set_ylabel(f"EER against {against}, %, {condition}")
-    if curves:
-        axes.legend(fontsize="small")
-    _save(figure, path)

@@ -1,6 +1,5 @@
 """One cell: a system is trained by the recipe's own Brain, and embeds."""
 
-import csv
 import random
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.encoder import CategoricalEncoder
 
-from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.preparation import Utterance, write_csv
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation.extraction import Encoder
 from speechbrain_hyperbolic.hparams import load_hparams, save_resolved
@@ -40,8 +39,10 @@ def select(rows, fold=None, classes=None):
     training does not see make the trials, to choose settings by.
     """
 
-    def of(part, *speakers):
-        return [r for r in rows if r["part"] == part and r["speaker"] in speakers]
+    def of(part, speakers):
+        chosen = set(speakers)
+        rows_of = (row for row in rows if row["part"] == part)
+        return [row for row in rows_of if row["speaker"] in chosen]
 
     trials = [row for row in rows if row["part"] == "test"]
     speakers = sorted({r["speaker"] for r in rows if r["part"] == "train"})
@@ -58,10 +59,9 @@ def select(rows, fold=None, classes=None):
             f"classes is {classes}, but {len(speakers)} speakers train: pass "
             "a smaller number or all"
         )
-    chosen = set(speakers[:classes])
-    every = [r for r in rows if r["part"] == "train"]
-    train = of("train", *chosen)
-    return train, of("dev", *chosen) or train[:1], trials, len(every)
+    train = of("train", speakers[:classes])
+    dev = of("dev", speakers[:classes]) or train[:1]
+    return train, dev, trials, len(of("train", speakers))
 
 
 class Crops(torch.utils.data.IterableDataset):
@@ -118,16 +118,13 @@ class Crops(torch.utils.data.IterableDataset):
         }
 
 
-def train(system, seed, selected, frames, settings, hparams_folder, folder):
+def train(seed, selected, frames, settings, hparams_file, folder):
     """Trains, or resumes, and returns the embeddings [N, D] of the trials'
-    rows and figures of the training.
-
-    The folder is left as the recipe leaves it, with its model folder.
+    rows and some figures. The folder is left as the recipe leaves it.
     """
     keep_freed_memory()
     train_rows, dev_rows, trial_rows, crops = selected
     speakers = sorted({row["speaker"] for row in train_rows})
-    hparams_file = hparams_folder / system.hparams
     overrides = {
         **settings["overrides"],
         "seed": seed,
@@ -136,13 +133,19 @@ def train(system, seed, selected, frames, settings, hparams_folder, folder):
         "out_n_neurons": len(speakers),
     }
     hparams = load_hparams(hparams_file, overrides)
-    folder.mkdir(parents=True, exist_ok=True)
     save_resolved(hparams_file, overrides, folder)
-    encoder = CategoricalEncoder()
-    encoder.update_from_iterable(speakers)
-    encoder.expect_len(len(speakers))
-    save_labels(encoder, hparams)
-    _write_list(train_rows, hparams["train_annotation"])
+    labels = CategoricalEncoder()
+    labels.update_from_iterable(speakers)
+    labels.expect_len(len(speakers))
+    save_labels(labels, hparams)
+    spans = [(row, *row["spans"][0]) for row in train_rows]
+    write_csv(
+        [
+            Utterance(r["id"], (b - a) / 100, r["path"], a, b, r["speaker"])
+            for r, a, b in spans
+        ],
+        hparams["train_annotation"],
+    )
     hparams["modules"]["compute_features"] = torch.nn.Identity()
     del hparams["wav_augment"]  # in its place, copies of the features
     counter = hparams["epoch_counter"]
@@ -153,17 +156,16 @@ def train(system, seed, selected, frames, settings, hparams_folder, folder):
         return np.random.default_rng([seed, counter.current])
 
     def loader(rows, *drawn):
-        size, label = hparams["batch_size"], encoder.encode_label
-        dataset = Crops(frames, rows, label, size, *drawn)
+        size = hparams["batch_size"], *drawn
+        dataset = Crops(frames, rows, labels.encode_label, *size)
         return torch.utils.data.DataLoader(dataset, batch_size=None)
 
-    device = settings["device"]
     brain = SpeakerBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
         hparams=hparams,
         run_opts={
-            "device": device,
+            "device": settings["device"],
             "precision": settings["precision"],
             "ckpt_interval_minutes": 0,
             "noprogressbar": True,
@@ -172,34 +174,30 @@ def train(system, seed, selected, frames, settings, hparams_folder, folder):
     )
     brain.fit(counter, loader(train_rows, draw, crops), loader(dev_rows))
     export_model(folder)
+    names = "embedding_model", "classifier"
     AveragedPretrainer(
         hparams["save_folder"],
         hparams["epochs_to_average"],
-        {name: hparams[name] for name in ("embedding_model", "classifier")},
+        {name: hparams[name] for name in names},
     ).load_collected()
     embed = Encoder(
         torch.nn.Identity(),
         hparams["mean_var_norm"],
         hparams["embedding_model"],
-        device,
+        settings["device"],
     )
-    classifier = hparams["classifier"].eval()
-    accuracy = _accuracy(
-        embed,
-        classifier,
-        loader(train_rows[:: max(1, len(train_rows) // _JUDGED)]),
-    )
-    whole = [frames[slice(*row["spans"][0])] for row in trial_rows]
+    judged = loader(train_rows[:: max(1, len(train_rows) // _JUDGED)])
+    accuracy = _accuracy(embed, hparams["classifier"].eval(), judged)
     embeddings = [
-        embed(torch.from_numpy(of.astype(np.float32))[None]) for of in whole
+        embed(torch.from_numpy(frames[a:b].astype(np.float32))[None])
+        for a, b in (row["spans"][0] for row in trial_rows)
     ]
-    figures = {
+    return torch.cat(embeddings).numpy(), {
         "speakers": len(speakers),
         "utterances": len(train_rows),
         "crops": crops,
         "train_accuracy": accuracy,
     }
-    return torch.cat(embeddings).numpy(), figures
 
 
 @torch.no_grad()

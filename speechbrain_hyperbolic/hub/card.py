@@ -46,11 +46,7 @@ def make_card(
     language: str | Sequence[str] | None = None,
     datasets: Sequence[str] = (),
 ) -> ModelCard:
-    """The card of a model.
-
-    ``training`` is what ``run_folder.describe_training`` returns, with
-    "encoder" (its name), "parameters" and "dimension".
-    """
+    """The card of a model; ``training`` has what its template asks for."""
     results = _eval_results(measurement) if measurement else None
     data = ModelCardData(
         model_name=name,

@@ -6,7 +6,6 @@ huggingface_hub's own settings apply: HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE.
 import pathlib
 
 from huggingface_hub import HfApi, constants, errors, get_token
-from huggingface_hub.utils import validate_repo_id
 
 from speechbrain_hyperbolic import __version__
 from speechbrain_hyperbolic.errors import InputError
@@ -49,7 +48,6 @@ def push_model(
         library_name="speechbrain-hyperbolic", library_version=__version__
     )
     try:
-        validate_repo_id(repo_id)
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private and not api.model_info(repo_id).private:
             raise InputError(
@@ -79,19 +77,15 @@ def _explain(error: BaseException) -> str:
     a signed address."""
     while isinstance(error, RuntimeError) and error.__cause__ is not None:
         error = error.__cause__
-    if isinstance(error, errors.HFValidationError):
-        return 'expected "user/name" of letters, digits, -, _ and .'
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         reason = " ".join((error.server_message or "no reason given").split())
-        if status == 401:
-            return f"the Hub does not accept the token: {_LOG_IN}"
-        if status == 403:
-            return (
-                f"the token does not allow this ({reason}): check the user in "
-                "the name, or log in with a token that can write there"
-            )
-        return f"the Hub answered {status} ({reason}): try again later"
+        advice = {
+            401: f"it does not accept the token: {_LOG_IN}",
+            403: "check the user in the name, or log in with a token that can "
+            "write there",
+        }.get(status, "try again later")
+        return f"the Hub answered {status} ({reason}): {advice}"
     if isinstance(error, errors.HTTPError | ConnectionError):
         return (
             f"the connection to {constants.ENDPOINT} failed "

@@ -46,12 +46,12 @@ def read_module(path: pathlib.Path, nodes: dict, key: str) -> dict[str, Any]:
             f"{path}: {key} is {tag_of(node) or node}, expected !new: with a "
             "class and named arguments: other models cannot be exported"
         )
-    if name.endswith(".InputNormalization"):
-        if node.get("norm_type", "global") == "global":
-            raise InputError(
-                f"{path}: {key} has norm_type global, expected sentence: the "
-                "statistics of a run are not exported"
-            )
+    default = "global" if name.endswith(".InputNormalization") else None
+    if (node or {}).get("norm_type", default) == "global":
+        raise InputError(
+            f"{path}: {key} has norm_type global, expected sentence: the "
+            "statistics of a run are not exported"
+        )
     parameters = inspect.signature(built_by).parameters
     module: dict[str, Any] = {"class": name}
     for argument, value in (node or {}).items():
@@ -88,11 +88,6 @@ def save_folder(run_folder: pathlib.Path, nodes: dict) -> pathlib.Path:
     return path
 
 
-def epochs_to_average(nodes: dict) -> int:
-    """1 for a run of the stock file, which keeps the best and last epochs."""
-    return int(nodes.get("epochs_to_average", 1))
-
-
 def clip_c(nodes: dict) -> float | None:
     """The c of the loss, None if it has no clip."""
     for node in _walk(nodes.get("classifier")):
@@ -101,38 +96,37 @@ def clip_c(nodes: dict) -> float | None:
     return None
 
 
-def training_rows(run_folder: pathlib.Path, nodes: dict) -> list[dict]:
-    """The table of training utterances."""
-    path = save_folder(run_folder, nodes) / "train.csv"
-    return [row for _, row in read_table(path, ("spk_id", "duration"))]
-
-
-def describe_training(run_folder: pathlib.Path, nodes: dict) -> dict[str, Any]:
-    """What the model card says about the training, by the template's names."""
+def describe_training(
+    run_folder: pathlib.Path, nodes: dict
+) -> tuple[dict[str, Any], set[str]]:
+    """What the card says about the training, and the speakers' names."""
     log = run_folder / "train_log.txt"
     text = log.read_text(encoding="utf-8") if log.is_file() else ""
     ended = re.findall(r"^epoch: (\d+)", text, re.MULTILINE)
     if not ended:
         raise InputError(f"{log} has no epochs, expected a finished run")
-    rows = training_rows(run_folder, nodes)
+    path = save_folder(run_folder, nodes) / "train.csv"
+    rows = [row for _, row in read_table(path, ("spk_id", "duration"))]
+    speakers = {row["spk_id"] for row in rows}
     maps = {_map(node) for node in _walk(nodes["classifier"])}
     built = [_short(n) for n in _walk(nodes.get("wav_augment")) if class_of(n)]
     augment = [name for name in built if name not in ("Augmenter", "OneOf")]
-    return {
+    training = {
         "loss": loss_name(nodes["classifier"], nodes["compute_cost"]),
         "loss_yaml": _yaml(nodes, "classifier", "compute_cost"),
         "hyperbolic": bool(maps & _HYPERBOLIC),
         "clip_c": clip_c(nodes),
-        "speakers": len({row["spk_id"] for row in rows}),
+        "speakers": len(speakers),
         "utterances": len(rows),
         "hours": sum(float(row["duration"]) for row in rows) / 3600,
         "epochs": int(ended[-1]),
-        "averaged": min(epochs_to_average(nodes), int(ended[-1])),
+        "averaged": min(int(nodes.get("epochs_to_average", 1)), int(ended[-1])),
         "crop": float(nodes["sentence_len"]),
         "batch_size": int(nodes["batch_size"]),
         "augmentation": ", ".join(dict.fromkeys(augment)),
         "fine_tuned": nodes.get("pretrain_path") is not None,
     }
+    return training, speakers
 
 
 def loss_name(classifier: Any, cost: Any) -> str:

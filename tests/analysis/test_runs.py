@@ -12,23 +12,23 @@ from matplotlib.image import imread
 from speechbrain_hyperbolic.analysis.__main__ import main
 from speechbrain_hyperbolic.analysis.runs import (
     embed_training,
+    is_hyperbolic,
     read_log,
     read_run,
 )
 from speechbrain_hyperbolic.dataio.preparation import Utterance, write_csv
 from speechbrain_hyperbolic.errors import InputError
-from tests.analysis.conftest import HEADS, HYPERBOLIC, SPEAKERS, write_run
+from tests.analysis.conftest import HEADS, SPEAKERS, write_run
 
-END = "=" * 16 + "\n'starting_index' => 0\n"  # of a list of speakers
 # Entries as a run's hyperparams.yaml has them
 ENCODER = """
-sample_rate: 16000
+data_folder: /gone
 compute_features: !new:speechbrain.lobes.features.Fbank
     n_mels: 80
 mean_var_norm: !new:speechbrain.processing.features.InputNormalization
     norm_type: sentence
     std_norm: False
-embedding_model: &encoder !new:speechbrain.lobes.models.Xvector.Xvector
+embedding_model: !new:speechbrain.lobes.models.Xvector.Xvector
     in_channels: 80
     tdnn_blocks: 1
     tdnn_channels: [4]
@@ -36,6 +36,11 @@ embedding_model: &encoder !new:speechbrain.lobes.models.Xvector.Xvector
     tdnn_dilations: [1]
     lin_neurons: 8
 """
+
+
+def clipped_radius(vectors):
+    norm = torch.linalg.vector_norm(vectors, dim=-1)
+    return 2 * torch.atanh(norm.clamp(max=(1 - 1e-5) / 3**0.5))
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -48,30 +53,16 @@ def test_centers_are_the_mean_of_the_last_epochs(tmp_path, head):
     torch.testing.assert_close(run.head.weight.double(), mean)
     count = 2 if head == "sub" else 1
     assert run.speakers == [s for s in SPEAKERS for _ in range(count)]
-    assert run.prefix == ("head2_" if head == "joint" else "")
-    points, length = run.centers(), torch.linalg.vector_norm(mean, dim=1)
-    assert run.has_radius == (head in HYPERBOLIC)
-    if head == "exact":  # with its learned curvature
-        curvature = run.head.similarity.curvature.item()
-        assert abs(curvature - 1) > 0.01
-        torch.testing.assert_close(points.radius, curvature**0.5 * length)
-    elif run.has_radius:
-        norm = length.clamp(max=(1 - 1e-5) / 3**0.5)
-        torch.testing.assert_close(points.radius, 2 * torch.atanh(norm))
-        assert float(points.radius.max()) == pytest.approx(run.cap)
-    else:  # directions alone
-        assert run.cap is None and len(set(points.radius.tolist())) == 1
-        torch.testing.assert_close(
-            points.vectors, torch.nn.functional.normalize(mean)
-        )
-
-
-def test_log_of_the_stock_logger(tmp_path):
-    write_run(tmp_path / "joint", "joint")
-    log = read_log(tmp_path / "joint" / "train_log.txt", "head2_")
-    np.testing.assert_array_equal(log["epoch"], [1, 2, 3])
+    points = run.centers()
+    assert is_hyperbolic(run.head) == (head not in ("am", "stock"))
+    if is_hyperbolic(run.head):
+        torch.testing.assert_close(points.radius, clipped_radius(mean))
+    else:  # directions only
+        assert len(set(points.radius.tolist())) == 1
+        unit = torch.nn.functional.normalize(mean)
+        torch.testing.assert_close(points.vectors, unit)
+    log = read_log(tmp_path / "elsewhere" / "train_log.txt", run.prefix)
     np.testing.assert_allclose(log["train loss"], [10, 5, 3.33])
-    np.testing.assert_allclose(log["valid ErrorRate"], [0.5, 0.25, 0.167])
     np.testing.assert_allclose(log["train radius_centers_50"], [0.1, 0.2, 0.3])
 
 
@@ -90,127 +81,63 @@ def test_log_of_a_run_that_was_resumed(tmp_path):
     np.testing.assert_array_equal(log["valid loss"], [np.nan, np.nan, 5])
 
 
-def remove(name):
-    return lambda folder: (folder / name).unlink()
-
-
-def overwrite(name, content):
-    return lambda folder: (folder / name).write_text(content)
-
-
-def break_checkpoints(folder):
-    for path in folder.glob("save/CKPT*/classifier.ckpt"):
-        path.write_bytes(b"no tensors")
-
-
 @pytest.mark.parametrize(
-    "damage, message",
+    "name, text, message",
     [
-        (remove("hyperparams.yaml"), "hyperparams.yaml is missing"),
-        (remove("train_log.txt"), "train_log.txt is missing"),
-        (remove("save/label_encoder.txt"), "label_encoder.txt is missing"),
-        (overwrite("train_log.txt", ""), "has no line 'epoch"),
-        (
-            overwrite("save/label_encoder.txt", "'a' => 0\n" + END),
-            "has 1 speakers, but the classifier has 30",
-        ),
-        (overwrite("hyperparams.yaml", "seed: 1"), "has no classifier"),
-        (
-            overwrite("hyperparams.yaml", "classifier: !new:no.such.Class"),
-            "classifier cannot be made",
-        ),
-        (
-            overwrite(
-                "hyperparams.yaml",
-                HEADS["ham"].replace("out_neurons: 30", "out_neurons: 9"),
-            ),
-            "another classifier: its weight",
-        ),
-        (break_checkpoints, "no checkpoint of a finished epoch"),
-        (shutil.rmtree, "hyperparams.yaml is missing"),
+        ("train_log.txt", "", "has no line 'epoch"),
+        ("save/label_encoder.txt", None, "label_encoder.txt is missing"),
+        ("hyperparams.yaml", "seed: 1", "has no classifier"),
+        ("hyperparams.yaml", "classifier: !new:no.Class", "cannot be built"),
     ],
 )
-def test_damaged_folders_are_refused_in_one_line(tmp_path, damage, message):
+def test_damaged_folders_are_refused_in_one_line(tmp_path, name, text, message):
     write_run(tmp_path / "ham")
-    damage(tmp_path / "ham")
+    (tmp_path / "ham" / name).unlink()
+    if text is not None:
+        (tmp_path / "ham" / name).write_text(text)
     with pytest.raises(InputError, match=message) as caught:
         main([str(tmp_path / "ham")])
     assert "\n" not in str(caught.value)
 
 
-def test_one_folder(tmp_path, speakers_csv, capsys):
-    write_run(tmp_path / "ham")
-    main([str(tmp_path / "ham")])  # finds speakers.csv in its data_folder
-    files = sorted((tmp_path / "ham" / "analysis").iterdir())
-    assert [file.name for file in files] == [
-        "curves.png",
-        "disk-age.png",
-        "disk-sex.png",
-        "disk.html",
-        "radii.png",
-    ]
-    assert sorted(capsys.readouterr().out.split()) == list(map(str, files))
-    for file in files:
-        if file.suffix == ".png":
-            assert imread(file)[..., :3].std() > 0.01
-
-
-def test_several_folders(tmp_path, speakers_csv):
-    heads = ("ham", "stock", "joint")
-    folders = [str(tmp_path / "runs" / name / "run") for name in heads]
-    for folder, head in zip(folders, heads, strict=True):
-        write_run(tmp_path / folder, head)
-    main([*folders, "--speakers", str(speakers_csv), "--color", "age"])
+def test_several_folders(tmp_path, table, capsys):
+    rows = [f"{speaker},{row['sex']}" for speaker, row in table.items()]
+    csv = tmp_path / "speakers.csv"  # in the data_folder of the runs
+    csv.write_text("\n".join(["spk_id,sex", *rows]))
+    folders = [str(tmp_path / "runs" / name / "run") for name in ("ham", "am")]
+    for head, folder in zip(("ham", "am"), folders, strict=True):
+        write_run(tmp_path / folder, head, f"data_folder: {tmp_path}\n")
+    main(folders)
     output = tmp_path / "runs" / "analysis"
-    assert (output / "curves.png").is_file()
-    for head in heads:
-        files = {file.name for file in (output / f"{head}-run").iterdir()}
-        radii = {"radii.png"} if head in HYPERBOLIC else set()
-        assert files == {"disk-age.png", "disk.html"} | radii
+    files = sorted(path for path in output.rglob("*") if path.is_file())
+    assert sorted(capsys.readouterr().out.split()) == list(map(str, files))
+    assert [str(path.relative_to(output)) for path in files] == [
+        *("am-run/disk.html", "am-run/disk.png", "curves.png"),
+        *("ham-run/disk.html", "ham-run/disk.png", "ham-run/radii.png"),
+    ]
+    for path in files:
+        if path.suffix == ".png":
+            assert imread(path)[..., :3].std() > 0.01
+    with pytest.raises(InputError, match="choose from sex"):
+        main([folders[0], "--speakers", str(csv), "--color", "height"])
 
 
-def test_columns_that_are_not_file_names_and_unknown_ones(tmp_path):
-    write_run(tmp_path / "ham")
-    table = tmp_path / "t.csv"
-    table.write_text(f"spk_id,../a/b\n{SPEAKERS[0]},x\n")
-    command = [str(tmp_path / "ham"), "--speakers", str(table), "--color"]
-    main([*command, "../a/b", "--output", str(tmp_path / "here")])
-    assert (tmp_path / "here" / "disk--a-b.png").is_file()
-    with pytest.raises(InputError, match="choose from ../a/b"):
-        main([*command, "height"])
-
-
-@pytest.fixture
-def run_with_encoder(tmp_path):
-    """Its corpus has moved since it was trained."""
-    torch.manual_seed(0)
+def test_embeddings_of_the_training(tmp_path):
+    """Of a corpus that has moved since."""
     encoder = load_hyperpyyaml(ENCODER)["embedding_model"]
-    more = f"data_folder: /gone\n{ENCODER}"
-    write_run(tmp_path / "run", more=more, embedding_model=encoder)
+    run, corpus = tmp_path / "run", tmp_path / "corpus"
+    write_run(run, more=ENCODER, embedding_model=encoder)
     rng, rows = np.random.default_rng(0), []
     for speaker in SPEAKERS[:3]:
-        path = tmp_path / "corpus" / speaker / "1.wav"
+        path = corpus / speaker / "1.wav"
         path.parent.mkdir(parents=True)
         soundfile.write(path, 0.1 * rng.normal(size=16000), 16000)
         wav = f"/gone/{speaker}/1.wav"
         rows.append(Utterance(f"{speaker}/1", 1.0, wav, 0, 16000, speaker))
-    write_csv(rows, tmp_path / "run" / "save" / "train.csv")
-    return tmp_path / "run"
-
-
-def test_embeddings_of_the_training(run_with_encoder, tmp_path):
-    corpus = tmp_path / "corpus"
-    output = run_with_encoder / "analysis"
-    main([str(run_with_encoder)])
-    one_panel = imread(output / "radii.png").shape[0]
-    main([str(run_with_encoder), "--data_folder", str(corpus)])
-    assert imread(output / "radii.png").shape[0] > 1.5 * one_panel
-    assert any((run_with_encoder / "embeddings").rglob("*.*"))
-    points, speakers = embed_training(read_run(run_with_encoder), corpus)
-    assert speakers == SPEAKERS[:3]
-    lengths = torch.linalg.vector_norm(points.vectors, dim=1)
-    norm = lengths.clamp(max=(1 - 1e-5) / 3**0.5)
-    torch.testing.assert_close(points.radius, 2 * torch.atanh(norm))
-    shutil.rmtree(corpus / SPEAKERS[1])
-    with pytest.raises(InputError, match=f"{SPEAKERS[1]}/1.wav"):
-        embed_training(read_run(run_with_encoder), corpus)
+    write_csv(rows, run / "save" / "train.csv")
+    main([str(run), "--data_folder", str(corpus)])
+    assert (run / "analysis" / "radii.png").is_file()
+    assert any((run / "embeddings").rglob("*.*"))
+    points = embed_training(read_run(run), corpus)
+    assert len(points.radius) == 3
+    torch.testing.assert_close(points.radius, clipped_radius(points.vectors))

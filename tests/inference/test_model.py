@@ -19,7 +19,6 @@ from speechbrain_hyperbolic.inference.model import (
     CONFIG,
     WEIGHTS,
     ModelConfig,
-    Thresholds,
     build_modules,
     load_model,
     measure_thresholds,
@@ -31,7 +30,6 @@ from tests.inference.models import (
     ENCODERS,
     MEASURED,
     OWN,
-    make_config,
     make_model,
     voice,
 )
@@ -138,16 +136,14 @@ print(model.hparams.model_config["thresholds"]["eer"])
 
 def test_a_module_of_a_folder_in_yaml(folder):
     yaml = f"""
-modules: !apply:speechbrain_hyperbolic.pretrained_module
+encoder: !apply:speechbrain_hyperbolic.pretrained_module
     - {folder}
     - embedding_model
 """
-    found = load_hyperpyyaml(yaml)["modules"].state_dict()
+    found = load_hyperpyyaml(yaml)["encoder"].state_dict()
     _, modules = load_model(folder)
     expected = modules["embedding_model"].state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    with pytest.raises(InputError, match="module is 'classifier', expected"):
-        load_hyperpyyaml(yaml.replace("embedding_model", "classifier"))
 
 
 @settings(max_examples=60, deadline=None)
@@ -176,33 +172,16 @@ def test_thresholds_by_definition(target, nontarget):
     assert gap(thresholds.eer) == min(map(gap, [-np.inf, *candidates]))
 
 
-@pytest.mark.parametrize(
-    "n_nontarget, rates",
-    [(99, []), (100, ["0.1"]), (10000, ["0.1", "0.01", "0.001"])],
-)
-def test_only_rates_that_the_trials_resolve(n_nontarget, rates):
-    found = measure_thresholds([0.5], np.linspace(0, 1, n_nontarget))
-    assert list(found.false_accepts) == rates
-
-
 WRONG_FIELDS = {
     "unknown field": ({"code": "import os"}, "'code'"),
     "missing field": ({"embedding_model": ...}, "'embedding_model'"),
     "first version": ({"format": "speechbrain-hyperbolic 1"}, "export the mod"),
     "text for a number": ({"sample_rate": "16000"}, "sample_rate is '16000'"),
-    "bool for a number": ({"sample_rate": True}, "sample_rate is True"),
     "huge number": ({"sample_rate": 10**30}, "sample_rate is 1000"),
     "NaN": ({"clip_c": float("nan")}, "clip_c is nan"),
-    "c below 1": ({"clip_c": 0.5}, "clip_c is 0.5, expected a number from 1"),
     "no such score": ({"score": "euclidean"}, "score is 'euclidean'"),
-    "no module": ({"mean_var_norm": []}, "mean_var_norm is []"),
     "no class name": ({"mean_var_norm": {"class": "os"}}, "mean_var_norm is"),
-    "thresholds no object": ({"thresholds": 0.5}, "thresholds is 0.5"),
     "no EER": ({"thresholds": {"false_accepts": {}}}, "'eer'"),
-    "threshold NaN": (
-        {"thresholds": {"eer": float("nan"), "false_accepts": {}}},
-        "eer is nan, expected a finite number",
-    ),
     "no such rate": (
         {"thresholds": {"eer": 0.5, "false_accepts": {"one": 0.5}}},
         "false_accepts is {'one': 0.5}",
@@ -213,13 +192,7 @@ WRONG_ARGUMENTS = {
     "text for a class": ({"activation": "torch.nn.ReLU"}, "can't be built"),
     "huge width": ({"lin_neurons": 10**9}, "'lin_neurons' is 1000000000"),
     "object": ({"channels": {"a": 1}}, "'channels' is {'a': 1}"),
-    "other width": ({"lin_neurons": 9}, "does not fit"),
     "large widths": ({"channels": [200000] * 5}, "does not fit"),
-    "other lengths": ({"channels": [16, 16]}, "can't be built"),
-    "other class": (
-        {"class": "speechbrain.lobes.features.Fbank"},
-        "can't be built",
-    ),
 }
 
 
@@ -254,34 +227,19 @@ def test_modules_that_build_but_do_not_work(copy):
 
 
 def test_only_the_encoder_may_have_weights(folder):
-    config, modules = load_model(folder)
-    fields = config.to_dict()
+    fields = read_config(folder).to_dict()
     fields["compute_features"] |= {"requires_grad": True}
     with pytest.raises(InputError, match="compute_features has weights"):
-        save_model(
-            folder,
-            ModelConfig.from_dict(fields),
-            modules["embedding_model"].state_dict(),
-        )
+        save_model(folder, ModelConfig.from_dict(fields), {})
 
 
-CONTENTS = [
-    b"[]",
-    b'{"format": ',
-    b"\xff\xfe\x00",
-    b"[" * 100000,
-    b'{"format":' + b"[" * 900 + b"]" * 900 + b"}",
-    b" " * (2**20 + 1),
-]
+def test_a_config_that_is_too_deep(copy):
+    for content in ("[" * 100000, '{"format":' + "[" * 900 + "]" * 900 + "}"):
+        (copy / CONFIG).write_text(content)
+        assert CONFIG in refusal(copy)
 
 
-@pytest.mark.parametrize("content", CONTENTS, ids=range(len(CONTENTS)))
-def test_config_of_other_content(copy, content):
-    (copy / CONFIG).write_bytes(content)
-    assert CONFIG in refusal(copy)
-
-
-@settings(max_examples=100, **FUZZ)
+@settings(max_examples=60, **FUZZ)
 @given(content=st.binary(max_size=200), name=st.sampled_from([CONFIG, WEIGHTS]))
 def test_arbitrary_bytes(copy, content, name):
     whole = (copy / name).read_bytes()
@@ -300,21 +258,13 @@ def paths_into(value, path=()):
 
 
 JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-2, 70)
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=6)
-        | st.dictionaries(st.text(max_size=5), inner, max_size=3)
-    ),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,
 )
 
 
-@settings(max_examples=200, **FUZZ)
+@settings(max_examples=100, **FUZZ)
 @given(data=st.data())
 def test_any_change_of_the_config(copy, folder, data):
     """It is refused, or the model is still complete."""
@@ -335,17 +285,16 @@ def test_any_change_of_the_config(copy, folder, data):
         assert Encoder(**modules)(torch.randn(1, 16000)).shape == (1, 8)
 
 
-@settings(max_examples=200, **FUZZ)
+@settings(max_examples=100, **FUZZ)
 @given(data=st.data())
 def test_damaged_weights(copy, folder, data):
     raw = bytearray((folder / WEIGHTS).read_bytes())
-    (header,) = struct.unpack("<Q", raw[:8])
     cut = data.draw(st.booleans())
     if cut:
         del raw[data.draw(st.integers(0, len(raw) - 1)) :]
     else:
-        index = data.draw(st.integers(0, 8 + header - 1))
-        raw[index] ^= data.draw(st.integers(1, 255))
+        (header,) = struct.unpack("<Q", raw[:8])
+        raw[data.draw(st.integers(0, 8 + header - 1))] ^= 1
     (copy / WEIGHTS).write_bytes(raw)
     # A change of white space, or of metadata, may do nothing.
     try:
@@ -366,24 +315,17 @@ def test_weights_that_claim_a_huge_size(copy):
 
 
 @pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
-def test_missing_file_or_a_folder_in_its_place(copy, name):
+def test_missing_file(copy, name):
     (copy / name).unlink()
-    for _ in range(2):
-        assert f"{name} is missing" in refusal(copy)
-        (copy / name).mkdir(exist_ok=True)
+    assert f"{name} is missing" in refusal(copy)
 
 
-def test_a_model_that_does_not_fit_is_not_saved(copy):
+def test_a_model_that_does_not_work_is_not_saved(copy):
     before = {path.name: path.read_bytes() for path in copy.iterdir()}
     config = read_config(copy)
     state = build_modules(config)["embedding_model"].state_dict()
     broken = {name: value * float("nan") for name, value in state.items()}
-    wrong = {
-        "does not fit": {},
-        r"does not fit .*more": {**state, "more": torch.zeros(1)},
-        "NaN or infinite": broken,
-    }
-    for message, weights in wrong.items():
+    for message, weights in {"does not fit": {}, "not finite": broken}.items():
         with pytest.raises(InputError, match=message):
             save_model(copy, config, weights)
         after = {path.name: path.read_bytes() for path in copy.iterdir()}
@@ -394,10 +336,3 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="can't be written"):
         make_model(tmp_path / "file")
-
-
-def test_what_a_user_writes_in_python_is_checked_too():
-    with pytest.raises(InputError, match="eer is 'high', expected"):
-        Thresholds("high", {})
-    with pytest.raises(InputError, match="sample_rate is 16000.0, expected"):
-        make_config(sample_rate=16000.0)

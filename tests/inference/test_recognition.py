@@ -102,12 +102,11 @@ def test_decisions_by_the_models_threshold(tmp_path, clips, eer):
 def test_threshold_at(model, tmp_path, clips):
     assert model.threshold_at() == 0.5
     assert model.threshold_at(0.01) == 0.7
-    with pytest.raises(InputError, match=r"0.05, expected one of: 0.1, 0.01;"):
+    with pytest.raises(InputError, match=r"0.05, expected one of: 0.1, 0.01"):
         model.threshold_at(0.05)
     make_model(tmp_path)
-    unmeasured = load(tmp_path)
     with pytest.raises(InputError, match="have not been measured"):
-        unmeasured.verify_files(*clips[:2])
+        load(tmp_path).verify_files(*clips[:2])
 
 
 def test_both_ways_in_give_the_same_model(folder, model, clips, tmp_path):
@@ -120,24 +119,6 @@ def test_both_ways_in_give_the_same_model(folder, model, clips, tmp_path):
     same(other.embed(clips[0]).vector, model.embed(clips[0]).vector)
 
 
-def test_a_stock_folder_of_others(folder, model, clips, tmp_path):
-    """It has no thresholds, and can't be saved."""
-    yaml = (folder / "hyperparams.yaml").read_text()
-    lines = [x for x in yaml.splitlines() if not x.startswith("model_config")]
-    (tmp_path / "hyperparams.yaml").write_text("\n".join(lines))
-    weights = (folder / "embedding_model.ckpt").read_bytes()
-    (tmp_path / "embedding_model.ckpt").write_bytes(weights)
-    other = HyperbolicSpeakerRecognition.from_hparams(
-        str(tmp_path), savedir=tmp_path / "saved"
-    )
-    assert other.fingerprint != model.fingerprint
-    same(other.embed(clips[0]).vector, model.embed(clips[0]).vector)
-    with pytest.raises(InputError, match="have not been measured"):
-        other.threshold_at()
-    with pytest.raises(InputError, match="no config to save"):
-        other.save_pretrained(tmp_path / "copy")
-
-
 def test_save_pretrained(model, folder, tmp_path):
     model.save_pretrained(tmp_path / "copy")
     for path in folder.iterdir():
@@ -147,11 +128,6 @@ def test_save_pretrained(model, folder, tmp_path):
     card = (tmp_path / "copy" / "README.md").read_text()
     assert "library_name: speechbrain" in card and "from_pretrained" in card
     assert load(tmp_path / "copy").fingerprint == model.fingerprint
-
-
-def test_another_model_has_another_fingerprint(model, tmp_path):
-    make_model(tmp_path, seed=1)
-    assert load(tmp_path).fingerprint != model.fingerprint
 
 
 def test_a_users_own_class(tmp_path):
@@ -193,23 +169,13 @@ def test_payloads_have_no_effect(tmp_path):
     assert not trace.exists()
 
 
-def test_no_such_model(folder, tmp_path, clips):
-    with pytest.raises(InputError, match="is a file"):
-        load(clips[0])
+def test_no_such_model_or_device(folder, tmp_path):
     with pytest.raises(InputError, match=r"config\.json is missing"):
         load(tmp_path)
     with pytest.raises(InputError, match="expected a folder, or"):
         load(tmp_path / "none")
-    with pytest.raises(InputError, match="has no revision v1"):
-        load(folder, revision="v1")
-    with pytest.raises(InputError, match="device is tpu, expected cpu or cuda"):
+    with pytest.raises(InputError, match="device is tpu, which PyTorch can't"):
         load(folder, run_opts={"device": "tpu"})
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
-def test_no_cuda(folder):
-    with pytest.raises(InputError, match="finds no CUDA"):
-        load(folder, run_opts={"device": "cuda"})
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA")
@@ -238,25 +204,13 @@ def test_score_is_the_models(model, hyperbolic):
     same(hyperbolic.verify_batch(*batches)[0], [[score]], 1e-4)
 
 
-@pytest.mark.parametrize(
-    "b", [np.ones(7), np.ones((2, 8)), np.full(8, np.nan), "text", []]
-)
-def test_bad_vectors(model, b):
-    with pytest.raises(InputError, match="vector"):
-        model.score(np.ones(8), b)
-
-
 def test_enroll(model, clips):
     vectors = [model.embed(clip).vector for clip in clips[:3]]
     expected = np.mean([v / np.linalg.norm(v) for v in vectors], 0)
-    same(model.enroll(clips[:3]), expected)
+    found = model.enroll(clips[:3])
+    same(found, expected)
+    assert found.dtype == np.float32
     same(model.enroll([clips[0]]), vectors[0])
-    mixed = model.enroll((voice(0, 1), voice(1, 1.25), clips[2]), RATE)
-    same(mixed, expected, 0.01)
-    assert mixed.dtype == np.float32
-    for wrong in ([], clips[0], None):
-        with pytest.raises(InputError, match="expected a list"):
-            model.enroll(wrong)
     with pytest.raises(InputError, match="enrollment is 'median'"):
         model.enroll(clips, how="median")
 
@@ -269,26 +223,22 @@ def test_the_midpoint_is_in_the_middle(hyperbolic, clips):
     same(hyperbolic.score(b, middle), -half, 1e-3)
 
 
-@pytest.mark.parametrize("which", ["model", "hyperbolic"])
-def test_identify(request, which):
-    model = request.getfixturevalue(which)
-    naive = cosine if which == "model" else lambda a, b: -distance(a, b)
-    store = VoiceprintStore(model.fingerprint)
+def test_identify(hyperbolic):
+    store = VoiceprintStore(hyperbolic.fingerprint)
     for seed in range(7):
-        store.add(f"speaker {seed}", model.embed(voice(seed, 2)).vector)
+        store.add(f"speaker {seed}", hyperbolic.embed(voice(seed, 2)).vector)
     probe = voice(3, 1)
-    vector = model.embed(probe).vector
+    vector = hyperbolic.embed(probe).vector
     pairs = zip(store.vectors, store.names, strict=True)
-    expected = sorted(((naive(v, vector), n) for v, n in pairs), reverse=True)
-    best = expected[0][0]
+    expected = sorted((distance(v, vector), name) for v, name in pairs)[:3]
+    best = -expected[0][0]
     for threshold, name in ((best - 0.01, expected[0][1]), (best + 0.01, None)):
-        found = model.identify(probe, store, threshold, top=3)
+        found = hyperbolic.identify(probe, store, threshold, top=3)
         assert found.name == name
         assert found.threshold == threshold
-        assert [n for n, _ in found.ranking] == [n for _, n in expected[:3]]
-        same([s for _, s in found.ranking], [s for s, _ in expected[:3]], 1e-5)
+        assert [n for n, _ in found.ranking] == [n for _, n in expected]
+        same([-s for _, s in found.ranking], [d for d, _ in expected], 1e-5)
         same(found.score, best, 1e-5)
-    assert len(model.identify(probe, store, top=99).ranking) == 7
 
 
 def test_identify_refuses(model):
@@ -312,10 +262,8 @@ def test_embed_files(folder, clips, tmp_path, monkeypatch):
         for embedding in embeddings:
             same(embedding.vector, expected.vector)
             assert embedding.vector.dtype == np.float32
-            same(embedding[1:], expected[1:], 1e-5)
+            assert embedding.seconds == expected.seconds
     assert model.embed_files([]) == []
-    with pytest.raises(InputError, match="expected a list"):
-        model.embed_files(str(clips[0]))
 
     def encode(*_):
         raise AssertionError("it should come from the cache")
@@ -324,7 +272,6 @@ def test_embed_files(folder, clips, tmp_path, monkeypatch):
     again = model.embed_files(paths, tmp_path / "cache")
     for one, other in zip(cached, again, strict=True):
         assert one.vector.tolist() == other.vector.tolist()
-        assert one[1:] == other[1:]
     soundfile.write(long, voice(8, 66), RATE)
     with pytest.raises(AssertionError):
         model.embed_files(paths, tmp_path / "cache")
