@@ -14,7 +14,6 @@ import hashlib
 import io
 import math
 import pathlib
-import statistics
 
 import av
 import numpy as np
@@ -22,9 +21,7 @@ import scipy.signal
 import torch
 import tqdm
 
-from benchmarks import commit, machine
-from benchmarks.losses import draws
-from benchmarks.losses.report import print_table
+from benchmarks import commit, draws, machine
 from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.dataio.corpus import (
     list_audio,
@@ -282,21 +279,18 @@ def main():
             losses[loss or seed][condition][seed] = rate, drawn
     print(f"\n{len(found)} utterances of {len(set(corpus.speakers))} speakers")
     print(f"Commit {commit()}; {machine(options.device)}\n\nEER %\n")
-    print_table([_means(loss, of) for loss, of in losses.items()])
+    draws.print_table([_means(loss, of) for loss, of in losses.items()])
     if compared:
         base = losses.pop(options.against)
         print(f"\nAgainst {options.against}\n")
         rows = [_differences(name, of, base) for name, of in losses.items()]
-        print_table(rows)
+        draws.print_table(rows)
 
 
 def _means(loss, conditions):
     row = {"loss": loss, "seeds": len(next(iter(conditions.values())))}
     for condition, seeds in conditions.items():
-        rates = [rate for rate, _ in seeds.values()]
-        row[condition] = f"{statistics.mean(rates):.2f}"
-        if len(rates) > 1:
-            row[condition] += f" ± {statistics.stdev(rates):.2f}"
+        row[condition] = draws.mean_text([rate for rate, _ in seeds.values()])
     return row
 
 
@@ -306,14 +300,11 @@ def _differences(loss, conditions, base):
         shared = sorted(seeds.keys() & base[condition].keys())
         row[condition] = "no seed in common"
         if shared:
-            sides = []
-            for of in (base[condition], seeds):
-                rates, drawn = zip(*(of[s] for s in shared), strict=True)
-                usable = all(d is not None for d in drawn)
-                sides.append((rates, 100 * np.array(drawn) if usable else None))
-            (a, a_drawn), (b, b_drawn) = sides
-            found = draws.difference(a, b, a_drawn, b_drawn)
-            row[condition] = draws.in_words(*found)
+            sides = [
+                list(zip(*(of[seed] for seed in shared), strict=True))
+                for of in (base[condition], seeds)
+            ]
+            row[condition] = draws.in_words(*draws.difference(*sides))
     return row
 
 

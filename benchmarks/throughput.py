@@ -99,7 +99,7 @@ def timed(brain_class):
         def on_fit_batch_end(self, batch, outputs, loss, should_step):
             super().on_fit_batch_end(batch, outputs, loss, should_step)
             # Reading the loss waits for the device.
-            self.losses.append(float(loss))
+            self.losses.append(float(loss.detach()))
             self.ends.append(time.perf_counter())
 
     return TimedBrain

@@ -12,7 +12,6 @@ import torch
 from speechbrain.augment.time_domain import AddNoise
 
 from speechbrain_hyperbolic.dataio.files import StrPath
-from speechbrain_hyperbolic.errors import InputError
 
 
 class OneOf(torch.nn.Module):
@@ -26,11 +25,6 @@ class OneOf(torch.nn.Module):
         Each takes ``(waveforms)`` or ``(waveforms, lengths)``; one with an
         argument ``pool`` also gets the whole batch.
 
-    Raises
-    ------
-    InputError
-        If there are none.
-
     Example
     -------
     >>> one_of = OneOf([AddNoise(snr_low=0, snr_high=15), AddBabble()])
@@ -40,15 +34,13 @@ class OneOf(torch.nn.Module):
 
     def __init__(self, augmentations: list[torch.nn.Module]) -> None:
         super().__init__()
-        if not augmentations:
-            raise InputError("augmentations is empty, expected at least one")
         self.augmentations = torch.nn.ModuleList(augmentations)
 
     def forward(
         self, waveforms: torch.Tensor, lengths: torch.Tensor
     ) -> torch.Tensor:
         """Augments waveforms [batch, time] of relative lengths [batch]."""
-        # On the CPU: every look at the rows would wait for the GPU otherwise.
+        # On the CPU, since reading the rows would otherwise wait for the GPU.
         chosen = torch.randint(len(self.augmentations), (len(waveforms),))
         augmented = torch.empty_like(waveforms)
         for number, augmentation in enumerate(self.augmentations):
@@ -80,8 +72,8 @@ class AddBabble(AddNoise):
     snr_high : float
         Highest, in dB. Published: 20.
     csv_file : str or pathlib.Path
-        Files of speech, as ``prepare_noise`` lists them. If it is missing at
-        the first batch, voices are drawn from the batch.
+        Files of speech, as ``prepare_noise`` lists them. If the file does not
+        exist, voices are drawn from the batch.
     **options : dict
         For the stock AddNoise.
 
@@ -121,13 +113,13 @@ class AddBabble(AddNoise):
     def _load_noise(
         self, lengths: torch.Tensor, max_length: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the stock class draws from the files, mixed."""
+        """Mixes what the stock class draws from the files."""
         voices, lengths = super()._load_noise(lengths, max_length)
         return self._babble(voices, voices), lengths
 
     def _babble(self, speech: torch.Tensor, pool: torch.Tensor) -> torch.Tensor:
-        # Each voice has its own random shift: in a small pool, where an
-        # utterance can meet only itself, the copy is at least not aligned.
+        # Each voice has its own random shift, so that in a small pool an
+        # utterance is at least not mixed with an aligned copy of itself.
         babble = torch.zeros_like(speech)
         for row in babble:
             for _ in range(_draw(self.speakers_low, self.speakers_high + 1)):

@@ -1,7 +1,6 @@
 """The command, as people and scripts use it."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -9,15 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_hyperbolic import __version__, cli
+from speechbrain_hyperbolic import cli
 from speechbrain_hyperbolic.inference.recognition import (
     HyperbolicSpeakerRecognition,
 )
 from tests.conftest import ROOT
-from tests.hub_server import LoopbackHub
 from tests.inference.models import MEASURED, RATE, make_model
-
-COMMAND = [sys.executable, "-m", "speechbrain_hyperbolic"]
 
 
 @pytest.fixture
@@ -69,12 +65,9 @@ def test_thresholds(here, capsys):
     assert code == 1
     _, (found,) = printed(capsys, *both, "--false-accepts=0.01", "--json")
     assert found["threshold"] == 0.7
-    assert "0.01" in refused(capsys, *both, "--false-accepts=0.2")
     make_model(here / "unmeasured")
     line = refused(capsys, *both, "--model=unmeasured")
     assert line.startswith("error: ") and "threshold" in line
-    code, _ = printed(capsys, *both, "--model=unmeasured", "--threshold=0")
-    assert code == 0
 
 
 def test_enroll_and_identify(here, capsys):
@@ -101,7 +94,6 @@ def test_enroll_and_identify(here, capsys):
     [
         ("verify none.wav a.wav", "none.wav is missing"),
         ("verify a.wav a.wav --device=foo", "device is foo, which PyTorch can"),
-        ("verify silent.wav a.wav", "silent.wav is silent"),
         ("verify a.wav a.wav --model=nothing/at/all", "nothing/at/all is not"),
         ("verify a.wav a.wav --model=", "pass --model, or set SB_HYPERBOLIC"),
         ("enroll a.wav again.wav --store=s", "a.wav is a file: enroll NAME"),
@@ -114,7 +106,6 @@ def test_enroll_and_identify(here, capsys):
 )
 def test_mistakes_are_told_in_one_line(arguments, words, here, capsys):
     (here / "text.wav").write_text("no audio")
-    soundfile.write("silent.wav", np.zeros(RATE), RATE)
     line = refused(capsys, *arguments.split())
     assert line.startswith("error: ") and words in line
     assert not (here / "s").exists() and not (here / "out").exists()
@@ -128,42 +119,14 @@ def test_a_fault_is_no_answer(here, capsys, monkeypatch):
 
 
 def test_recipes(here, capsys):
-    code, (found,) = printed(capsys, "recipes", "mine", "--json")
-    assert code == 0
-    assert found == {"folder": "mine"}
+    assert printed(capsys, "recipes", "mine") == (0, ["mine"])
     assert (here / "mine" / "VoxCeleb" / "hparams" / "ham_ecapa.yaml").exists()
 
 
-def test_help_and_version_do_not_wait_for_torch():
-    done = subprocess.run(
-        [*COMMAND, "--version"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == __version__
+def test_help_does_not_wait_for_torch():
     code = "import sys; from speechbrain_hyperbolic import cli; "
     code += "cli.make_parser().format_help(); print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
     )
     assert done.stdout == "False\n"
-
-
-def test_push_and_use_from_the_hub(here):
-    """The command of one user, then that of another."""
-    (here / "model" / "README.md").write_text("---\nlicense: mit\n---\n")
-    with LoopbackHub({"hf_alice": "alice"}) as hub:
-
-        def run(*arguments, token=None):
-            done = subprocess.run(
-                [*COMMAND, *arguments],
-                capture_output=True,
-                text=True,
-                env=hub.environment(here / f"home of {token}", token)
-                | {"PYTHONPATH": os.fspath(ROOT)},
-            )
-            assert done.returncode == 0, done.stderr
-            return done.stdout
-
-        url = run("push", "model", "alice/m", token="hf_alice")
-        assert url.strip() == f"{hub.url}/alice/m"
-        found = run("verify", "a.wav", "again.wav", "--model=alice/m", "--json")
-        assert json.loads(found)["same"]  # and nothing but JSON

@@ -13,8 +13,9 @@ and audio/SPEAKER/[SESSION/]UTTERANCE.
 import argparse
 import pathlib
 
+from benchmarks.draws import print_table
 from benchmarks.losses import cells, features, training
-from benchmarks.losses.report import Report, print_table
+from benchmarks.losses.report import Report
 from benchmarks.losses.systems import SYSTEMS, find_system, parse_options
 from benchmarks.losses.trials import describe
 from speechbrain_hyperbolic.errors import exit_on_error

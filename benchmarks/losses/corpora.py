@@ -2,7 +2,6 @@
 
 import collections
 import pathlib
-from typing import NamedTuple
 
 from speechbrain_hyperbolic.dataio.corpus import list_audio, speaker_of
 from speechbrain_hyperbolic.dataio.tables import read_table
@@ -13,24 +12,11 @@ from speechbrain_hyperbolic.errors import InputError, shown
 DOUBTFUL = 0.62
 
 
-class Utterance(NamedTuple):
-    """A recording and its labels; "" for those that are unknown."""
-
-    id: str
-    path: str
-    corpus: str
-    speaker: str
-    session: str  # "" in a corpus that has one session a speaker
-    lang: str
-    sex: str
-    split: str  # train or test
-    doubtful: bool
-
-
 def read_corpora(data_folders, most_speakers=None):
-    """The utterances of all corpora, sorted by id.
+    """The utterances of all corpora, as dicts sorted by id.
 
-    ``most_speakers`` limits the speakers of each corpus and split, for a try.
+    Labels that are unknown are "", as is the session of a corpus that has one
+    a speaker. ``most_speakers`` limits those of each corpus and split.
     """
     folders, utterances = {}, []
     for folder in map(pathlib.Path, data_folders):
@@ -52,12 +38,21 @@ def read_corpora(data_folders, most_speakers=None):
         for utterance, path in paths.items():
             speaker, *session, _ = utterance.split("/")
             row = table[speaker]
-            sex = row["sex"] if row.get("sex") in ("m", "f") else ""
-            labels = row.get("lang", ""), sex, row["split"], speaker in doubtful
-            place = folder.resolve().name, speaker, "/".join(session)
             if row["kept"]:
-                utterances.append(Utterance(utterance, path, *place, *labels))
-    return sorted(utterances)
+                utterances.append(
+                    {
+                        "id": utterance,
+                        "path": path,
+                        "corpus": folder.resolve().name,
+                        "speaker": speaker,
+                        "session": "/".join(session),
+                        "lang": row.get("lang", ""),
+                        "sex": row.get("sex", "").replace("unknown", ""),
+                        "doubtful": speaker in doubtful,
+                        "part": row["split"],  # then also dev
+                    }
+                )
+    return sorted(utterances, key=lambda utterance: utterance["id"])
 
 
 def _read_table(folder):

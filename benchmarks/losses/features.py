@@ -28,7 +28,7 @@ class Features(NamedTuple):
     """The features of the corpora and the labels of their utterances."""
 
     frames: np.ndarray  # float16 [frames, mels], one utterance after another
-    # "id", the fields of corpora.Utterance, "part" (train, dev or test) and
+    # Those of corpora.read_corpora, with "part" (train, dev or test) and
     # "spans": (start, stop) of the recording and of its augmented copies
     rows: list
     made_from: dict
@@ -36,8 +36,8 @@ class Features(NamedTuple):
 
 def prepare(data_folders, work_folder, hparams_file, most_speakers=None):
     """Writes the features and their index, unless they are there."""
-    utterances = read_corpora(data_folders, most_speakers)
-    parts = _parts(utterances)
+    rows = read_corpora(data_folders, most_speakers)
+    _hold_out(rows)
     prepared = work_folder / "prepared"
     overrides = {
         "data_folder": "corpora",
@@ -48,9 +48,9 @@ def prepare(data_folders, work_folder, hparams_file, most_speakers=None):
         "rir_source": "generate",
     }
     hparams = load_hparams(hparams_file, overrides)
-    listed = json.dumps([(u[0], *u[2:], parts[u.id]) for u in utterances])
+    listed = json.dumps([row | {"path": ""} for row in rows])
     made_from = {
-        "corpora": sorted({u.corpus for u in utterances}),
+        "corpora": sorted({row["corpus"] for row in rows}),
         "utterances": hashlib.sha256(listed.encode()).hexdigest()[:12],
         "copies": COPIES,
         "seed": SEED,
@@ -60,7 +60,7 @@ def prepare(data_folders, work_folder, hparams_file, most_speakers=None):
     work_folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(work_folder / "features.lock"):
         if not (work_folder / INDEX).is_file():
-            _write(utterances, parts, hparams, work_folder, made_from)
+            _write(rows, hparams, work_folder, made_from)
         if not made_from.items() <= read(work_folder).made_from.items():
             raise InputError(
                 f"{work_folder} has features of other corpora or settings: "
@@ -81,43 +81,41 @@ def read(work_folder):
     return Features(frames, index["rows"], index["made_from"])
 
 
-def _parts(utterances):
-    """Utterance id -> train, dev or test; every speaker keeps one to train."""
-    parts, seen = {}, set()
-    for number, u in enumerate(utterances):
-        dev = number % _DEV_EVERY == 0 and u.speaker in seen
-        held_out = "dev" if dev else "train"
-        parts[u.id] = "test" if u.split == "test" else held_out
-        seen.add(u.speaker)
-    return parts
+def _hold_out(rows):
+    """Makes some training rows dev; every speaker keeps one to train on."""
+    seen = set()
+    for number, row in enumerate(rows):
+        known = row["part"] == "train" and row["speaker"] in seen
+        if known and number % _DEV_EVERY == 0:
+            row["part"] = "dev"
+        seen.add(row["speaker"])
 
 
-def _write(utterances, parts, hparams, work_folder, made_from):
+def _write(rows, hparams, work_folder, made_from):
     hparams["prepare_noise_data"]()
     hparams["prepare_rir_data"]()
     rate, fbank = hparams["sample_rate"], hparams["compute_features"]
     torch.manual_seed(SEED)
     draw = random.Random(SEED)
-    train = [u for u in utterances if parts[u.id] == "train"]
+    train = [row["path"] for row in rows if row["part"] == "train"]
     voices = draw.sample(train, min(_VOICES, len(train)))
-    voices = [audio.load(u.path, rate) for u in voices]
-    rows, position, digest = [], 0, hashlib.sha256()
+    voices = [audio.load(path, rate) for path in voices]
+    position, digest = 0, hashlib.sha256()
     with (
         atomic_path(work_folder / FRAMES) as temporary,
         open(temporary, "wb") as file,
     ):
-        for u in tqdm.tqdm(utterances, "features", mininterval=5):
-            signals = [audio.load(u.path, rate)[None]]
-            for _ in range(COPIES if parts[u.id] == "train" else 0):
+        for row in tqdm.tqdm(rows, "features", mininterval=5):
+            signals = [audio.load(row["path"], rate)[None]]
+            for _ in range(COPIES if row["part"] == "train" else 0):
                 signals.append(_augment(signals[0], voices, hparams, draw))
-            spans = []
+            row["spans"] = []
             for signal in signals:
                 frames = fbank(signal)[0].numpy().astype(np.float16)
                 file.write(frames.tobytes())
                 digest.update(frames.tobytes())
-                spans.append((position, position + len(frames)))
+                row["spans"].append((position, position + len(frames)))
                 position += len(frames)
-            rows.append(u._asdict() | {"part": parts[u.id], "spans": spans})
     # Machines round differently: this tells whose features they are.
     made_from = made_from | {"digest": digest.hexdigest()[:12]}
     with atomic_path(work_folder / INDEX) as temporary:

@@ -5,20 +5,19 @@ import contextlib
 import csv
 import functools
 import json
-import statistics
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks.losses import draws, features
+from benchmarks import draws
+from benchmarks.losses import features
 from benchmarks.losses.cells import SCORES, read_results
 from benchmarks.losses.systems import EUCLIDEAN
 from benchmarks.losses.training import select
 from benchmarks.losses.trials import make_trials
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.evaluation.metrics import markdown
 from speechbrain_hyperbolic.evaluation.plots import COLORS
 
 
@@ -28,7 +27,6 @@ class Report:
     def __init__(self, path, against, condition):
         self.results = read_results(path)
         self.against, self.condition = against, condition
-        self.trials = functools.cache(_trials)
         for result in self.results:
             if condition not in result["metrics"]:
                 raise InputError(
@@ -40,68 +38,61 @@ class Report:
         """EERs of a cell over draws of speakers, kept beside its scores."""
         folder = result["folder"]
         path = folder / f"draws-{self.condition}.npy"
-        if not path.is_file():
-            if not (folder / SCORES).is_file():
-                return None
-            trials = self.trials(folder.parents[1], result["fold"])
+        if not path.is_file() and (folder / SCORES).is_file():
+            trials = _trials(folder.parents[1], result["fold"])
             mask = trials.conditions[self.condition]
             columns = np.load(folder / SCORES), trials.a, trials.b
             found = draws.draw_eers(*(column[mask] for column in columns))
-            if found is None:
-                return None
-            with atomic_path(path) as temporary:
-                np.save(temporary, found)
-        return np.load(path)
+            if found is not None:
+                with atomic_path(path) as temporary:
+                    np.save(temporary, 100 * found)
+        return np.load(path) if path.is_file() else None
 
     def eers(self, cells, keys):
-        """EERs in % of some cells, and their draws if all have them."""
+        """EERs in % of some cells, and their draws."""
         found = [cells[key]["metrics"][self.condition]["eer"] for key in keys]
-        drawn = [self.drawn(cells[key]) for key in keys]
-        lengths = {0 if of is None else len(of) for of in drawn}
-        usable = len(lengths) == 1 and 0 not in lengths
-        return [100 * x for x in found], 100 * np.array(
-            drawn
-        ) if usable else None
+        return [100 * x for x in found], [self.drawn(cells[k]) for k in keys]
 
     def difference(self, systems, name):
         """How far a system is above the baseline, by the seeds of both."""
-        keys = sorted(systems[name].keys() & systems[self.against].keys())
+        base, other = systems[self.against], systems[name]
+        keys = sorted(base.keys() & other.keys())
         if not keys or name == self.against:
             return None
-        base, base_drawn = self.eers(systems[self.against], keys)
-        other, other_drawn = self.eers(systems[name], keys)
-        return draws.difference(base, other, base_drawn, other_drawn)
+        return draws.difference(self.eers(base, keys), self.eers(other, keys))
 
     def tables(self):
         """Prints a table of each group of results that can be compared."""
         groups = collections.defaultdict(list)
         for result in self.results:
-            groups[_group(result)].append(result)
+            settings = dict(result["settings"])
+            del settings["hparams"], settings["overrides"]
+            key = settings, result["fold"] is not None, result["classes"]
+            groups[json.dumps(key, sort_keys=True)].append(result)
         for results in groups.values():
             self.table(results)
 
     def table(self, results):
-        """Each system's EERs: mean over seeds and standard deviation."""
+        """Each system's EERs, as mean over seeds and standard deviation."""
         first, systems = results[0], by_system(results)
         who = "test" if first["fold"] is None else "held-out training"
         settings = first["settings"]["common"]
         print(f"\n### {first['classes'] or 'All'} classes, {who} speakers\n")
-        print(", ".join(f"{key} {value}" for key, value in settings.items()))
+        print(", ".join(f"{k} {v}" for k, v in settings.items()), end="\n\n")
         rows = []
         for name in sorted(systems):
             cells = systems[name].values()
-            accuracy = [cell["train_accuracy"] for cell in cells]
+            accuracies = [cell["train_accuracy"] for cell in cells]
             row = {"system": name, "cells": len(cells)}
-            row["training accuracy"] = _mean(accuracy, 3)
+            row["training accuracy"] = draws.mean_text(accuracies, 3)
             for c in first["metrics"]:
                 values = [100 * cell["metrics"][c]["eer"] for cell in cells]
-                row[f"{c}, EER %"] = _mean(values, 2)
+                row[f"{c}, EER %"] = draws.mean_text(values)
             found = self.difference(systems, name)
             heading = f"{self.condition} against {self.against}"
             row[heading] = draws.in_words(*found) if found else ""
             rows.append(row)
-        print()
-        print_table(rows)
+        draws.print_table(rows)
         seconds = [r["seconds"] for r in results if r["seconds"]] or [0]
         print(f"\n{len(results)} cells of {min(seconds)} to {max(seconds)} s")
         for key in ("commit", "machine"):
@@ -117,22 +108,17 @@ class Report:
             for condition, of in result["metrics"].items():
                 line |= {f"{condition}_{key}": of[key] for key in of}
             lines.append(line)
-        with (
-            atomic_path(path) as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as file,
-        ):
-            names = dict.fromkeys(name for line in lines for name in line)
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(lines)
+        names = dict.fromkeys(name for line in lines for name in line)
+        with atomic_path(path) as temporary:
+            with open(temporary, "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, names)
+                writer.writeheader()
+                writer.writerows(lines)
 
     def write_plot(self, path):
         """Seeds, mean and interval of each system that trained on all."""
-        systems = by_system(
-            r
-            for r in self.results
-            if r["fold"] is None and r["classes"] is None
-        )
+        on_test = [r for r in self.results if r["fold"] is r["classes"] is None]
+        systems = by_system(on_test)
         found = {name: self.eers(c, sorted(c)) for name, c in systems.items()}
         order = sorted(found, key=lambda name: -np.mean(found[name][0]))
         label = f"EER %, {self.condition} (hyperbolic in orange)"
@@ -141,8 +127,9 @@ class Report:
                 values, drawn = found[name]
                 euclidean = name.partition(":")[0] in EUCLIDEAN
                 color = COLORS[0 if euclidean else 1]
-                if drawn is not None:
-                    bounds = draws.interval(draws.over_seeds(drawn)[0])
+                if all(of is not None for of in drawn):
+                    (mean,) = draws.over_seeds(np.array(drawn))
+                    bounds = draws.interval(mean)
                     axes.plot(bounds, [height] * 2, color=color)
                 heights = [height] * len(values)
                 axes.plot(values, heights, "o", color=color, alpha=0.5)
@@ -165,12 +152,10 @@ class Report:
             for number, (name, points) in enumerate(curves.items()):
                 x, y, low, high = np.transpose(points)
                 errors = np.maximum([y - low, high - y], 0)
-                color = COLORS[number % len(COLORS)]
-                options = {"marker": "o", "capsize": 3, "label": name}
-                # Side by side
-                axes.errorbar(
-                    x * 1.03**number, y, errors, color=color, **options
-                )
+                x = x * 1.03**number  # side by side
+                style = {"marker": "o", "capsize": 3, "label": name}
+                style["color"] = COLORS[number % len(COLORS)]
+                axes.errorbar(x, y, errors, **style)
             axes.axhline(0, color="gray")
             axes.set_xscale("log")
             axes.set_xticks(sizes, sizes)
@@ -179,16 +164,9 @@ class Report:
                 axes.legend(fontsize="small")
 
 
+@functools.cache
 def _trials(work_folder, fold):
     return make_trials(select(features.read(work_folder).rows, fold)[2])
-
-
-def _group(result):
-    """What results must share to stand in one table."""
-    settings = dict(result["settings"])
-    del settings["hparams"], settings["overrides"]
-    on_folds = result["fold"] is not None
-    return json.dumps([settings, on_folds, result["classes"]], sort_keys=True)
 
 
 def by_system(results):
@@ -198,18 +176,6 @@ def by_system(results):
         fold = -1 if result["fold"] is None else result["fold"]
         systems[result["system"]][result["seed"], fold] = result
     return systems
-
-
-def _mean(values, digits):
-    text = f"{statistics.mean(values):.{digits}f}"
-    if len(values) > 1:
-        text += f" ± {statistics.stdev(values):.{digits}f}"
-    return text
-
-
-def print_table(rows):
-    """Dicts with the same keys as a Markdown table."""
-    print(markdown([list(rows[0]), *([*map(str, r.values())] for r in rows)]))
 
 
 @contextlib.contextmanager

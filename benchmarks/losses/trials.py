@@ -38,17 +38,15 @@ def make_trials(rows):
     for group in groups.values():
         pairs.append(np.array(group)[np.stack(np.triu_indices(len(group), 1))])
     first, second = np.concatenate(pairs, 1)
-    names = ("speaker", "session", "sex", "doubtful")
     speaker, session, sex, doubtful = (
-        np.unique([row[name] for row in rows], return_inverse=True)[1]
-        if name in ("speaker", "session")
-        else np.array([row[name] for row in rows])
-        for name in names
+        np.array([row[name] for row in rows])
+        for name in ("speaker", "session", "sex", "doubtful")
     )
+    _, speaker = np.unique(speaker, return_inverse=True)
     a, b = speaker[first], speaker[second]
     target = a == b
     across = target & (session[first] != session[second])
-    has_sessions = np.array([row["session"] != "" for row in rows])[first]
+    has_sessions = session[first] != ""
     same_sex = (sex[first] == sex[second]) & (sex[first] != "")
     cross = has_sessions & (~target | _at_most(a, across))
     conditions = {

@@ -28,27 +28,26 @@ SAMPLE_RATES = (1000, 768000)  # Hz
 # Mean absolute amplitude below which the stock preparation drops a chunk
 SILENCE = 5e-4
 
-_BY_AV = (".m4a", ".mp4", ".aac")
-# FFmpeg goes by content, and would open any file that a playlist names.
-_FORMATS = "mov,aac"
-# An AAC file's header is exact to two frames, and decoding needs one frame
-# before the first sample that is wanted.
+_BY_AV = (".m4a", ".mp4")
+# FFmpeg detects formats by content, and would open whatever a playlist names.
+_FORMATS = "mov"
+# The header is exact to two frames, and decoding starts one frame early.
 _AAC_FRAMES = 2048
-_NO_LENGTH = 2**40  # frames; libsndfile has 2^63 - 1 where it knows none
-_LARGEST_KERNEL = 10**7  # samples of torchaudio's resampling kernel, about
-# What libsndfile logs of a file whose end is missing. A writer to a pipe can't
-# know the size, and writes one above 2^31 - 4097.
+_NO_LENGTH = 2**40  # frames; libsndfile says 2^63 - 1 where it knows none
+_LARGEST_KERNEL = 10**7  # samples, roughly, of torchaudio's resampling kernel
+# What libsndfile logs where the end of a file is missing. A program that
+# writes to a pipe can't know the size, and writes one above 2^31 - 4097.
 _WAV_SIZE = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 _PIPE_SIZE = 0x7FFFF000
 _OGG_END = "Last page lacks an end-of-stream bit"
-# PyAV's are of any kind, e.g. for a stream without a rate or a duration. A
-# header may promise more samples than memory holds.
+# PyAV raises errors of any kind, e.g. for a stream without a duration. A
+# header may claim more samples than memory holds.
 _DECODER_ERRORS = (
     *(soundfile.SoundFileError, av.FFmpegError, OSError, MemoryError),
     *(AttributeError, TypeError, IndexError, ValueError),
 )
-# A wav header: RIFF, size, WAVEfmt, 16, format, channels, sample rate, bytes
-# per second, bytes per frame, bits per sample
+# RIFF, size, WAVEfmt, 16, format, channels, sample rate, bytes per second,
+# bytes per frame, bits per sample
 _WAV_HEADER = struct.Struct("<4sI8sIHHIIHH")
 
 
@@ -61,11 +60,7 @@ class AudioInfo(NamedTuple):
 
 
 def info(path: StrPath) -> AudioInfo:
-    """Reads the header; an InputError names a file that can't be used.
-
-    Truncated wav and ogg files are among them; of flac and m4a files only
-    ``load`` finds that the end is missing.
-    """
+    """Reads the header, by which truncated wav and ogg files are refused."""
     found = _info_of_pcm(path)
     if found is None:
         with _naming(path):
@@ -73,8 +68,8 @@ def info(path: StrPath) -> AudioInfo:
     _check_rate(path, found.sample_rate)
     if not 0 < found.frames < _NO_LENGTH:
         raise InputError(
-            f"{path} has no samples, or a header without their number: "
-            "replace or remove the file, or convert it to wav"
+            f"{path} is empty, or its header doesn't tell its length: replace "
+            "or remove the file, or convert it to wav"
         )
     return found
 
@@ -95,11 +90,8 @@ def _info_by_av(path: StrPath) -> AudioInfo:
 
 
 def _info_of_pcm(path: StrPath) -> AudioInfo | None:
-    """The header of a whole wav file of 16 bits, else None.
-
-    Most corpora are such files, and soundfile takes five times as long.
-    """
-    # A named pipe must not be waited for.
+    """The header of a 16-bit wav file, in a fifth of soundfile's time."""
+    # Opening a named pipe would wait otherwise.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
     try:
         file = os.open(path, flags)
@@ -131,29 +123,20 @@ def load(
     stop: int | None = None,
     file: BinaryIO | None = None,
 ) -> torch.Tensor:
-    """Reads the mean of all channels: float32 in [-1, 1], shape [time].
+    """Reads samples ``start`` to ``stop``, at ``sample_rate``: float32 [time].
 
-    ``start`` and ``stop`` are samples at ``sample_rate``, to which audio is
-    resampled. ``file`` is read instead of ``path``, which then is its name.
-    An InputError names a file that can't be decoded, has NaN, or ends before
-    ``stop`` or, without it, before its header says.
+    Channels are averaged. ``file`` is read instead of ``path``, its name.
     """
     decode = _decode_by_av if _is_for_av(path) else _decode
     with _naming(path, exists=file is not None):
         samples, rate = decode(path, sample_rate, start, stop, file)
     _check_rate(path, rate)
-    if len(samples) == 0:
-        raise InputError(
-            f"{path} has no samples from {start / sample_rate:.2f} s on: it "
-            "is empty or truncated; replace or remove the file"
-        )
-    slack = _AAC_FRAMES if _is_for_av(path) else 1  # start and stop are rounded
+    least = 1
     if stop is not None:
-        if len(samples) < _to_rate(stop - start, sample_rate, rate) - slack:
-            raise InputError(
-                f"{path} ends before {stop / sample_rate:.2f} s: it is "
-                "truncated; replace or remove the file"
-            )
+        slack = _AAC_FRAMES if _is_for_av(path) else 1  # bounds are rounded
+        least = max(1, _to_rate(stop - start, sample_rate, rate) - slack)
+    if len(samples) < least:
+        raise _truncated(path)
     if not np.isfinite(samples).all():
         raise InputError(
             f"{path} has NaN or infinite samples: replace or remove the file"
@@ -199,11 +182,9 @@ def _decode_by_av(
         last = end
         if stop is not None:
             last = first + _to_rate(stop - start, sample_rate, rate)
-        # Of other formats, lengths and positions are estimates.
-        exact = "mp4" in container.format.name
-        if exact and first > _AAC_FRAMES:
+        if first > _AAC_FRAMES:
             container.seek(int((first - _AAC_FRAMES) / unit), stream=stream)
-        # Packed: of eight channels PyAV reads planes that don't exist.
+        # Packed: with eight channels PyAV reads planes that don't exist.
         resampler = av.AudioResampler(format="flt", rate=rate)
         blocks, position = [np.zeros(0, np.float32)], None
         for frame in container.decode(stream):
@@ -218,13 +199,13 @@ def _decode_by_av(
     samples = np.concatenate(blocks)
     if stop is not None:
         return samples[: last - first], rate
-    if exact and len(samples) < end - first - _AAC_FRAMES:
+    if len(samples) < end - first - _AAC_FRAMES:
         raise _truncated(path)
     return samples, rate
 
 
 def _to_mono(samples: np.ndarray) -> np.ndarray:
-    # NumPy starts no threads of its own, where many files are read at a time.
+    # By NumPy, which starts no threads of its own in each of many threads.
     return samples[:, 0] if samples.shape[1] == 1 else samples.mean(1)
 
 
@@ -237,7 +218,7 @@ def resample(
     common = math.gcd(rate_from, rate_to)
     if rate_from * rate_to // common**2 <= _LARGEST_KERNEL:
         return torchaudio.functional.resample(waveform, rate_from, rate_to)
-    # For rates without a common factor torchaudio's kernel takes gigabytes.
+    # Without a common factor of the rates the kernel would take gigabytes.
     return torch.from_numpy(
         scipy.signal.resample_poly(
             waveform.numpy(), rate_to // common, rate_from // common
@@ -260,7 +241,7 @@ def _open_by_av(source: StrPath | BinaryIO) -> av.container.InputContainer:
         source if hasattr(source, "read") else str(source),
         "r",
         options={"format_whitelist": _FORMATS},
-        metadata_errors="replace",  # of tags, which nothing here uses
+        metadata_errors="replace",  # in tags, which are not used
     )
 
 
@@ -277,7 +258,7 @@ def _check_rate(path: StrPath, rate: int) -> None:
 
 
 def _check_log(path: StrPath, sound: soundfile.SoundFile) -> None:
-    """Notices a missing end by what libsndfile logs."""
+    """Finds a missing end in what libsndfile logs."""
     log = sound.extra_info
     size = _WAV_SIZE.search(log)
     if _OGG_END in log or (size and int(size[2]) < int(size[1]) < _PIPE_SIZE):
@@ -286,7 +267,7 @@ def _check_log(path: StrPath, sound: soundfile.SoundFile) -> None:
 
 def _truncated(path: StrPath) -> InputError:
     return InputError(
-        f"{path} is truncated, its end is missing: replace or remove the file"
+        f"{path} is truncated or empty: replace or remove the file"
     )
 
 
@@ -294,10 +275,8 @@ def _truncated(path: StrPath) -> InputError:
 def _naming(path: StrPath, exists: bool = False) -> Iterator[None]:
     """Turns a decoder's error into one line that names the file."""
     try:
-        if not exists and os.path.isdir(path):
-            raise InputError(f"{path} is a folder, expected an audio file")
         if not exists and not os.path.isfile(path):
-            raise InputError(f"{path} is missing: no such audio file")
+            raise InputError(f"{path} is missing or not a file")
         yield
     except InputError:
         raise

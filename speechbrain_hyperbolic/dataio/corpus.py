@@ -1,10 +1,10 @@
-"""Finds the audio of a corpus, and what ``speakers.csv`` says of its speakers.
+"""Finds the audio of a corpus, and reads its ``speakers.csv``.
 
 A corpus is a folder ``speaker/[session/]utterance.{wav,flac,ogg,m4a}``, or
 has one in ``wav`` (VoxCeleb1), ``aac`` (VoxCeleb2 as released), ``audio`` or
-``data`` (CN-Celeb, whose trials are below ``eval``). ``speakers.csv`` in it is
-optional: ``spk_id`` and any of ``sex``, ``split`` (train or test), and labels
-of your own.
+``data`` (CN-Celeb, whose trials are below ``eval``). The optional table
+``speakers.csv`` has ``spk_id`` and any of ``sex``, ``split`` (train or test),
+and labels of your own.
 """
 
 import functools
@@ -27,11 +27,9 @@ _TRIAL_FOLDERS = ("test", "enroll")
 
 
 def speaker_of(utterance: str) -> str:
-    """The speaker of an utterance id: its first folder.
-
-    In CN-Celeb's trials it is the name up to a hyphen: of ``test/NAME``,
-    ``enroll/NAME`` and models, which are named ``SPEAKER-enroll``.
-    """
+    """The speaker of an utterance id: its first folder."""
+    # In CN-Celeb's trials it is the name up to a hyphen: of test/NAME,
+    # enroll/NAME and models, which are named SPEAKER-enroll.
     folder, slash, name = utterance.partition("/")
     if not slash:
         return folder.split("-enroll", 1)[0]
@@ -63,10 +61,7 @@ def audio_roots(data_folder: StrPath) -> list[pathlib.Path]:
 def find_audio(
     data_folder: StrPath, utterances: Iterable[str]
 ) -> dict[str, str | None]:
-    """Paths of given utterances, found without walking through the corpus.
-
-    An utterance without a file has None.
-    """
+    """Paths, or None, of utterances, found without walking the corpus."""
     roots = audio_roots(data_folder)
     roots += [folder / "eval" for folder in data_folders(data_folder)]
     listed = functools.cache(_names_in)
@@ -98,11 +93,7 @@ def _names_in(root: pathlib.Path, folder: str) -> tuple[str, set[str]]:
 def list_audio(
     data_folder: StrPath, outputs: StrPath | None = None
 ) -> dict[str, str]:
-    """Finds all utterances of a corpus: id -> path, sorted by id.
-
-    ``outputs`` is a folder of results: where it is below the corpus, the
-    corpus's folder that contains it is no speaker.
-    """
+    """Utterance -> path, sorted, without what lies in a folder of outputs."""
     outputs = pathlib.Path(outputs).resolve() if outputs else None
     paths: dict[str, str] = {}
     others: Counter[str] = Counter()
@@ -116,11 +107,22 @@ def list_audio(
                 continue
             for name in names:
                 stem, dot, extension = name.rpartition(".")
-                if stem and dot + extension in EXTENSIONS:
-                    path = os.path.join(parent, name)
-                    _add(paths, f"{below}/{stem}", path)
-                else:
+                if not stem or dot + extension not in EXTENSIONS:
                     others[dot + extension] += 1
+                    continue
+                utterance, path = f"{below}/{stem}", os.path.join(parent, name)
+                # A trial list separates names by spaces and is UTF-8.
+                if " " in utterance or not utterance.isprintable():
+                    raise InputError(
+                        f"{path!r} has a space or an unprintable character in "
+                        "its name: rename it"
+                    )
+                if utterance in paths:
+                    raise InputError(
+                        f"{paths[utterance]} and {path} are both utterance "
+                        f"{utterance}: rename or remove one of them"
+                    )
+                paths[utterance] = path
     if not paths:
         raise InputError(
             f"data_folder {data_folder} has no audio: expected "
@@ -128,23 +130,8 @@ def list_audio(
         )
     if others:
         counts = ", ".join(f"{n} {e}" for e, n in others.most_common(5))
-        logger.info(f"{data_folder}: files that are no audio: {counts}")
+        logger.info(f"{data_folder}: ignored files of other types: {counts}")
     return dict(sorted(paths.items()))
-
-
-def _add(paths: dict[str, str], utterance: str, path: str) -> None:
-    # A trial list holds neither spaces nor names that are not UTF-8.
-    if len(utterance.split()) != 1 or not utterance.isprintable():
-        raise InputError(
-            f"{path!r} has a space in its name, or what is no plain UTF-8: "
-            "rename it"
-        )
-    if utterance in paths:
-        raise InputError(
-            f"{paths[utterance]} and {path} are both utterance {utterance}: "
-            "rename or remove one of them"
-        )
-    paths[utterance] = path
 
 
 def read_speakers(data_folder: StrPath) -> dict[str, dict[str, str]]:
@@ -167,7 +154,7 @@ def read_speaker_table(
         if speakers.setdefault(speaker, row) != row:
             raise InputError(
                 f"{path}, line {line}: {speaker} has a second, different row: "
-                "remove one"
+                "remove one of them"
             )
     return speakers
 
@@ -185,18 +172,3 @@ def read_splits(data_folder: StrPath) -> dict[str, str]:
         if split:
             splits[speaker] = split
     return splits
-
-
-def training_audio(
-    data_folder: StrPath,
-    test_speakers: Iterable[str],
-    outputs: StrPath | None = None,
-) -> dict[str, str]:
-    """Utterance -> path, without the test speakers and those of split "test".
-
-    ``outputs`` is as in ``list_audio``.
-    """
-    held_out = set(test_speakers)
-    held_out |= {s for s, v in read_splits(data_folder).items() if v == "test"}
-    paths = list_audio(data_folder, outputs)
-    return {u: p for u, p in paths.items() if speaker_of(u) not in held_out}

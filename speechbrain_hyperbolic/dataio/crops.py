@@ -13,8 +13,8 @@ from speechbrain_hyperbolic.dataio.files import StrPath
 class SharedEpochCounter(EpochCounter):
     """The stock counter, in memory that all workers of a data loader share.
 
-    Persistent workers keep the copy of their first epoch otherwise, and would
-    read the same crops in every epoch.
+    Otherwise persistent workers would keep the counter of their first epoch,
+    and read the same crops in every epoch.
 
     Arguments
     ---------
@@ -48,10 +48,9 @@ def draw(below: int, *key: str | int) -> int:
 
 
 class Crop:
-    """Reads a crop of ``samples`` samples; a shorter utterance is repeated.
+    """Reads a crop at a place that depends on seed, epoch and name only.
 
-    The place of a crop is a function of the seed, the counter's epoch and the
-    utterance's name; without a counter it is the middle.
+    Without a counter it is the middle. A shorter utterance is repeated.
     """
 
     def __init__(
@@ -74,9 +73,7 @@ class Crop:
         stop: int,
         file: BinaryIO | None = None,
     ) -> torch.Tensor:
-        """A crop of shape [samples] of an utterance, which is samples ``start``
-        to ``stop`` of ``wav``, or of ``file`` where it has no file of its own.
-        """
+        """A crop [samples] of samples ``start`` to ``stop`` of a file."""
         surplus = stop - start - self.samples
         if surplus > 0:
             offset = surplus // 2

@@ -14,12 +14,11 @@ from speechbrain.utils.distributed import ddp_broadcast, if_main_process
 from speechbrain_hyperbolic.errors import InputError
 
 StrPath = str | pathlib.Path
-_SPACE = 2**16  # bytes that a run needs at least, for logs and settings
 
 
 @contextlib.contextmanager
 def atomic_path(path: StrPath) -> Iterator[pathlib.Path]:
-    """A temporary path beside ``path`` that takes its name on success."""
+    """A temporary path that is renamed to ``path`` on success."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
@@ -30,7 +29,7 @@ def atomic_path(path: StrPath) -> Iterator[pathlib.Path]:
     try:
         with naming_the_file(temporary):
             yield temporary
-        # mkstemp makes private files; a result is for whom the umask admits.
+        # mkstemp makes private files; results follow the umask.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -43,21 +42,21 @@ def atomic_path(path: StrPath) -> Iterator[pathlib.Path]:
 def naming_the_file(
     path: StrPath | Callable[[], pathlib.Path],
 ) -> Iterator[None]:
-    """Adds the file's name to the error of a failed write, which lacks it."""
+    """Adds the file's name to the error of a failed write."""
     try:
         yield
     except (OSError, RuntimeError) as error:
         name = path() if callable(path) else path
         number = getattr(error, "errno", None)
         if isinstance(error, RuntimeError):
-            number = _write_error(name)  # PyTorch does not tell the reason
+            number = _write_error(name)  # PyTorch doesn't tell the reason
         if number is None or getattr(error, "filename", None) is not None:
             raise
         raise OSError(number, os.strerror(number), str(name)) from error
 
 
 def _write_error(path: StrPath) -> int | None:
-    """The error number of appending to a file, which is left as it is."""
+    """The error number of an attempt to append to a file."""
     try:
         with open(path, "r+b", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
@@ -66,7 +65,7 @@ def _write_error(path: StrPath) -> int | None:
                     file.write(bytes(2**20))
             finally:
                 file.truncate(size)
-    except FileNotFoundError:  # another process has given it up
+    except FileNotFoundError:  # another process has removed it
         return None
     except OSError as error:
         return error.errno
@@ -74,7 +73,7 @@ def _write_error(path: StrPath) -> int | None:
 
 
 class Stamp:
-    """A file that tells with which arguments something was made."""
+    """A file that records the arguments with which something was made."""
 
     def __init__(self, path: StrPath, arguments: dict | list) -> None:
         self.path = pathlib.Path(path)
@@ -92,18 +91,24 @@ class Stamp:
 
 @contextlib.contextmanager
 def lock_run(output_folder: StrPath) -> Iterator[None]:
-    """Holds an output folder for this run; a second run is refused.
-
-    The lock ends with the process, however that ends. In distributed training
-    the main process holds it, and all processes refuse together.
-    """
+    """Refuses a second run in an output folder until this process ends."""
     path = pathlib.Path(output_folder) / "run.lock"
     lock = filelock.FileLock(path)
     failure: Exception | None = None
     if if_main_process():
         try:
-            _acquire(lock, path)
-        except (InputError, OSError) as error:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+            owner = f"process {os.getpid()} on {socket.gethostname()}"
+            with naming_the_file(path):
+                path.write_text(f"{owner}\n")
+        except filelock.Timeout:
+            holder = path.read_text().strip() or "another process"
+            failure = InputError(
+                f"{path.parent} is in use by {holder}: wait for that run, end "
+                "it, or pass another --output_folder"
+            )
+        except OSError as error:
             failure = error
     # Without this the other processes would wait for the main one forever.
     failure = ddp_broadcast(failure)
@@ -113,20 +118,3 @@ def lock_run(output_folder: StrPath) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _acquire(lock: filelock.BaseFileLock, path: pathlib.Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        holder = path.read_text().strip() or "another process"
-        raise InputError(
-            f"{path.parent} is in use by {holder}: wait for that run, end it, "
-            "or pass another --output_folder"
-        ) from None
-    with naming_the_file(path):
-        path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
-        # Fails now rather than after the files of an earlier run are emptied.
-        with tempfile.TemporaryFile(dir=path.parent) as probe:
-            probe.write(bytes(_SPACE))

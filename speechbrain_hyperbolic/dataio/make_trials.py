@@ -8,7 +8,6 @@ import itertools
 import pathlib
 import random
 from collections.abc import Iterable
-from typing import Any
 
 from speechbrain_hyperbolic.dataio.corpus import (
     list_audio,
@@ -27,11 +26,7 @@ from speechbrain_hyperbolic.errors import InputError, exit_on_error
 def make_trials(
     utterances: Iterable[str], pairs_per_speaker: int = 100, seed: int = 0
 ) -> list[Trial]:
-    """Makes as many impostor as target trials, at random.
-
-    A speaker with more pairs of utterances than ``pairs_per_speaker`` has
-    that many target trials. The order of ``utterances`` does not matter.
-    """
+    """As many random impostor as target trials, in any order of utterances."""
     by_speaker: dict[str, list[str]] = {}
     for utterance in sorted(utterances):
         by_speaker.setdefault(speaker_of(utterance), []).append(utterance)
@@ -45,7 +40,7 @@ def make_trials(
     if len(by_speaker) < 2 or not targets:
         raise InputError(
             f"{len(by_speaker)} test speakers with {len(targets)} pairs of "
-            "their own utterances make no trial list: it needs at least two "
+            "their own utterances are too few for a trial list: it needs two "
             "speakers, one of them with two utterances"
         )
     # Distinct pairs; every speaker is drawn with the same probability.
@@ -64,11 +59,7 @@ def choose_test_speakers(
     test_share: float = 0.2,
     seed: int = 0,
 ) -> set[str]:
-    """Speakers to keep for the trials.
-
-    They are those of split "test" in speakers.csv; without splits a random
-    share; all of them if ``test_share`` is 1.
-    """
+    """Those of split "test" in speakers.csv; without splits a random share."""
     if test_share == 1:
         return set(speakers)
     splits = read_splits(data_folder)
@@ -78,7 +69,7 @@ def choose_test_speakers(
     count = max(2, round(test_share * len(speakers)))
     if count >= len(speakers):
         raise InputError(
-            f"{data_folder} has {len(speakers)} speakers: too few to keep "
+            f"{data_folder} has {len(speakers)} speakers: too few to reserve "
             f"{count} of them for a trial list"
         )
     return set(random.Random(seed).sample(speakers, count))
@@ -88,15 +79,11 @@ def make_trial_list(
     data_folder: StrPath,
     path: StrPath,
     test_share: float = 0.2,
+    pairs_per_speaker: int = 100,
     check_audio: str = "header",
     seed: int = 0,
-    **options: Any,
 ) -> list[Trial]:
-    """Writes a trial list of a corpus; ``options`` are for ``make_trials``.
-
-    What is below the list's folder is no part of the corpus. Files that can't
-    be used get no trials, and are listed in ``PATH.skipped``.
-    """
+    """Writes a trial list, and the unusable files to ``PATH.skipped``."""
     paths = list_audio(data_folder, outputs=pathlib.Path(path).parent)
     speakers = choose_test_speakers(
         data_folder, {speaker_of(u) for u in paths}, test_share, seed
@@ -104,7 +91,7 @@ def make_trial_list(
     paths = {u: p for u, p in paths.items() if speaker_of(u) in speakers}
     utterances, problems = read_utterances(paths, check_audio=check_audio)
     report_problems(problems, f"{path}.skipped")
-    trials = make_trials((u.id for u in utterances), seed=seed, **options)
+    trials = make_trials((u.id for u in utterances), pairs_per_speaker, seed)
     write_trials(trials, path)
     return trials
 
@@ -112,8 +99,7 @@ def make_trial_list(
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m speechbrain_hyperbolic.dataio.make_trials",
-        description="Make a balanced trial list for a corpus that has none.",
+        description="Makes a balanced trial list for a corpus that has none."
     )
     parser.add_argument("data_folder")
     parser.add_argument("path", help="the trial list to write")
@@ -121,8 +107,8 @@ def main() -> None:
         "--test_share",
         type=float,
         default=0.2,
-        help="share of the speakers to test, where speakers.csv has no "
-        "split; 1: all speakers, even with a split",
+        help="share of the speakers, unless speakers.csv has a split; 1: all "
+        "speakers in any case",
     )
     parser.add_argument("--pairs_per_speaker", type=int, default=100)
     parser.add_argument("--check_audio", default="header")

@@ -1,7 +1,7 @@
 """Noise, music, speech and room responses for augmentation, as CSV files.
 
-Each comes from one of three sources: a folder of yours (MUSAN, RIRS_NOISES or
-any folder of wav files), the stock recipe's download, or a generator.
+They come from a folder of wav files (MUSAN, RIRS_NOISES or your own), from the
+stock recipe's download, or from a generator.
 """
 
 import csv
@@ -29,9 +29,8 @@ logger = get_logger(__name__)
 _Generate = Callable[[np.random.Generator], np.ndarray]
 RATE = 16000
 GENERATED = 40  # files of a kind
-# Seconds. Long files are cut to it, and shorter noises repeated up to it: the
-# stock AddNoise reads whole files, and where one noise of a batch is shorter
-# than the crop it starts all of them at 0 and pads that one with silence.
+# Seconds to which files are cut and noises repeated: the stock AddNoise reads
+# whole files, and pads a noise that is shorter than the crop with silence.
 PIECE = 10
 # The columns that speechbrain.augment.preparation writes
 COLUMNS = ["ID", "duration", "wav", "wav_format", "wav_opts"]
@@ -45,28 +44,27 @@ def prepare_noise(
     music_csv: StrPath,
     speech_csv: StrPath | None = None,
 ) -> None:
-    """Writes the CSV files of noise, of music, and of speech for babble.
+    """Writes the CSV files of noise, music, and speech for babble.
 
     A file that was made from the same source is kept.
 
     Arguments
     ---------
     source : str
-        A folder: its subfolders ``noise``, ``music`` and ``speech`` (MUSAN)
-        each serve their file; without them the whole folder serves noise and
-        music. Or "download", the archive at ``url``; or "generate".
+        A folder, with subfolders ``noise``, ``music`` and ``speech`` (MUSAN)
+        or of any wav files, for both noise and music. Or "download", the
+        archive at ``url``; or "generate".
     url : str
         Archive of noise, as in the stock recipe.
     work_folder : str or pathlib.Path
-        For the archive, and for copies of files that are not mono, not at
-        16 kHz, long, or shorter than 10 s.
+        For the archive, and for copies in the right format and length.
     noise_csv : str or pathlib.Path
         File to write.
     music_csv : str or pathlib.Path
         File to write.
     speech_csv : str or pathlib.Path
-        File to write, where the source has a folder ``speech``; without the
-        file, ``AddBabble`` mixes utterances of the batch.
+        File to write if the source has a folder ``speech``; without it,
+        ``AddBabble`` mixes utterances of the batch.
 
     Raises
     ------
@@ -84,21 +82,14 @@ def prepare_noise(
     'ID,duration,wav,wav_format,wav_opts'
     """
     prepare = functools.partial(
-        _prepare, "noise_source", url, work_folder, shortest=PIECE
+        _prepare, "noise_source", source, url, work_folder, PIECE
     )
-    prepare(source, noise_csv, "noise", _noise)
-    prepare(source, music_csv, "music", _music)
-    if speech_csv is None:
-        return
-    speech = pathlib.Path(source) / "speech"
-    if speech.is_dir():
-        prepare(speech, speech_csv, "", None)
-    else:
+    prepare(noise_csv, "noise", _noise)
+    prepare(music_csv, "music", _music)
+    if speech_csv and pathlib.Path(source, "speech").is_dir():
+        prepare(speech_csv, "speech", None)
+    elif speech_csv:
         pathlib.Path(speech_csv).unlink(missing_ok=True)
-        logger.info(
-            f"{source} has no folder speech: babble is mixed from the "
-            "utterances of each batch."
-        )
 
 
 def prepare_rirs(
@@ -130,23 +121,24 @@ def prepare_rirs(
     >>> len((folder / "rir.csv").read_text().splitlines())
     41
     """
-    subfolder = "simulated_rirs"
-    _prepare("rir_source", url, work_folder, source, rir_csv, subfolder, _rir)
+    arguments = "rir_source", source, url, work_folder, 0
+    _prepare(*arguments, rir_csv, "simulated_rirs", _rir)
 
 
 def _prepare(
     option: str,
+    source: StrPath,
     url: str,
     work_folder: StrPath,
-    source: StrPath,
+    shortest: float,
     csv_file: StrPath,
     subfolder: str,
     generate: _Generate | None,
-    shortest: float = 0,
 ) -> None:
     path = pathlib.Path(csv_file)
-    arguments = {"source": str(source), "url": url}
-    stamp = Stamp(path.with_suffix(".json"), arguments)
+    stamp = Stamp(
+        path.with_suffix(".json"), {"source": str(source), "url": url}
+    )
     if path.is_file() and stamp.matches():
         return
     stamp.path.unlink(missing_ok=True)
@@ -158,15 +150,13 @@ def _prepare(
         _generate(generate, folder)
     else:
         folder = pathlib.Path(source)
-    if subfolder and (folder / subfolder).is_dir():
+    if (folder / subfolder).is_dir():
         folder = folder / subfolder
     write_noise_csv(folder, path, work_folder, shortest)
     stamp.write()
 
 
 def _download(url: str, folder: pathlib.Path, option: str) -> pathlib.Path:
-    if folder.is_dir():  # perhaps where nothing can be written, not even a lock
-        return folder
     partial = folder.with_name(f"{folder.name}.partial")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +170,7 @@ def _download(url: str, folder: pathlib.Path, option: str) -> pathlib.Path:
     except (OSError, shutil.ReadError) as error:
         raise InputError(
             f"can't download {url} ({error}): pass --{option}=FOLDER with "
-            "sounds that you have, e.g. MUSAN or RIRS_NOISES, or "
+            "sounds of your own, e.g. MUSAN or RIRS_NOISES, or "
             f"--{option}=generate for synthetic ones"
         ) from error
     return folder
@@ -189,13 +179,9 @@ def _download(url: str, folder: pathlib.Path, option: str) -> pathlib.Path:
 def write_noise_csv(
     folder: StrPath, path: StrPath, work_folder: StrPath, shortest: float = 0
 ) -> None:
-    """Lists the wav files of a folder for the stock AddNoise and AddReverb.
-
-    Files shorter than ``shortest`` seconds are repeated; copies go to
-    ``work_folder``.
-    """
+    """Lists a folder's wav files for the stock AddNoise and AddReverb."""
     folder = pathlib.Path(folder)
-    # Without hidden ones, which a kill may leave
+    # Without hidden ones, which a killed process may have left
     files = sorted(
         file for file in folder.rglob("*.wav") if not file.name.startswith(".")
     )
@@ -256,27 +242,27 @@ def _generate(generate: _Generate, folder: pathlib.Path) -> None:
             soundfile.write(temporary, samples, RATE)
 
 
-def _noise(generator: np.random.Generator, seconds: int = PIECE) -> np.ndarray:
+def _noise(generator: np.random.Generator) -> np.ndarray:
     """Noise with a spectral slope of 0 to -9 dB per octave."""
-    spectrum = np.fft.rfft(generator.standard_normal(seconds * RATE))
-    frequency = np.fft.rfftfreq(seconds * RATE, 1 / RATE)
+    spectrum = np.fft.rfft(generator.standard_normal(PIECE * RATE))
+    frequency = np.fft.rfftfreq(PIECE * RATE, 1 / RATE)
     slope = generator.uniform(0, 1.5)
     return np.fft.irfft(spectrum / np.maximum(frequency, 30) ** slope)
 
 
-def _music(generator: np.random.Generator, seconds: int = PIECE) -> np.ndarray:
+def _music(generator: np.random.Generator) -> np.ndarray:
     """Decaying chords of harmonic tones."""
     time = np.arange(RATE) / RATE
     decay = np.exp(-4 * time)
     harmonics = np.arange(1, 5)[:, None]
-    samples = np.zeros((seconds + 1) * RATE)
+    samples = np.zeros((PIECE + 1) * RATE)
     gap = generator.uniform(0.2, 0.6)
-    for onset in range(0, seconds * RATE, round(gap * RATE)):
+    for onset in range(0, PIECE * RATE, round(gap * RATE)):
         for semitone in generator.integers(0, 36, size=3):
             phase = 2 * np.pi * 110 * 2 ** (semitone / 12) * harmonics * time
             tone = decay * (np.sin(phase) / harmonics).sum(0)
             samples[onset : onset + RATE] += tone
-    return samples[: seconds * RATE]
+    return samples[: PIECE * RATE]
 
 
 def _rir(generator: np.random.Generator) -> np.ndarray:

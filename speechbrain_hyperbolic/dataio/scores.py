@@ -1,8 +1,4 @@
-"""Score files: a line is ``enroll test label score``, as the stock writes it.
-
-A score file contains its trial list, so error rates and the comparison of two
-systems need nothing else.
-"""
+"""Score files: ``enroll test label score`` a line, as the stock writes them."""
 
 import math
 import pathlib
@@ -32,10 +28,10 @@ def read_score_table(path: StrPath) -> ScoreTable:
     path = pathlib.Path(path)
     if not path.is_file():
         raise InputError(f"{path} is missing: no such score file")
-    # -sig: spreadsheets write a byte order mark. splitlines would also split
-    # at a form feed, which no editor counts as a line.
+    # -sig: spreadsheets write a byte order mark. Not splitlines, which also
+    # splits at a form feed, unlike an editor.
     lines = path.read_text("utf-8-sig", errors="replace").split("\n")
-    # Flat lists, not rows: half the time, since no garbage is collected.
+    # Flat lists take half the time of rows, which are garbage-collected.
     enroll, test, labels, scores = [], [], [], []
     for number, line in enumerate(lines, start=1):
         try:
@@ -45,8 +41,8 @@ def read_score_table(path: StrPath) -> ScoreTable:
             if not line.strip():
                 continue
             raise InputError(
-                f"{path}, line {number}: {line[:80]!r} is no score, expected "
-                "'enroll test label score' with label 0 or 1"
+                f"{path}, line {number}: {line[:80]!r} is not a score line, "
+                "expected 'enroll test label score' with label 0 or 1"
             ) from None
         if not math.isfinite(value):
             raise InputError(
@@ -71,7 +67,7 @@ def write_scores(
     labels: npt.ArrayLike,
     scores: npt.ArrayLike,
 ) -> None:
-    """Writes a score file with all digits, so that reading adds no ties."""
+    """Writes a score file with all digits, so that no new ties arise."""
     rows = zip(
         enroll,
         test,

@@ -1,20 +1,18 @@
-"""Utterances in tar files, for corpora of too many files for a file system.
+"""Packs utterances into tar files, for corpora of very many files.
 
 python -m speechbrain_hyperbolic.dataio.shards SAVE_FOLDER OUT
 
-packs what train.csv and dev.csv of a save folder list, for --shards_folder of
-a training. The tar files are webdataset's: ``000000012.wav``, the original
-bytes, beside ``000000012.json``, its id, speaker, start and stop. It needs
-``pip install webdataset``.
+packs the audio that train.csv and dev.csv of a save folder list; train with
+--shards_folder=OUT. The tar files have webdataset's form: the original file as
+``000000012.wav`` and its id, speaker, start and stop as ``000000012.json``.
+Needs ``pip install webdataset``.
 """
 
 import argparse
-import hashlib
 import io
 import json
 import pathlib
 import random
-import tarfile
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -23,58 +21,43 @@ import torch
 import tqdm
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.epoch_loop import EpochCounter
-from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio.crops import Crop
-from speechbrain_hyperbolic.dataio.files import Stamp, StrPath, atomic_path
+from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
 from speechbrain_hyperbolic.dataio.preparation import read_csv
 from speechbrain_hyperbolic.errors import InputError, exit_on_error
 
-logger = get_logger(__name__)
-
 MANIFEST = "manifest.json"
-# Utterances whose order is random among each other; packing has shuffled them
-# before. A process's workers together hold the audio of about as many.
+# Utterances that are shuffled together, after the shuffling of ``pack``. The
+# workers of a process together hold the audio of about as many in memory.
 SHUFFLE_BUFFER = 1000
+_Row = tuple[str, dict[str, Any]]  # an id, and its row of a CSV file
 
 
 def pack(
     save_folder: StrPath, out: StrPath, shard_size: int = 1000, seed: int = 1986
 ) -> None:
-    """Packs train.csv and dev.csv into ``out/train`` and ``out/dev``.
-
-    ``seed`` shuffles the utterances, so that a shard has many speakers. An
-    interrupted packing resumes after its last whole shard.
-    """
-    if not (isinstance(shard_size, int) and shard_size > 0):
+    """Packs train.csv and dev.csv, shuffled, into ``out/train`` and ``dev``."""
+    if shard_size < 1:
+        raise InputError(f"shard_size is {shard_size}, expected 1 or more")
+    out = pathlib.Path(out)
+    if any(out.glob("*/*.tar")):
         raise InputError(
-            f"shard_size is {shard_size}, expected a number of utterances > 0"
+            f"{out} has shards already: delete it, or pack into another folder"
         )
     for split in ("train", "dev"):
-        table = pathlib.Path(save_folder) / f"{split}.csv"
-        _pack_table(table, pathlib.Path(out) / split, shard_size, seed)
+        rows = list(read_csv(pathlib.Path(save_folder, f"{split}.csv")).items())
+        random.Random(seed).shuffle(rows)
+        _pack_rows(rows, out / split, shard_size)
 
 
-def _pack_table(
-    table: pathlib.Path, folder: pathlib.Path, shard_size: int, seed: int
-) -> None:
-    rows = list(read_csv(table).items())
-    random.Random(seed).shuffle(rows)
-    digest = hashlib.sha256(json.dumps([rows, shard_size]).encode()).hexdigest()
-    stamp = Stamp(folder / "packed.json", [digest])
-    if stamp.path.is_file() and not stamp.matches():
-        raise InputError(
-            f"{folder} has shards of another table, shard_size or seed: "
-            "delete it, or give another folder"
-        )
-    stamp.write()
+def _pack_rows(rows: list[_Row], folder: pathlib.Path, shard_size: int) -> None:
     shards: list[dict[str, Any]] = []
     starts = range(0, len(rows), shard_size)
-    for first in tqdm.tqdm(starts, f"Packing {table.stem}", unit="shard"):
-        path = folder / f"{table.stem}-{len(shards):06d}.tar"
+    for first in tqdm.tqdm(starts, f"Packing {folder.name}", unit="shard"):
+        path = folder / f"{folder.name}-{len(shards):06d}.tar"
         own = rows[first : first + shard_size]
-        if not path.is_file():
-            _write_shard(path, own, first)
+        _write_shard(path, own, first)
         size = path.stat().st_size
         shards.append(
             {"url": path.name, "nsamples": len(own), "filesize": size}
@@ -87,12 +70,9 @@ def _pack_table(
     }
     with atomic_path(folder / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1))
-    logger.info(f"{len(rows)} utterances are in {len(shards)} shards, {folder}")
 
 
-def _write_shard(
-    path: pathlib.Path, rows: list[tuple[str, dict[str, Any]]], first: int
-) -> None:
+def _write_shard(path: pathlib.Path, rows: list[_Row], first: int) -> None:
     with (
         atomic_path(path) as temporary,
         open(temporary, "wb") as stream,
@@ -104,8 +84,8 @@ def _write_shard(
                 content = source.read_bytes()
             except OSError as error:
                 raise InputError(
-                    f"can't read {source} ({error.strerror}): restore it, or "
-                    "prepare again without it"
+                    f"{source} can't be read ({error.strerror}): restore the "
+                    "file, or prepare the corpus again without it"
                 ) from error
             entry = {k: row[k] for k in ("spk_id", "start", "stop")}
             archive.write(
@@ -118,41 +98,38 @@ def _write_shard(
 
 
 class Shards:
-    """The shards of a folder that ``pack`` has made, checked by their sizes."""
+    """A folder of shards that ``pack`` made, each checked by its size."""
 
     def __init__(self, folder: StrPath) -> None:
         self.folder = pathlib.Path(folder)
         path = self.folder / MANIFEST
         if not path.is_file():
-            raise InputError(f"{path} is missing: pack the corpus completely")
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            self.sample_rate = manifest["sample_rate"]
-            self.speakers = manifest["speakers"]
-            shards = manifest["shardlist"]
-            self.names = [shard["url"] for shard in shards]
-            self.counts = np.array([shard["nsamples"] for shard in shards])
-            sizes = [shard["filesize"] for shard in shards]
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} is no manifest: pack again") from error
-        for name, size in zip(self.names, sizes, strict=True):
-            shard = self.folder / name
-            if not shard.is_file() or shard.stat().st_size != size:
+            raise InputError(
+                f"{path} is missing: the packing did not finish; delete "
+                f"{self.folder.parent} and pack again"
+            )
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        self.sample_rate = manifest["sample_rate"]
+        self.speakers = manifest["speakers"]
+        shards = manifest["shardlist"]
+        self.paths = [self.folder / shard["url"] for shard in shards]
+        self.counts = np.array([shard["nsamples"] for shard in shards])
+        for shard, own in zip(self.paths, shards, strict=True):
+            if not shard.is_file() or shard.stat().st_size != own["filesize"]:
                 raise InputError(
-                    f"{shard} is missing or has not its {size} bytes: delete "
-                    "it, and pack again"
+                    f"{shard} is missing or incomplete: delete "
+                    f"{self.folder.parent} and pack again"
                 )
 
     def __len__(self) -> int:
         return int(self.counts.sum())
 
     def read(self, numbers: Collection[int]) -> dict[int, dict[str, Any]]:
-        """The samples of given utterances, numbered through all shards."""
+        """Number -> webdataset's sample, numbered through all shards."""
         keys = {_key(number): number for number in numbers}
         shards = np.searchsorted(self.counts.cumsum(), [*numbers], side="right")
-        paths = [str(self.folder / self.names[n]) for n in sorted({*shards})]
         dataset = _webdataset().WebDataset(
-            paths,
+            [str(self.paths[n]) for n in sorted({*shards})],
             shardshuffle=False,
             # Each worker reads what it was told to, of any shard.
             nodesplitter=None,
@@ -160,29 +137,15 @@ class Shards:
             empty_check=False,
             select_files=lambda name: name.partition(".")[0] in keys,
         )
-        try:
-            found = {keys[sample["__key__"]]: sample for sample in dataset}
-            if len(found) < len(keys):
-                raise tarfile.TarError("utterances are missing")
-        except tarfile.TarError as error:
-            raise InputError(
-                f"one of {', '.join(paths)} is not as it was packed "
-                f"({error.args[0]}): delete it, and pack again"
-            ) from error
-        return found
+        return {keys[sample["__key__"]]: sample for sample in dataset}
 
 
 class ShardDataset(torch.utils.data.IterableDataset):
-    """The batches of an epoch, read from shards by webdataset.
+    """The batches of an epoch, in an order that depends on seed and epoch.
 
-    The order is a function of seed and epoch: shards are permuted, then
-    utterances within a buffer. Each process of distributed training reads its
-    own part, as many batches as the others. Workers take whole batches in
-    turn, so that their number changes nothing.
-
-    ``encode`` maps a speaker to its label, a tensor. With ``shuffle_buffer`` 0
-    all processes read everything, in its order. Without ``counter`` all epochs
-    are the same.
+    Shards are permuted, then utterances within a buffer. Processes read equal
+    shares; with ``shuffle_buffer`` 0 each reads everything, in order. Workers
+    take whole batches in turn, so their number doesn't change the order.
     """
 
     def __init__(
@@ -210,7 +173,7 @@ class ShardDataset(torch.utils.data.IterableDataset):
         self.done = (0, 0)
 
     def go_to(self, epoch: int, batches: int) -> None:
-        """Skips the first batches of an epoch, without reading them."""
+        """Skips the first batches of an epoch without reading them."""
         self.done = (epoch, batches)
 
     def __len__(self) -> int:
@@ -243,7 +206,7 @@ class ShardDataset(torch.utils.data.IterableDataset):
         return -(-(self.shuffle_buffer or SHUFFLE_BUFFER) // self.batch_size)
 
     def _order(self, epoch: int) -> np.ndarray:
-        """Numbers of the utterances that this process reads, in their order."""
+        """The numbers of the utterances that this process reads, in order."""
         counts, share = self.shards.counts, self._utterances()
         numbers = np.arange(len(self.shards))
         if not self.shuffle_buffer:
@@ -253,7 +216,7 @@ class ShardDataset(torch.utils.data.IterableDataset):
         numbers = np.concatenate(
             [parts[shard] for shard in generator.permutation(len(counts))]
         )
-        # As with a distributed sampler, the last process starts over.
+        # As in DistributedSampler, the last process's share wraps around.
         numbers = np.resize(np.roll(numbers, -self.rank * share), share)
         span = self._span() * self.batch_size
         for start in range(0, share, span):
@@ -290,7 +253,6 @@ def _webdataset() -> Any:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m speechbrain_hyperbolic.dataio.shards",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -299,7 +261,7 @@ def main() -> None:
     parser.add_argument(
         "--shard_size", type=int, default=1000, help="utterances in a shard"
     )
-    parser.add_argument("--seed", type=int, default=1986, help="of the order")
+    parser.add_argument("--seed", type=int, default=1986, help="of the shuffle")
     with exit_on_error():
         pack(**vars(parser.parse_args()))
 

@@ -11,10 +11,7 @@ from speechbrain_hyperbolic.errors import InputError, shown
 def read_table(
     path: StrPath, columns: Collection[str]
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields (line number, row) of a CSV file that has at least ``columns``.
-
-    Rows without any text are skipped; every other row is complete.
-    """
+    """Yields line number and row; rows without any text are skipped."""
     path = pathlib.Path(path)
     if not path.is_file():
         raise InputError(f"{path} is missing: no such CSV file")
@@ -22,40 +19,29 @@ def read_table(
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
         try:
-            names = list(reader.fieldnames or [])
-            _check_header(path, names, columns)
+            names = reader.fieldnames or []
+            for name in columns:
+                if name not in names:
+                    raise InputError(f"{path} has no column {name}")
             for row in reader:
                 # How DictReader marks a row that is too long or too short
                 if None in row or None in row.values():
                     raise InputError(
-                        f"{path}, line {reader.line_num}: expected the "
-                        f"{len(names)} fields of the header: correct the row "
-                        "or remove it"
+                        f"{path}, line {reader.line_num}: expected "
+                        f"{len(names)} fields, as in the header: correct the "
+                        "row or remove it"
                     )
                 if any(row.values()):
                     yield reader.line_num, row
         except (UnicodeDecodeError, csv.Error) as error:
             raise InputError(
-                f"{path} is no CSV file in UTF-8 ({error}, after line "
-                f"{reader.line_num}): correct it or save it as UTF-8"
+                f"{path} can't be read as CSV ({error}, after line "
+                f"{reader.line_num}): correct it, or save it as UTF-8"
             ) from error
 
 
-def _check_header(
-    path: pathlib.Path, names: list[str], columns: Collection[str]
-) -> None:
-    for name in columns:
-        if name not in names:
-            raise InputError(f"{path} has no column {name} in its header")
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(
-                f"{path} has two columns {shown(name)!r}: rename one"
-            )
-
-
 def check_name(path: StrPath, line: int, column: str, text: str) -> None:
-    """Refuses a name that is empty or that a terminal would obey."""
+    """Refuses an empty name, and one with control characters."""
     if not text or not text.isprintable():
         raise InputError(
             f"{path}, line {line}: {column} is {shown(text)!r}, expected "

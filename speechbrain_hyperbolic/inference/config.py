@@ -53,8 +53,9 @@ class Thresholds:
     def __post_init__(self) -> None:
         _check("eer", self.eer, is_finite(self.eer), "a finite number")
         rates = self.false_accepts
-        valid = isinstance(rates, dict)
-        valid = valid and all(_is_threshold(*item) for item in rates.items())
+        valid = isinstance(rates, dict) and all(
+            _is_threshold(*item) for item in rates.items()
+        )
         expected = 'thresholds by rate, such as {"0.01": 0.5}'
         _check("false_accepts", rates, valid, expected)
 

@@ -8,7 +8,7 @@ from huggingface_hub import constants, errors
 from speechbrain_hyperbolic.errors import InputError
 
 _REASONS: dict[type[Exception], str] = {
-    errors.HFValidationError: 'expected a folder, or "user/model" on the Hub',
+    errors.HFValidationError: 'expected "user/model"',
     errors.OfflineModeIsEnabled: "it has not been downloaded, and "
     "HF_HUB_OFFLINE is set: unset it to download the model once",
     errors.RepositoryNotFoundError: "there is no such model, or it is private: "
@@ -24,8 +24,9 @@ def explain_errors(source: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError, errors.HTTPError) as error:
+        reason = _explain(error)
         raise InputError(
-            f"{source} is not a folder, and on the Hub: {_explain(error)}"
+            f"{source} is not a folder, and can't be downloaded: {reason}"
         ) from error
 
 

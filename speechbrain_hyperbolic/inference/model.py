@@ -188,10 +188,10 @@ def _assemble(
     config: ModelConfig, state: dict[str, torch.Tensor], allowed: Iterable[str]
 ) -> dict[str, torch.nn.Module]:
     """The modules with their weights, after they have embedded some audio."""
-    # Huge layers take no memory on "meta". A user's own class may compute with
-    # its weights when it is made.
-    trusted = config.embedding_model["class"] in TRUSTED
-    device = "meta" if trusted else "cpu"
+    # Huge layers take no memory on "meta", but a user's own class may compute
+    # with its weights when it is made.
+    is_stock = config.embedding_model["class"] in TRUSTED
+    device = "meta" if is_stock else "cpu"
     encoder = _build(config, "embedding_model", allowed, device)
     modules = {name: _build(config, name, allowed) for name in MODULES[:2]}
     for name, module in modules.items():
@@ -208,10 +208,9 @@ def _assemble(
             f"({one_line(error)}): export the model again"
         ) from error
     encoder.float()
-    # Modules that can be built may still not work together.
     samples = int(SHORTEST * config.sample_rate)
     noise = torch.linspace(0, 1000, samples).sin()[None] / 10
-    try:
+    try:  # modules that can be built may still not work together
         embedding = Encoder(**modules)(noise)  # type: ignore[arg-type]
     except Exception as error:
         raise InputError(

@@ -78,9 +78,8 @@ class HyperbolicSpeakerRecognition(
 
     Audio is a path, or an array or tensor, [time] or [channels, time], of
     floats in [-1, 1] or int16, at any sample rate. Channels are averaged. Audio
-    longer than 60 s is embedded in windows of 30 s without the silent ones: the
-    embedding is the mean of the length-normalized embeddings of the windows,
-    times their mean norm.
+    longer than 60 s is embedded in windows of 30 s: the mean direction of the
+    embeddings of those that are not silent, times their mean norm.
 
     Arguments
     ---------
@@ -140,8 +139,7 @@ class HyperbolicSpeakerRecognition(
         Face Hub; ``hub_options`` are those of ``snapshot_download``, such as
         revision. ``run_opts`` is as for the stock class: {"device": "cuda"}.
         ``trusted`` names classes to build besides the stock ones, such as
-        "my_package.MyEncoder": only code that you trust with arguments from
-        this model's author. An InputError says why a model can't be loaded.
+        "my_package.MyEncoder": only code that may get any plain arguments.
         """
         source = str(pretrained_model_name_or_path)
         device = (run_opts or {}).get("device") or "cpu"
@@ -200,7 +198,7 @@ class HyperbolicSpeakerRecognition(
         for rate, threshold in thresholds.false_accepts.items():
             if float(rate) == false_accepts:
                 return threshold
-        rates = ", ".join(thresholds.false_accepts) or "none"
+        rates = ", ".join(thresholds.false_accepts)
         raise InputError(
             "no threshold was measured at a false-accept rate of "
             f"{false_accepts}, expected one of: {rates}"
@@ -227,23 +225,19 @@ class HyperbolicSpeakerRecognition(
             if window.abs().mean() >= SILENCE:
                 window = repeat_to(window, max(len(window), shortest))
                 vector = self._encoder(window[None])[0].numpy()
-                # Summed, not kept: small arrays between large ones that come
-                # and go would fragment the memory.
+                # Summed, since kept small arrays would fragment the memory
                 norms.append(float(np.linalg.norm(vector)))
                 directions = directions + np.float64(vector) / norms[-1]
         if not norms:
             raise InputError(f"{name} is silent: replace or leave it out")
-        vector = np.float32(directions / len(norms) * np.mean(norms))
+        mean = directions / len(norms) * np.mean(norms)
+        vector = np.asarray(mean, np.float32)
         return Embedding(vector, samples / self.sample_rate)
 
     def embed_files(
         self, paths: Sequence[StrPath], cache_folder: StrPath | None = None
     ) -> list[Embedding]:
-        """Embeds many files, with a progress bar.
-
-        ``cache_folder`` keeps the embeddings for the next call, also those
-        before an interruption.
-        """
+        """Embeds many files; ``cache_folder`` keeps what has been done."""
         bar = tqdm.tqdm(paths, "Embedding", unit="file")
         if cache_folder is None:
             return [self.embed(path) for path in bar]

@@ -169,8 +169,7 @@ def check_targets(
     # Reading values would wait for a GPU, which checks its indices itself,
     # and break a compiled graph.
     if targets.device.type == "cpu" and not torch.compiler.is_compiling():
-        labels = targets.flatten().tolist()  # faster than aminmax
-        low, high = min(labels), max(labels)
+        low, high = (int(value) for value in targets.aminmax())
         if low < 0 or high >= classes:
             raise InputError(
                 f"label {low if low < 0 else high} is outside [0, {classes}): "

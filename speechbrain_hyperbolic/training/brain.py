@@ -1,5 +1,6 @@
 """The Brain of the training recipe."""
 
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +19,8 @@ from speechbrain_hyperbolic.training.monitor import (
     stop_diverged,
 )
 from speechbrain_hyperbolic.training.processes import (
+    gather,
     max_over_processes,
-    mean_over_processes,
 )
 from speechbrain_hyperbolic.training.resume import RunState
 
@@ -30,12 +31,12 @@ class SpeakerBrain(sb.Brain):
     """Trains an encoder and a classifier on speaker labels, as the stock
     recipe does and from the same keys of an hparams file.
 
-    On top of the stock one: the losses of an utterance's views are added, as
-    published; statistics of the geometry are logged each epoch, for
-    TensorBoard too with the key ``tensorboard_folder``; margin schedules
-    advance with the optimizer; a killed run resumes exactly. A loss or
-    gradient that is not finite ends the training, or after
-    ``nonfinite_patience`` batches of an epoch (default: 0), which are skipped.
+    In addition, the losses of an utterance's views are added, as published;
+    statistics of the geometry are logged each epoch, to TensorBoard too if
+    there is a ``tensorboard_folder``; margin schedules advance with the
+    optimizer; a killed run resumes exactly. A loss or gradient that is not
+    finite ends the training, unless ``nonfinite_patience`` (default: 0) allows
+    to skip that many batches per epoch.
 
     Arguments
     ---------
@@ -69,10 +70,9 @@ class SpeakerBrain(sb.Brain):
     def compute_forward(
         self, batch: PaddedBatch, stage: sb.Stage
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """From waveforms to the outputs, shape [views * batch, 1, speakers].
+        """The outputs, shape [views * batch, 1, speakers], and the lengths.
 
-        The chunked form for many speakers gives the loss instead. The second
-        result is the relative lengths, shape [views * batch].
+        With a ``chunk_size``, the loss takes the place of the outputs.
         """
         batch = batch.to(self.device)
         waveforms, lengths = batch.sig
@@ -121,8 +121,9 @@ class SpeakerBrain(sb.Brain):
         return labels
 
     def fit_batch(self, batch: PaddedBatch) -> torch.Tensor:
-        """As the stock method, but it reads the device once, and takes no
-        step from a loss or a gradient that is not finite.
+        """A step, unless the loss or the gradient is not finite.
+
+        The stock method waits for the device several times, this one once.
         """
         should_step = self.step % self.grad_accumulation_factor == 0
         self.on_fit_batch_start(batch, should_step)
@@ -148,20 +149,25 @@ class SpeakerBrain(sb.Brain):
             if should_step:
                 self.scaler.update()
         elif should_step:
-            self.optimizers_step()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.zero_grad(set_to_none=True)
+            self.optimizer_step += 1
+            for schedule in self.schedules:
+                schedule.step()
             self.statistics.add_gradient_norm(norm_value)
         self.on_fit_batch_end(batch, outputs, loss, should_step)
         return torch.tensor(loss_value)
 
     def clip_gradients(self) -> torch.Tensor:
-        """Scales large gradients down; the norm that they had."""
+        """Scales a large gradient down and returns its norm before."""
         self.scaler.unscale_(self.optimizer)
         groups = self.optimizer.param_groups
         parameters = [p for group in groups for p in group["params"]]
         return torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
 
     def skip_batch(self, batch: PaddedBatch, loss: float, norm: float) -> None:
-        """Drops the gradient, or ends a training that has lost patience."""
+        """Drops the gradient, or ends the training if patience is lost."""
         if self.nonfinite_count > self.nonfinite_patience:
             norms = self.statistics.gradient_norms
             stop_diverged(
@@ -181,23 +187,12 @@ class SpeakerBrain(sb.Brain):
             f"of its gradient {norm}."
         )
 
-    def optimizers_step(self) -> None:
-        """The end of the stock method, after ``clip_gradients``."""
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.optimizer_step += 1
-        for schedule in self.schedules:
-            schedule.step()
-
     def make_dataloader(
         self, dataset: Any, stage: sb.Stage, *args: Any, **loader_kwargs: Any
     ) -> torch.utils.data.DataLoader:
-        """The stock method, with a generator for the seeds of the workers.
-
-        Drawn from the global one, as by default, they would come once more in
-        a resumed epoch and change augmentation and dropout.
-        """
+        """As the stock method, for shards too."""
+        # Workers' seeds drawn from the global generator, as by default, would
+        # be drawn again in a resumed epoch and change what follows.
         loader_kwargs.setdefault("generator", torch.Generator())
         if isinstance(dataset, ShardDataset):  # it makes the batches
             loader_kwargs |= {"batch_size": None, "shuffle": False}
@@ -212,9 +207,7 @@ class SpeakerBrain(sb.Brain):
         return due and self.step % self.grad_accumulation_factor == 0
 
     def _wrap_distributed(self) -> None:
-        """As the stock method; on CPUs without SyncBatchNorm, which needs a
-        GPU: there each process normalizes its own part of a batch.
-        """
+        """As the stock method; on CPUs without SyncBatchNorm, for GPUs only."""
         if not self.distributed_launch or self.device_type != "cpu":
             super()._wrap_distributed()
             return
@@ -249,7 +242,7 @@ class SpeakerBrain(sb.Brain):
         run_state.restore()
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
-        """Resets the statistics, unless an epoch is resumed within."""
+        """Resets the statistics, unless an epoch is resumed halfway."""
         if stage != sb.Stage.TRAIN:
             self.error_metrics = self.hparams.error_stats()
         elif self.step == 0:
@@ -261,7 +254,7 @@ class SpeakerBrain(sb.Brain):
         """Anneals the learning rate, logs the epoch and saves a checkpoint."""
         if stage == sb.Stage.TRAIN:
             self.train_stats = {
-                "loss": mean_over_processes(stage_loss),
+                "loss": statistics.fmean(gather(stage_loss)),
                 **self.statistics.summarize(
                     self.hparams.classifier, self.hparams.compute_cost
                 ),

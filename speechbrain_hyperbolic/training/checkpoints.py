@@ -6,9 +6,7 @@ import hashlib
 import logging
 import os
 import pathlib
-import re
 import shutil
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -29,31 +27,29 @@ from speechbrain.utils.logger import get_logger
 from speechbrain.utils.parameter_transfer import Pretrainer
 
 from speechbrain_hyperbolic.dataio.files import naming_the_file
-from speechbrain_hyperbolic.errors import InputError, is_finite
+from speechbrain_hyperbolic.errors import InputError, is_finite, shown
 
 logger = get_logger(__name__)
 
-SUMS = "SHA256SUMS"  # for ``sha256sum --check``, too
-_SUMS_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+SUMS = "SHA256SUMS"  # as ``sha256sum --check`` reads it
 
 
 class RecentCheckpointer(Checkpointer):
-    """The stock Checkpointer, safe against kills and damage, which also keeps
-    the last epochs for averaging.
+    """A Checkpointer that keeps the last epochs, for their average.
 
-    A checkpoint is written in a folder ``partial`` and takes its name when it
-    is complete, so a kill leaves none that is half written. Checkpoints whose
-    files do not have their checksums are named in a warning and left out.
+    Checkpoints are whole: they are written in a folder ``partial`` and moved
+    when complete, and those whose files do not have their checksums are named
+    in a warning and left out.
 
     Arguments
     ---------
     checkpoints_dir : str or pathlib.Path
         The folder of the checkpoints.
     keep_epochs : int
-        The number of ends of epochs to keep, besides what the recipe keeps.
+        The number of epochs to keep, besides what the recipe keeps.
     pretrainer : AveragedPretrainer
-        Where a run without checkpoints starts; None, or one without a path,
-        starts from scratch.
+        Loads what a run without checkpoints starts from; None, or one without
+        a path, starts from scratch.
     **options : dict
         Those of the stock Checkpointer, e.g. recoverables.
 
@@ -91,7 +87,7 @@ class RecentCheckpointer(Checkpointer):
         self._damage: dict[pathlib.Path, str] = {}  # of those seen
 
     def list_checkpoints(self) -> list[Checkpoint]:
-        """As the stock method, without those that are damaged."""
+        """The checkpoints that are whole."""
         return _whole_checkpoints(self.checkpoints_dir, self._damage)
 
     def recover_if_possible(
@@ -125,14 +121,13 @@ class RecentCheckpointer(Checkpointer):
         if if_main_process():
             shutil.rmtree(partial, ignore_errors=True)  # left by a kill
             name = name or self._new_checkpoint_dirpath().name[len("CKPT+") :]
-            meta = {"unixtime": self._now(), **(meta or {})}
             naming = naming_the_file(lambda: _newest_file(partial))
         staging = copy.copy(self)
         staging.checkpoints_dir = partial
         try:
             with naming:
                 saved = Checkpointer.save_checkpoint(
-                    staging, meta, end_of_epoch, name, logging.DEBUG
+                    staging, meta or {}, end_of_epoch, name, logging.DEBUG
                 )
                 if saved:
                     _write_sums(saved.path)
@@ -142,19 +137,12 @@ class RecentCheckpointer(Checkpointer):
             raise
         if saved:
             path = self.checkpoints_dir / saved.path.name
-            if path.exists():  # where a name was given
-                self._delete(path)
             os.replace(saved.path, path)
             self._damage[path] = ""
             saved = _read_checkpoint(path)
             logger.log(verbosity, f"Saved a checkpoint in {path}")
         ddp_barrier()  # no process looks for checkpoints before it is there
         return saved
-
-    def _now(self) -> float:
-        """The time, but later than of all checkpoints: clocks are set back."""
-        newest = self.find_checkpoint()
-        return max(time.time(), newest.meta["unixtime"] + 1e-3 if newest else 0)
 
     def delete_checkpoints(
         self,
@@ -166,7 +154,7 @@ class RecentCheckpointer(Checkpointer):
         ckpt_predicate: Callable[[Checkpoint], bool] | None = None,
         verbosity: int = logging.INFO,
     ) -> None:
-        """As the stock method, but the last ends of epochs stay."""
+        """As the stock method, but the last epochs stay."""
         rankings: list[dict[str, Any]] = [
             *({"min_key": key} for key in min_keys or ()),
             *({"max_key": key} for key in max_keys or ()),
@@ -182,34 +170,26 @@ class RecentCheckpointer(Checkpointer):
                 kept += self.find_checkpoints(
                     max_num_checkpoints=num_to_keep, **by
                 )
+            # Moved first, so that a kill leaves all of a checkpoint or none
+            deleted = self.checkpoints_dir / "partial" / "deleted"
             for checkpoint in filter(ckpt_predicate, self.list_checkpoints()):
                 if checkpoint not in kept:
-                    self._delete(checkpoint.path)
+                    deleted.parent.mkdir(exist_ok=True)
+                    os.replace(checkpoint.path, deleted)
+                    shutil.rmtree(deleted)
                     logger.log(verbosity, f"Deleted {checkpoint.path}")
 
         run_on_main(delete)
-
-    def _delete(self, path: pathlib.Path) -> None:
-        """Deletes a checkpoint such that a kill leaves all of it or none."""
-        deleted = self.checkpoints_dir / "partial" / f"deleted {path.name}"
-        deleted.parent.mkdir(exist_ok=True)
-        os.replace(path, deleted)
-        shutil.rmtree(deleted)
 
 
 def _whole_checkpoints(
     checkpoints_dir: str | pathlib.Path, known: dict[pathlib.Path, str]
 ) -> list[Checkpoint]:
-    """Those that are not damaged; it looks at each once and names the others.
-
-    ``known`` maps the folders that it has seen to their damage.
-    """
+    """Those without damage; ``known`` is the damage of those seen before."""
     whole = []
-    for path in sorted(pathlib.Path(checkpoints_dir).glob("CKPT*")):
-        if not path.is_dir():
-            continue
+    for path in sorted(pathlib.Path(checkpoints_dir).glob("CKPT*/")):
         if path not in known:
-            known[path] = find_damage(path)
+            known[path] = _find_damage(path)
             if known[path]:
                 logger.warning(
                     f"{path} is left out, since it is damaged: {known[path]}"
@@ -220,9 +200,8 @@ def _whole_checkpoints(
 
 
 def _read_checkpoint(path: pathlib.Path) -> Checkpoint:
-    """A whole checkpoint; ValueError where its CKPT.yaml is damaged."""
     text = (path / "CKPT.yaml").read_text(encoding="utf-8")
-    meta = yaml.safe_load(text)  # runs no code of a stranger
+    meta = yaml.safe_load(text)
     if not (
         isinstance(meta, dict)
         and "end-of-epoch" in meta
@@ -232,32 +211,25 @@ def _read_checkpoint(path: pathlib.Path) -> Checkpoint:
     return Checkpoint(path, meta, {p.stem: p for p in path.glob("*.ckpt")})
 
 
-def find_damage(folder: str | pathlib.Path) -> str:
-    """Names the first file that is not what was saved; "" if all are.
-
-    Checkpoints of the stock class have no checksums: of those it sees only
-    whether CKPT.yaml can be read.
-    """
-    folder = pathlib.Path(folder)
+def _find_damage(folder: pathlib.Path) -> str:
+    """Names the first file that is not what was saved; "" if all are."""
     try:
         _read_checkpoint(folder)
     except (OSError, ValueError, yaml.YAMLError):
         return "CKPT.yaml is not what was saved"
-    files = {path.name: path for path in folder.iterdir() if path.is_file()}
-    if SUMS not in files:
-        return ""
-    text = files[SUMS].read_text(encoding="utf-8", errors="replace")
-    lines = [_SUMS_LINE.fullmatch(line) for line in text.splitlines()]
-    digests = {line[2]: line[1] for line in lines if line}
-    if not lines or len(digests) < len(lines):
-        return f"{SUMS} is not what was saved"
-    for name, digest in digests.items():
-        if name not in files:
+    sums = folder / SUMS
+    if not sums.is_file():
+        return ""  # saved by the stock class
+    text = sums.read_text(encoding="utf-8", errors="replace")
+    lines = [line.partition("  ") for line in text.splitlines()]
+    digests = {name: digest for digest, _, name in lines}
+    found = [path.name for path in folder.glob("[!.]*.ckpt")]
+    for name in [*found, *digests]:
+        if not (folder / name).is_file():
             return f"{name} is missing"
-        if _digest(files[name]) != digest:
-            return f"{name} is not what was saved"
-    unlisted = {path.name for path in folder.glob("[!.]*.ckpt")} - set(digests)
-    return next((f"{name} is not in {SUMS}" for name in unlisted), "")
+        if _digest(folder / name) != digests.get(name):
+            return f"{name} is not as in {SUMS}"
+    return ""
 
 
 def _write_sums(folder: pathlib.Path) -> None:
@@ -277,22 +249,7 @@ def _digest(path: pathlib.Path) -> str:
 def _newest_file(folder: pathlib.Path) -> pathlib.Path:
     """The file whose write has just failed."""
     files = [path for path in folder.rglob("*") if path.is_file()]
-    # Of one tick of the clock, the largest is the one that grew until then.
-    return max(
-        files,
-        key=lambda path: (path.stat().st_mtime_ns, path.stat().st_size),
-        default=folder,
-    )
-
-
-def find_epochs(
-    checkpoints_dir: str | pathlib.Path, count: int
-) -> list[pathlib.Path]:
-    """The last whole checkpoints of ends of epochs, the newest first."""
-    checkpoints = _whole_checkpoints(checkpoints_dir, {})
-    ends = [c for c in checkpoints if c.meta["end-of-epoch"]]
-    ends.sort(key=ckpt_recency, reverse=True)
-    return [checkpoint.path for checkpoint in ends[:count]]
+    return max(files, key=lambda path: path.stat().st_mtime_ns, default=folder)
 
 
 def average_epochs(
@@ -300,13 +257,14 @@ def average_epochs(
     count: int = 5,
     name: str = "embedding_model",
 ) -> dict[str, torch.Tensor]:
-    """The mean of a module's parameters at the last ends of epochs.
+    """The mean of a module's state dict over the last epochs (published: 5).
 
-    Checkpoints of the stock class will do. Where there are fewer than
-    ``count`` (published: 5), those are averaged. It is a state dict on the
-    CPU, each tensor with its own dtype.
+    Checkpoints of the stock class are averaged too.
     """
-    paths = [p / f"{name}.ckpt" for p in find_epochs(checkpoints_dir, count)]
+    checkpoints = _whole_checkpoints(checkpoints_dir, {})
+    epochs = [c for c in checkpoints if c.meta["end-of-epoch"]]
+    epochs.sort(key=ckpt_recency, reverse=True)
+    paths = [epoch.path / f"{name}.ckpt" for epoch in epochs[:count]]
     if not paths:
         raise InputError(
             f"{checkpoints_dir} has no checkpoint of a finished epoch: train "
@@ -319,7 +277,7 @@ def average_epochs(
 
 
 def read_state(path: str | pathlib.Path) -> dict[str, Any]:
-    """The state dict of a file from anyone, whose code is not run."""
+    """The state dict of a file, whose code is not run."""
     try:
         return torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # pickle, zipfile and torch raise many kinds
@@ -335,23 +293,19 @@ def check_fit(
     state: dict[str, Any],
     path: str | pathlib.Path,
 ) -> None:
-    """Refuses weights of other names or shapes than the module's."""
-    found, wanted = (
-        {key: tuple(getattr(value, "shape", ())) for key, value in s.items()}
-        for s in (state, module.state_dict())
-    )
-    for key in wanted | found:
-        if found.get(key) != wanted.get(key):
-            raise InputError(
-                f"{path} has another {name}: its {key} is "
-                f"{found.get(key, 'missing')}, in the hparams file it is "
-                f"{wanted.get(key, 'missing')}. Pass the options that its "
-                "training had"
-            )
+    """Loads weights, or refuses those of other names or shapes."""
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        difference = shown(str(error).splitlines()[1].strip(), most=200)
+        raise InputError(
+            f"{path} has another {name}: {difference} Pass the options that "
+            "its training had"
+        ) from error
 
 
 class AveragedPretrainer(Pretrainer):
-    """The stock Pretrainer, which loads the average of a run's last epochs.
+    """A Pretrainer that loads the average of a run's last epochs.
 
     Arguments
     ---------
@@ -368,8 +322,8 @@ class AveragedPretrainer(Pretrainer):
     Raises
     ------
     InputError
-        If one of the names is not a loadable; in ``load_collected``, if the
-        folder has no weights of a module, or weights of another shape.
+        If one of the names is not a loadable. ``load_collected``: if the
+        weights of a module are missing or do not fit.
 
     Example
     -------
@@ -425,5 +379,4 @@ class AveragedPretrainer(Pretrainer):
                     'by --pretrain_modules="[embedding_model]"'
                 )
             check_fit(name, module, state, folder)
-            module.load_state_dict(state)
         logger.info(f"Loaded {', '.join(self.loadables)} from {folder}.")

@@ -1,7 +1,7 @@
 """From a corpus to the data sets of the training recipe."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any, TypeAlias
 
 from speechbrain.dataio.dataset import DynamicItemDataset, set_output_keys
@@ -20,7 +20,7 @@ from speechbrain_hyperbolic.dataio.trials import (
     read_trials,
     trial_speakers,
 )
-from speechbrain_hyperbolic.errors import InputError, shown
+from speechbrain_hyperbolic.errors import InputError
 
 Dataset: TypeAlias = DynamicItemDataset | ShardDataset
 
@@ -28,13 +28,10 @@ LABELS = "label_encoder.txt"  # which output is which speaker
 
 
 def prepare(hparams: dict[str, Any]) -> None:
-    """Writes the CSV files, without the speakers of the trial list.
-
-    Keys that the stock hparams files lack have defaults. With a
-    ``shards_folder`` there is nothing to do.
-    """
+    """Writes the CSV files, without the speakers of the trial list."""
     if hparams.get("shards_folder"):
-        return
+        return  # shards are made from such files
+    # The stock hparams files lack the keys that are read by get.
     trials = read_trials(
         fetch_trials(hparams["verification_file"], hparams["save_folder"]),
         hparams.get("enrollment_file"),
@@ -54,11 +51,10 @@ def prepare(hparams: dict[str, Any]) -> None:
 def make_datasets(
     hparams: dict[str, Any],
 ) -> tuple[Dataset, Dataset, CategoricalEncoder]:
-    """Crops with labels for training and for validation, and the labels.
+    """Labeled crops for training and for validation, and the labels.
 
-    A training crop is drawn anew in each epoch, unless ``random_chunk`` is
-    False; a validation crop is the middle of its utterance. Shorter utterances
-    are repeated.
+    Training crops are random unless ``random_chunk`` is False, validation
+    crops are the middle of an utterance.
     """
     sample_rate = hparams["sample_rate"]
     samples = int(sample_rate * hparams["sentence_len"])
@@ -80,11 +76,8 @@ def _from_files(
         DynamicItemDataset(read_csv(file, hparams["data_folder"]))
         for file in files
     ]
-    speakers = [
-        sorted({row["spk_id"] for row in dataset.data.values()})
-        for dataset in datasets
-    ]
-    encoder = _encoder(hparams["out_n_neurons"], files, speakers)
+    speakers = {row["spk_id"] for row in datasets[0].data.values()}
+    encoder = _encoder(hparams["out_n_neurons"], files[0], speakers)
     for dataset, crop in zip(datasets, (train_crop, valid_crop), strict=True):
         dataset.add_dynamic_item(
             crop, takes=["id", "wav", "start", "stop"], provides="sig"
@@ -108,9 +101,7 @@ def _from_shards(
                 f"{shards.folder} has the sample_rate {shards.sample_rate}, "
                 f"expected {hparams['sample_rate']}: prepare and pack again"
             )
-    encoder = _encoder(
-        hparams["out_n_neurons"], folders, (train.speakers, valid.speakers)
-    )
+    encoder = _encoder(hparams["out_n_neurons"], folders[0], train.speakers)
     encode = encoder.encode_label_torch
     size = hparams["dataloader_options"]["batch_size"]
     buffer = hparams.get("shuffle_buffer") or SHUFFLE_BUFFER
@@ -123,24 +114,16 @@ def _from_shards(
 
 
 def _encoder(
-    out_n_neurons: int, places: Sequence, speakers: Sequence[list[str]]
+    out_n_neurons: int, source: str | pathlib.Path, speakers: Collection[str]
 ) -> CategoricalEncoder:
-    """The labels of training and validation speakers, which are sorted, so
-    that any split of a corpus has the same labels.
-    """
-    (train, valid), (known, others) = places, speakers
-    if strangers := sorted(set(others) - set(known)):
+    """The labels, the same for any split of a corpus: names are sorted."""
+    if len(speakers) != out_n_neurons:
         raise InputError(
-            f"{valid} has the speaker {shown(strangers[0])}, which {train} "
-            "lacks: validation is on the training speakers"
-        )
-    if len(known) != out_n_neurons:
-        raise InputError(
-            f"out_n_neurons is {out_n_neurons}, but {train} has {len(known)} "
-            f"speakers: pass --out_n_neurons={len(known)}"
+            f"out_n_neurons is {out_n_neurons}, but {source} has "
+            f"{len(speakers)} speakers: pass --out_n_neurons={len(speakers)}"
         )
     encoder = CategoricalEncoder()
-    encoder.update_from_iterable(known)
+    encoder.update_from_iterable(sorted(speakers))
     encoder.expect_len(out_n_neurons)
     return encoder
 
@@ -148,10 +131,9 @@ def _encoder(
 def save_labels(
     label_encoder: CategoricalEncoder, hparams: dict[str, Any]
 ) -> None:
-    """Writes which output is which speaker, in the order of the centers.
+    """Writes which output is which speaker.
 
-    It refuses to resume a run on other speakers, and to start from the
-    classifier of other speakers.
+    A run or a classifier of other speakers is no start.
     """
     path = pathlib.Path(hparams["save_folder"]) / LABELS
     checkpointer = hparams["checkpointer"]

@@ -17,16 +17,15 @@ from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.training.processes import gather
 
-# The last embeddings of an epoch, enough for a 5 % quantile
+# Embeddings kept of an epoch, enough for a 5 % quantile
 SAMPLE = 2048
-# A radius within this share of the largest one is on the cap. The published
-# clip stays 1e-5 below it, and float32 rounds.
+# How near the largest radius counts as on the cap, relative to it
 CAP_TOLERANCE = 1e-4
 QUANTILES = (0.05, 0.5, 0.95)
 
 
 class EpochStatistics:
-    """Collects statistics of a training epoch without reading the device."""
+    """Collects a training epoch's statistics without reading the device."""
 
     def __init__(self) -> None:
         self.embeddings: collections.deque[torch.Tensor] = collections.deque()
@@ -40,7 +39,7 @@ class EpochStatistics:
             kept -= len(self.embeddings.popleft())
 
     def add_gradient_norm(self, norm: float) -> None:
-        """Notes the norm of an optimizer step, which fp16 may overflow."""
+        """Notes the norm of a step, unless it overflowed in fp16."""
         if math.isfinite(norm):
             self.gradient_norms.append(norm)
 
@@ -78,18 +77,15 @@ def geometry_statistics(
     cost: torch.nn.Module | None,
     embeddings: torch.Tensor | None = None,
 ) -> dict[str, float]:
-    """Where embeddings and centers are, and what puts them there.
+    """Statistics of hyperbolic heads; other heads have none.
 
     - ``cap_embeddings``, ``cap_centers``: the shares on the cap, the largest
-      radius that the map allows. There the published clip has no radial
-      gradient, so if all are, the head is a spherical one.
+      radius that the map allows.
     - ``radius_embeddings_05``, ``_50``, ``_95``, and the same for centers:
       quantiles, in units of curvature -1, after the embedding scale.
     - ``curvature`` (absolute value), ``embedding_scale``, ``margin``: now.
 
-    A joint classifier's names start with ``head1_``, ``head2_``, ... Only
-    hyperbolic heads have statistics. Embeddings, shape [N, D], are those of
-    training: of augmented crops, with batch normalization in training mode.
+    A joint classifier's names start with ``head1_``, ``head2_``, ...
     """
     heads: Any = getattr(classifier, "heads", None)
     if heads is None:
@@ -149,11 +145,9 @@ def _radii(name: str, radius: torch.Tensor, cap: float) -> dict[str, float]:
 
 
 class TensorBoardLogger:
-    """Writes epochs for TensorBoard, called like a stock logger.
+    """Writes epochs for TensorBoard, so that a resumed run has one curve.
 
-    The stock TensorboardLogger counts its calls. This one takes the number of
-    the epoch, so a resumed run continues its curves; what was written about
-    epochs that are trained again is hidden.
+    The stock TensorboardLogger counts its calls instead of the epochs.
     """
 
     def __init__(
@@ -192,9 +186,8 @@ def stop_diverged(
 ) -> NoReturn:
     """Writes diverged.json, which names the batch, and ends the training.
 
-    All processes call it. The report has the utterances of those whose loss
-    is not finite; where only the gradient is not, of all. ``place`` is where
-    the training was: epoch, step, lr and last_gradient_norm.
+    All processes call it, each with its part of the batch. ``place`` is the
+    epoch, step, lr and last_gradient_norm.
     """
     batches = gather((loss, ids))
     diverged = [b for b in batches if not math.isfinite(b[0])]

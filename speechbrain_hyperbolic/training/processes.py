@@ -20,8 +20,7 @@ from speechbrain_hyperbolic.errors import InputError, one_line
 
 _Value = TypeVar("_Value")
 
-# What gloo and NCCL report when another process has ended. Their other errors
-# keep the traceback.
+# What gloo and NCCL report when another process has ended
 _CONNECTION_LOST = re.compile(
     r"connection (closed|reset)|broken pipe|remote process exit", re.I
 )
@@ -57,12 +56,6 @@ def gather(value: _Value) -> list[_Value]:
     return values
 
 
-def mean_over_processes(value: float) -> float:
-    """The mean of a number that each process has."""
-    values = gather(value)
-    return sum(values) / len(values)
-
-
 def max_over_processes(tensor: torch.Tensor) -> torch.Tensor:
     """The elementwise maximum, without waiting for the device."""
     if is_distributed_initialized():
@@ -72,16 +65,14 @@ def max_over_processes(tensor: torch.Tensor) -> torch.Tensor:
 
 @contextlib.contextmanager
 def end_together() -> Iterator[None]:
-    """Lets one process of torchrun say why the training ends.
+    """Under torchrun, only the first process that fails reports its error.
 
-    The first process that fails reports its error. The others, which fail in
-    the same way or have lost that process, exit silently. Without torchrun
-    this does nothing.
+    The others, which fail in the same way or have lost it, exit silently.
     """
     if "LOCAL_RANK" not in os.environ:
         yield
         return
-    # torchrun terminates the others when one of its processes has ended.
+    # torchrun terminates the other processes when one has ended.
     before = signal.signal(signal.SIGTERM, lambda *_: _exit_after_another())
     try:
         yield
@@ -97,7 +88,7 @@ def end_together() -> Iterator[None]:
         expected = isinstance(error, KeyboardInterrupt) or one_line(error)
         if expected and not _is_first_to_report():
             sys.exit(2)
-        raise  # of a bug, every process shows its traceback
+        raise  # if it is a bug, every process shows its traceback
 
 
 def _exit_after_another() -> NoReturn:
@@ -121,15 +112,14 @@ def _is_first_to_report() -> bool:
         restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         return store.add(f"{__name__}/{restart}", 1) == 1
     except (RuntimeError, KeyError):
-        return True  # without a store, better twice than never
+        return True  # without a store, better twice than not at all
 
 
 def keep_freed_memory() -> bool:
     """Makes glibc keep freed memory for the next training step.
 
-    By default it returns large blocks to the system at once, and each step on
-    the CPU asks for the same ones again, page by page: a sixth of the time.
-    Processes forked later behave alike. Returns False for other C libraries.
+    Returning it to the system, as by default, costs a sixth of the time on the
+    CPU. The result is False with other C libraries.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,9 +1,4 @@
-"""What makes a run that was killed end like one that was not.
-
-It is what the stock checkpoint lacks: the generators of random numbers, the
-position in the augmentation's sounds, the epoch's statistics so far, and the
-end of the train log. Crops need no state, see ``dataio.crops``.
-"""
+"""The state that exact resumption needs and stock checkpoints lack."""
 
 import functools
 import os
@@ -31,8 +26,7 @@ from speechbrain_hyperbolic.training.processes import gather
 
 logger = get_logger(__name__)
 
-# Keys that only say where files are, how much to train and how fast, as do
-# all that end in _folder or _annotation.
+# Keys that may differ, as those that end in _folder or _annotation
 _MAY_CHANGE = {
     "number_of_epochs",
     "num_workers",
@@ -51,10 +45,9 @@ def check_resumable(
     overrides: str | dict,
     hparams: dict[str, Any],
 ) -> None:
-    """Compares a run's settings with those of the checkpoints in its folder.
+    """Warns of settings that differ from those of the run to be resumed.
 
-    A warning tells which differ. Weights of other shapes are refused, also
-    those that a run without checkpoints is to start from.
+    Weights that do not fit are refused, those of ``pretrain_path`` too.
     """
     checkpointer = hparams["checkpointer"]
     newest = checkpointer.find_checkpoint()
@@ -85,7 +78,7 @@ def check_resumable(
 
 @functools.partial(register_checkpoint_hooks, save_on_main_only=False)
 class RunState:
-    """The recoverable of a ``SpeakerBrain``'s run, in each process its own."""
+    """Random numbers, positions in the sounds, statistics and log length."""
 
     def __init__(self, brain: Any) -> None:
         self.brain = brain
@@ -93,7 +86,7 @@ class RunState:
 
     @mark_as_saver
     def save(self, path: pathlib.Path) -> None:
-        """Saves the states of all processes in the main one."""
+        """Saves the states of all processes."""
         log = self._log()
         state = {
             "random": random_state(),
@@ -109,21 +102,21 @@ class RunState:
     @mark_as_loader
     def load(self, path: pathlib.Path, end_of_epoch: bool) -> None:
         """Reads the states; ``restore`` puts them into effect."""
-        del end_of_epoch
         self.states = torch.load(path, "cpu", weights_only=True)
 
     def restore(self) -> None:
-        """Continues from what was loaded, or starts anew.
-
-        It is called last, since the start of a run may draw random numbers.
-        """
+        """Called last, since what comes before may draw random numbers."""
         rank = get_rank() or 0
         if if_main_process():
             self._cut_log(self.states[0]["log_bytes"] if self.states else 0)
         if len(self.states) != len(gather(rank)):  # none, or other processes
             seed = getattr(self.brain.hparams, "seed", None)
             if seed is not None:
-                set_seed(seed + rank)
+                # Not by seed_everything, which also seeds the order of the
+                # data: that must be the same in all processes.
+                torch.manual_seed(seed + rank)
+                random.seed(seed + rank)
+                np.random.seed(seed + rank)
             return
         state = self.states[rank]
         readers = zip(self._readers(), state["sounds"], strict=False)
@@ -160,14 +153,7 @@ class RunState:
 
 
 def random_state() -> dict[str, Any]:
-    """The states of the generators, for torch.load(weights_only=True).
-
-    >>> state = random_state()
-    >>> first = torch.rand(1), random.random(), np.random.rand()
-    >>> set_random_state(state)
-    >>> first == (torch.rand(1), random.random(), np.random.rand())
-    True
-    """
+    """The states of the generators, for torch.load(weights_only=True)."""
     state: Any = np.random.get_state()
     name, keys, *rest = state
     cuda = torch.cuda.is_available()
@@ -189,15 +175,6 @@ def set_random_state(state: dict[str, Any]) -> None:
     np.random.set_state((name, np.array(keys, np.uint32), *rest))
 
 
-def set_seed(seed: int) -> None:
-    """Seeds the generators but not the order of the data, unlike SpeechBrain's
-    ``seed_everything``: that order must be the same in all processes.
-    """
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed)
-
-
 def position(reader: AddNoise | AddReverb) -> dict[str, int] | None:
     """Where a stock augmentation is in its files; None before the first."""
     if not hasattr(reader, "data_loader"):
@@ -209,7 +186,7 @@ def position(reader: AddNoise | AddReverb) -> dict[str, int] | None:
 
 
 def go_to(reader: AddNoise | AddReverb, place: dict[str, int] | None) -> None:
-    """Moves it to a ``position``; the files before are not read."""
+    """Moves a stock augmentation there without reading the files before."""
     if place is None:
         return
     # It makes its loader at the first batch, of that batch's size.

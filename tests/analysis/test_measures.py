@@ -1,16 +1,13 @@
 """Measures of hierarchy against loops, permutations and known shapes."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
-import torch
 from scipy.cluster.hierarchy import to_tree
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import spearmanr
 
-from speechbrain_hyperbolic.analysis.disk import distance_matrix
 from speechbrain_hyperbolic.analysis.measures import (
     cophenetic_correlation,
     dendrogram,
@@ -18,16 +15,11 @@ from speechbrain_hyperbolic.analysis.measures import (
     gromov_delta,
     rank_correlation,
 )
-from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.geometry import exponential_map
 
 # Between the leaves of a tree with three branches on three levels
 DIGITS = np.array(list(itertools.product(range(3), repeat=3)))
-TERNARY = np.where(
-    DIGITS[:, None, 0] != DIGITS[:, 0],
-    6.0,
-    np.where(DIGITS[:, None, 1] != DIGITS[:, 1], 4, 2),
-) * (1 - np.eye(27))
+SHARED = np.cumprod(DIGITS[:, None] == DIGITS, axis=2).sum(2)
+TERNARY = 2.0 * (3 - SHARED)
 
 
 def some_distances(n, dimensions=3):
@@ -48,8 +40,7 @@ def test_delta_is_that_of_all_quadruples():
     assert gromov_delta(distances) == pytest.approx(
         [2 * f(deltas) / distances.max() for f in (np.max, np.mean)]
     )
-    some = gromov_delta(distances, max_points=9)
-    assert 0 < some.worst <= gromov_delta(distances).worst
+    assert 0 < gromov_delta(distances, max_points=9).worst < 1
 
 
 def test_known_deltas():
@@ -57,12 +48,6 @@ def test_known_deltas():
         assert gromov_delta(tree) == pytest.approx((0, 0), abs=1e-12)
     cycle = [[0, 1, 2, 1], [1, 0, 1, 2], [2, 1, 0, 1], [1, 2, 1, 0]]
     assert gromov_delta(cycle).worst == 1
-    # The hyperbolic plane has delta log 2 (Nica and Spakula, "Strongly
-    # hyperbolic spaces", 2016): four points far out on a cross reach it.
-    cross = torch.tensor([[12.0, 0], [0, 12], [-12, 0], [0, -12]]).double()
-    distances = distance_matrix(exponential_map(cross))
-    worst = gromov_delta(distances).worst * distances.max() / 2
-    assert worst == pytest.approx(math.log(2), abs=1e-4)
 
 
 def test_cophenetic_correlation_is_that_of_the_heights():
@@ -113,12 +98,3 @@ def test_rank_correlation_is_scipys_with_an_interval_of_draws():
     below = sum(rho <= 0 for rho in drawn)
     p_value = 2 * (1 + min(below, 200 - below)) / 201
     assert found.p_value == pytest.approx(p_value)
-
-
-def test_unusable_values_are_refused():
-    with pytest.raises(InputError, match="9 groups, expected 10"):
-        rank_correlation(range(9), range(9), range(9))
-    with pytest.raises(InputError, match="all 0, or some are negative"):
-        dendrogram(-TERNARY)
-    with pytest.raises(InputError, match="3 points, expected 4"):
-        gromov_delta(1 - np.eye(3))

@@ -23,18 +23,11 @@ from tests.analysis.conftest import HEADS, SPEAKERS, write_run
 # Entries as a run's hyperparams.yaml has them
 ENCODER = """
 data_folder: /gone
-compute_features: !new:speechbrain.lobes.features.Fbank
-    n_mels: 80
+compute_features: !new:speechbrain.lobes.features.Fbank {n_mels: 80}
 mean_var_norm: !new:speechbrain.processing.features.InputNormalization
-    norm_type: sentence
-    std_norm: False
+    {norm_type: sentence, std_norm: False}
 embedding_model: !new:speechbrain.lobes.models.Xvector.Xvector
-    in_channels: 80
-    tdnn_blocks: 1
-    tdnn_channels: [4]
-    tdnn_kernel_sizes: [3]
-    tdnn_dilations: [1]
-    lin_neurons: 8
+    {in_channels: 80, tdnn_channels: [4, 4, 4, 4, 4], lin_neurons: 8}
 """
 
 
@@ -81,23 +74,18 @@ def test_log_of_a_run_that_was_resumed(tmp_path):
     np.testing.assert_array_equal(log["valid loss"], [np.nan, np.nan, 5])
 
 
-@pytest.mark.parametrize(
-    "name, text, message",
-    [
+def test_damaged_folders_are_refused_in_one_line(tmp_path):
+    for name, text, message in (
         ("train_log.txt", "", "has no line 'epoch"),
-        ("save/label_encoder.txt", None, "label_encoder.txt is missing"),
         ("hyperparams.yaml", "seed: 1", "has no classifier"),
         ("hyperparams.yaml", "classifier: !new:no.Class", "cannot be built"),
-    ],
-)
-def test_damaged_folders_are_refused_in_one_line(tmp_path, name, text, message):
-    write_run(tmp_path / "ham")
-    (tmp_path / "ham" / name).unlink()
-    if text is not None:
-        (tmp_path / "ham" / name).write_text(text)
-    with pytest.raises(InputError, match=message) as caught:
-        main([str(tmp_path / "ham")])
-    assert "\n" not in str(caught.value)
+    ):
+        folder = tmp_path / message
+        write_run(folder)
+        (folder / name).write_text(text)
+        with pytest.raises(InputError, match=message) as caught:
+            main([str(folder)])
+        assert "\n" not in str(caught.value)
 
 
 def test_several_folders(tmp_path, table, capsys):
@@ -139,5 +127,4 @@ def test_embeddings_of_the_training(tmp_path):
     assert (run / "analysis" / "radii.png").is_file()
     assert any((run / "embeddings").rglob("*.*"))
     points = embed_training(read_run(run), corpus)
-    assert len(points.radius) == 3
     torch.testing.assert_close(points.radius, clipped_radius(points.vectors))

@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import pathlib
-import re
 import runpy
 import shutil
 import signal
@@ -11,7 +9,6 @@ import socket
 import subprocess
 import sys
 import urllib.request
-import uuid
 
 import numpy as np
 import pytest
@@ -23,7 +20,7 @@ from speechbrain_hyperbolic.inference.recognition import (
 )
 from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
 from tests.conftest import ROOT
-from tests.inference.models import RATE, make_config, make_model
+from tests.inference.models import RATE, make_config, make_model, voice
 
 pytest.importorskip("gradio", reason="gradio is absent: the extra app")
 
@@ -34,32 +31,13 @@ RESULT = "#result .html-container"  # beside it, Gradio shows its progress
 load = HyperbolicSpeakerRecognition.from_pretrained
 
 
-def buzz(pitch, seed, seconds=2.0):
-    """A buzz with a vowel's color and some noise, [time]."""
-    rng = np.random.default_rng(seed)
-    time = np.arange(int(seconds * RATE)) / RATE
-    wave = sum(
-        np.sin(2 * np.pi * pitch * k * time) / k * rng.uniform(0.2, 1)
-        for k in range(1, 20)
-    )
-    return 0.1 * wave + rng.normal(0, 0.005, len(time))
-
-
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    """Clips by name: two voices, and what is no clip."""
+    """Clips of two voices by name, and one that is too short."""
     folder = tmp_path_factory.mktemp("clips")
-    low, high = buzz(110, 1), buzz(230, 2)
-    soundfile.write(folder / "low.wav", low, RATE)
-    soundfile.write(folder / "high.flac", high, RATE)
-    soundfile.write(folder / "silent.wav", 0 * low, RATE)
-    soundfile.write(folder / "short.wav", low[:2000], RATE)
-    soundfile.write(folder / "long.flac", buzz(110, 3, 121), RATE)
-    (folder / "text.wav").write_text("no audio\n" * 1000)
-    whole = (folder / "low.wav").read_bytes()
-    with open(folder / "large.wav", "wb") as file:
-        file.write(whole)
-        file.truncate(21 * 2**20)
+    soundfile.write(folder / "low.wav", voice(1, 2), RATE)
+    soundfile.write(folder / "high.flac", voice(2, 2), RATE)
+    soundfile.write(folder / "short.wav", voice(1, 0.125), RATE)
     return {path.name: path for path in folder.iterdir()}
 
 
@@ -83,10 +61,6 @@ def model(model_folder):
     return load(model_folder)
 
 
-def get(request):
-    return urllib.request.urlopen(request, timeout=SECONDS_TO_WAIT)
-
-
 @contextlib.contextmanager
 def serving(folder, **environment):
     """The address of the app, run as a user does, and its log."""
@@ -107,7 +81,7 @@ def serving(folder, **environment):
     try:
         for _ in range(10 * SECONDS_TO_WAIT):
             assert process.poll() is None, log.read_text()
-            with contextlib.suppress(OSError), get(address):
+            with contextlib.suppress(OSError), urllib.request.urlopen(address):
                 break
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.1)
@@ -124,7 +98,7 @@ def app(tmp_path_factory, model_folder, model, clips):
     store = VoiceprintStore(model.fingerprint)
     store.add(MARKUP, model.enroll([clips["low.wav"]]))
     for i in range(5):
-        store.add(f"speaker {i}", model.enroll([buzz(90 + 40 * i, 10 + i)]))
+        store.add(f"speaker {i}", model.enroll([voice(10 + i)]))
     path = folder / "store.safetensors"
     store.save(path)
     with serving(
@@ -134,7 +108,7 @@ def app(tmp_path_factory, model_folder, model, clips):
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory, clips):
+def browser(tmp_path_factory):
     webdriver = pytest.importorskip(
         "selenium.webdriver", reason="selenium is absent"
     )
@@ -145,17 +119,10 @@ def browser(tmp_path_factory, clips):
     options.binary_location = chromium
     for argument in (
         *("headless", "no-sandbox", "disable-gpu", "no-first-run"),
-        *("disable-background-networking", "disable-component-update"),
-        *("disable-sync", "disable-quic"),
         f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
         "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-        # A microphone that plays a clip
-        "use-fake-ui-for-media-stream",
-        "use-fake-device-for-media-stream",
-        f"use-file-for-fake-audio-capture={clips['low.wav']}",
     ):
         options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
     yield browser
     browser.quit()
@@ -201,20 +168,6 @@ class Page:
         self.find("#compare").send_keys("\ue007")  # Enter
         return self.wait(lambda: self.text(RESULT).strip())
 
-    def screenshot(self, path, width):
-        """At the width of a device, of the whole page."""
-        metrics = {"width": width, "deviceScaleFactor": 1, "mobile": False}
-        for height in (900, "document.documentElement.scrollHeight"):
-            height = self.browser.execute_script(f"return {height}")
-            self.browser.execute_cdp_cmd(
-                "Emulation.setDeviceMetricsOverride",
-                {**metrics, "height": height},
-            )
-        assert self.browser.save_screenshot(str(path))
-        wide = "return document.documentElement.scrollWidth"
-        assert self.browser.execute_script(wide) <= width
-        self.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-
 
 @pytest.fixture
 def page(browser, app):
@@ -224,7 +177,7 @@ def page(browser, app):
 
 
 @pytest.mark.parametrize("second", ["low.wav", "high.flac"])
-def test_decision_is_that_of_the_model(page, model, clips, tmp_path, second):
+def test_decision_is_that_of_the_model(page, model, clips, second):
     page.upload(clips["low.wav"], clips[second])
     answer = page.compare()
     score, same = model.verify_files(clips["low.wav"], clips[second])
@@ -240,9 +193,7 @@ def test_decision_is_that_of_the_model(page, model, clips, tmp_path, second):
     picture = page.find("#picture img")
     assert page.wait(lambda: picture.get_property("naturalWidth")) > 100
     assert "among 6 enrolled speakers" in picture.get_attribute("alt")
-    folder = pathlib.Path(os.environ.get("TEST_SCREENSHOTS", tmp_path))
-    for width in (1200, 390):
-        page.screenshot(folder / f"{clips[second].stem}-{width}.png", width)
+    assert page.browser.title == "Same speaker?"  # no name has run as code
     # The other threshold decides anew.
     page.all("#criterion label")[1].click()
     page.wait(lambda: page.text(RESULT).startswith("Same speaker"))
@@ -253,88 +204,21 @@ def test_decision_is_that_of_the_model(page, model, clips, tmp_path, second):
     assert page.compare().startswith("Clip 2 is missing: please record")
 
 
-def test_clip_that_was_deleted_is_asked_for_again(page, app, clips):
-    page.upload(clips["high.flac"], clips["high.flac"])
-    for upload in (app[1].parent / "uploads").rglob("high.flac"):
-        upload.unlink()
-    assert page.compare().startswith("Clip 1 is no longer there: please")
-
-
-@pytest.mark.parametrize(
-    "name, words",
-    [
-        ("text.wav", "text.wav can"),
-        ("silent.wav", "silent"),
-        ("short.wav", "short.wav has 0.125 seconds, expected 0.5 to 120"),
-        ("long.flac", "long.flac has 121 seconds, expected 0.5 to 120"),
-    ],
-)
-def test_bad_clip_is_answered_on_the_page(page, clips, name, words):
-    page.upload(clips["low.wav"], clips[name])
-    answer = page.compare()
-    assert answer.startswith("Clip 2: ") and answer.endswith(".")
-    assert words in answer and "\n" not in answer and "/" not in answer
+def test_bad_clip_is_answered_on_the_page(page, clips):
+    page.upload(clips["low.wav"], clips["short.wav"])
+    words = "Clip 2: short.wav has 0.125 seconds, expected 0.5 to 120"
+    assert page.compare().startswith(words)
     assert not page.all("#picture img")
 
 
-def test_large_file_is_refused(page, clips):
-    page.find("#clip-1 input[type=file]").send_keys(str(clips["large.wav"]))
-    page.wait(lambda: "maximum allowed size of 20" in page.text("body"))
-
-
-def test_recording(page, clips):
-    page.upload(clips["low.wav"], clips["low.wav"])
-    page.find("#clip-1 [aria-label=Clear]").click()
-    page.find("#clip-1 [aria-label='Record audio']").click()
-    page.find("#clip-1 .record-button").click()
-    page.wait(lambda: re.search("0:0[1-9]", page.text("#clip-1")))
-    page.find("#clip-1 .stop-button").click()
-    page.find("#clip-1 [aria-label=Play]")
-    # The player is there before the recording has come to the server.
-    page.wait(lambda: "The score, " in page.compare())
-    seconds = re.search(r"Clip 1: ([\d.]+) s", page.text("#details"))[1]
-    assert 1 <= float(seconds) < SECONDS_TO_WAIT
-
-
-def test_page_asks_no_other_host_and_runs_no_name(page, browser, clips):
-    browser.get_log("performance")  # the browser's own start is in it
-    browser.refresh()
-    page.upload(clips["low.wav"], clips["low.wav"])
-    page.compare()
-    page.find("#picture img")
-    assert browser.title == "Same speaker?"
-    log = "".join(entry["message"] for entry in browser.get_log("performance"))
-    assert "/assets/" in log
-    hosts = set(re.findall(r'"url":"(?:https?|wss?)://([^/"]+)', log))
-    assert hosts and all(host.startswith("127.0.0.1:") for host in hosts)
-
-
 def test_uploads_are_deleted_when_the_server_stops(
-    tmp_path, model_folder, clips
+    browser, tmp_path, model_folder, clips
 ):
     """Also while a page is open."""
-    uploads = tmp_path / "uploads"
-    with (
-        contextlib.ExitStack() as open_page,
-        serving(tmp_path, MODEL=str(model_folder)) as (address, _),
-    ):
-        boundary = uuid.uuid4().hex
-        body = (
-            f"--{boundary}\r\nContent-Disposition: form-data; "
-            'name="files"; filename="low.wav"\r\n\r\n'
-        ).encode()
-        body += clips["low.wav"].read_bytes() + f"\r\n--{boundary}--".encode()
-        request = urllib.request.Request(
-            f"{address}gradio_api/upload",
-            body,
-            {"Content-Type": f"multipart/form-data; boundary={boundary}"},
-        )
-        with get(request) as response:
-            assert response.status == 200
-        assert [p.name for p in uploads.rglob("*.wav")] == ["low.wav"]
-        listening = get(f"{address}gradio_api/heartbeat/abc")
-        open_page.enter_context(listening)
-    assert not list(uploads.rglob("*.wav"))
+    with serving(tmp_path, MODEL=str(model_folder)) as (address, _):
+        Page(browser, address).upload(clips["low.wav"])
+        assert list(tmp_path.glob("uploads/**/low.wav"))
+    assert not list(tmp_path.glob("uploads/**/low.wav"))
 
 
 def test_model_is_asked_for(monkeypatch, capsys):

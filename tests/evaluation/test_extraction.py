@@ -1,10 +1,7 @@
-"""Batches against a loop, and a cache that is killed, changed and damaged."""
+"""Batches against a loop, what the cache saves, and what is refused."""
 
-import multiprocessing
-import signal
 import time
 
-import av
 import numpy as np
 import pytest
 import soundfile
@@ -15,7 +12,6 @@ from speechbrain.processing.features import InputNormalization
 
 from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.evaluation import cache as cache_module
 from speechbrain_hyperbolic.evaluation.extraction import (
     Encoder,
     extract,
@@ -25,13 +21,13 @@ from speechbrain_hyperbolic.evaluation.extraction import (
 LENGTHS = [1.0, 0.5, 1.0, 1.04, 0.05, 2.0, 1.0, 0.5, 1.04, 0.7]  # seconds
 
 
-def stock_modules(seed=0, n_mels=80, **settings):
-    torch.manual_seed(seed)
+def stock_modules(**settings):
+    torch.manual_seed(0)
     return (
-        Fbank(n_mels=n_mels, **settings),
+        Fbank(n_mels=80, **settings),
         InputNormalization(norm_type="sentence", std_norm=False),
         ECAPA_TDNN(
-            n_mels,
+            80,
             channels=[16, 16, 16, 16, 48],
             attention_channels=8,
             lin_neurons=8,
@@ -51,33 +47,19 @@ class CountingEncoder(Encoder):
         return super().__call__(waveforms)
 
 
-def counting(seed=0):
-    return CountingEncoder(*stock_modules(seed))
+def counting():
+    return CountingEncoder(*stock_modules())
 
 
-def write(path, samples, rate):
-    """Any format; m4a (AAC) by PyAV, as VoxCeleb2 is released."""
-    samples = samples.astype(np.float32)
-    if path.suffix != ".m4a":
-        soundfile.write(path, samples, rate)
-        return path
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=rate, layout="mono")
-        frame = av.AudioFrame.from_ndarray(samples[None], "fltp", "mono")
-        frame.sample_rate = rate
-        container.mux([*stream.encode(frame), *stream.encode()])
-    return path
-
-
-def make(folder, lengths=LENGTHS, rate=16000, extension=".wav"):
+def make(folder, lengths=LENGTHS, extension=".wav"):
     """Noise, each of another color."""
     generator = np.random.default_rng(0)
     paths = {}
     for number, length in enumerate(lengths):
-        noise = generator.uniform(-0.3, 0.3, round(length * rate))
+        noise = generator.uniform(-0.3, 0.3, round(length * 16000))
         smooth = np.convolve(noise, np.ones(number + 1) / (number + 1), "same")
-        path = folder / f"{number}{extension}"
-        paths[f"spk/{number}"] = write(path, smooth, rate)
+        paths[f"spk/{number}"] = folder / f"{number}{extension}"
+        soundfile.write(paths[f"spk/{number}"], smooth, 16000)
     return paths
 
 
@@ -98,14 +80,7 @@ def assert_close(found, expected):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def assert_same(one, other):
-    """To the last bit."""
-    assert one.utterances == other.utterances
-    assert torch.equal(one.views, other.views)
-    assert one.durations.tolist() == other.durations.tolist()
-
-
-@pytest.mark.parametrize("batch_seconds", [0.1, 3, 60])
+@pytest.mark.parametrize("batch_seconds", [0.1, 3])
 def test_equals_one_by_one(tmp_path, batch_seconds):
     paths = make(tmp_path)
     encoder = counting()
@@ -145,16 +120,6 @@ def test_crops(tmp_path):
     assert_close(found.views[:, :1], extract(counting(), paths).views)
 
 
-@pytest.mark.parametrize("extension", [".flac", ".m4a"])
-def test_other_formats_and_rates(tmp_path, extension):
-    """The header of an m4a does not tell its exact length."""
-    paths = make(tmp_path, [1.0, 0.5, 1.0, 0.9, 0.51], 22050, extension)
-    found = extract(counting(), paths)
-    waveforms = [audio.load(path) for path in paths.values()]
-    assert_close(found.views[:, 0], one_by_one(stock_modules(), waveforms))
-    assert found.durations.tolist() == [len(w) / 16000 for w in waveforms]
-
-
 def test_reading_ahead_is_bounded(tmp_path, monkeypatch):
     """Three batches at most are in memory."""
     paths = make(tmp_path, [0.5] * 40)
@@ -180,95 +145,34 @@ def test_the_cache_is_used(tmp_path, caplog):
     caplog.set_level("INFO")
     paths = make(tmp_path)
     settings = {"n_crops": 2, "crop_length": 0.5}
-    plain = extract(counting(), paths, **settings)
     settings["cache_folder"] = tmp_path / "cache"
     first = extract(counting(), paths, **settings)
-    assert_same(first, plain)
     assert "0 of 10 embeddings are in the cache" in caplog.text
-    again = counting()
-    assert_same(extract(again, paths, **settings), first)
-    assert "10 of 10 embeddings are in the cache" in caplog.text
     # A list with other ids, in another order
+    again = counting()
     some = {"x": paths["spk/3"], "y": paths["spk/1"], "z": paths["spk/3"]}
     found = extract(again, some, **settings)
     assert torch.equal(found.views, first.views[[3, 1, 3]])
     assert found.durations.tolist() == [1.04, 0.5, 1.04]
     assert again.batches == []
-
-    # Changed audio of the same size, another model and other crops
-    samples = np.random.default_rng(1).uniform(-0.3, 0.3, 16000)
-    write(paths["spk/2"], samples, 16000)
-    found = extract(again, paths, **settings)
-    assert again.batches == [(1, 16000), (2, 8000)]
-    expected = one_by_one(stock_modules(), [audio.load(paths["spk/2"])])
-    assert_close(found.views[2, :1], expected)
+    # Other crops
     for change in ({"n_crops": 3}, {"n_crops": 0}, {"crop_length": 0.4}):
         encoder = counting()
         extract(encoder, paths, **settings | change)
         assert sum(rows for rows, _ in encoder.batches) >= len(paths)
-    other = counting(seed=1)
-    extract(other, paths, **settings)
-    assert other.batches
 
 
-def extract_and_hang(paths, cache_folder, batches):
-    """A process to be killed: it stops within an extraction."""
-    cache_module.SECONDS_PER_SHARD = 0
-
-    class Hanging(CountingEncoder):
-        def __call__(self, waveforms):
-            if len(self.batches) == batches:
-                time.sleep(600)
-            return super().__call__(waveforms)
-
-    encoder = Hanging(*stock_modules())
-    extract(encoder, paths, batch_seconds=0.1, cache_folder=cache_folder)
-
-
-def test_resumes_after_a_kill_and_a_damaged_shard(tmp_path, caplog):
-    caplog.set_level("INFO")
-    paths, cache_folder = make(tmp_path), tmp_path / "cache"
-    process = multiprocessing.get_context("spawn").Process(
-        target=extract_and_hang, args=(paths, cache_folder, 4)
-    )
-    process.start()
-    deadline = time.monotonic() + 120
-    while len(list(cache_folder.glob("*/shard-*"))) < 4:
-        assert process.is_alive() and time.monotonic() < deadline
-        time.sleep(0.05)
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    shard = sorted(cache_folder.glob("*/shard-*"))[3]
-    shard.write_bytes(shard.read_bytes()[:-100])
-
-    encoder = counting()
-    resumed = extract(
-        encoder, paths, batch_seconds=0.1, cache_folder=cache_folder
-    )
-    assert f"{shard} is damaged" in caplog.text
-    assert "3 of 10 embeddings are in the cache" in caplog.text
-    assert len(encoder.batches) == 7
-    assert_same(resumed, extract(counting(), paths, batch_seconds=0.1))
-
-
-def test_broken_files_are_named_and_the_rest_is_kept(tmp_path):
+def test_a_broken_file_is_named_and_the_rest_is_kept(tmp_path):
     paths = make(tmp_path, extension=".flac")
-    cache_folder = tmp_path / "cache"
     whole = paths["spk/7"].read_bytes()
     paths["spk/7"].write_bytes(whole[: len(whole) // 2])
-    settings = {"batch_seconds": 0.1, "cache_folder": cache_folder}
+    settings = {"batch_seconds": 0.1, "cache_folder": tmp_path / "cache"}
     encoder = counting()
     with pytest.raises(InputError, match=str(paths["spk/7"])):
         extract(encoder, paths, **settings)
     assert 0 < len(encoder.batches) < len(paths)
     paths["spk/7"].write_bytes(whole)
     extract(encoder, paths, **settings)
-    assert len(encoder.batches) == len(paths)
-    paths["spk/1"].unlink()
-    for options in (settings, {}):
-        with pytest.raises(InputError, match=str(paths["spk/1"])):
-            extract(encoder, paths, **options)
     assert len(encoder.batches) == len(paths)
 
 
@@ -293,12 +197,9 @@ def test_an_embedding_that_is_not_finite_is_refused_and_not_kept(tmp_path):
         assert np.isfinite(file["views"]).all()
 
 
-def test_wrong_options_are_refused(tmp_path):
-    with pytest.raises(InputError, match="no utterances"):
-        extract(counting(), {})
-    for options in ({"n_crops": -1}, {"n_crops": 5, "crop_length": 0.01}):
-        with pytest.raises(InputError, match="expected 0 or more crops of"):
-            extract(counting(), make(tmp_path, [0.5]), **options)
+def test_wrong_crops_are_refused(tmp_path):
+    with pytest.raises(InputError, match="expected 0 or more crops of"):
+        extract(counting(), {}, n_crops=5, crop_length=0.01)
 
 
 def test_fingerprints_tell_models_apart():
@@ -317,17 +218,9 @@ def test_fingerprints_tell_models_apart():
     def another_norm(features, norm, model):
         norm.std_norm = True
 
-    fingerprints = [
-        fingerprint(),
-        fingerprint(one_weight),
-        fingerprint(one_buffer),
-        fingerprint(another_norm),
-        fingerprint(seed=1),
-        fingerprint(f_max=7600),
-        fingerprint(win_length=20),
-        fingerprint(n_mels=60),
-    ]
-    assert len(set(fingerprints)) == len(fingerprints)
+    changes = one_weight, one_buffer, another_norm
+    fingerprints = [fingerprint(), *map(fingerprint, changes)]
+    assert len({*fingerprints, fingerprint(f_max=7600)}) == 5
     encoder = Encoder(*stock_modules())
     encoder(torch.randn(2, 16000))
     assert encoder.fingerprint() == fingerprints[0]

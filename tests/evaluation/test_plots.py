@@ -27,7 +27,6 @@ SYSTEMS = {
     "all tied": ([1, 1], [1, 1, 1]),
     "step across the EER": ([1, 1, 1, 2], [0, 0, 1, 2]),
 }
-by_system = pytest.mark.parametrize("name", SYSTEMS)
 
 
 @pytest.fixture
@@ -94,7 +93,7 @@ def test_the_curve_of_two_normal_classes_is_the_theoretical_line(det):
     np.testing.assert_allclose((x + y)[middle], -3, atol=0.1)
 
 
-@by_system
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_axes_show_the_marks(name, det):
     axes, _, marks = det(SYSTEMS[name])
     for limits, i in ((axes.get_xlim(), 0), (axes.get_ylim(), 1)):
@@ -102,15 +101,6 @@ def test_axes_show_the_marks(name, det):
         assert low <= 0.01 and high >= 0.499
         for point in marks.values():
             assert low * 0.999 <= point[i] <= high * 1.001
-
-
-def test_useless_and_perfect_operating_points(det):
-    _, _, marks = det(SYSTEMS["all tied"])
-    assert set(marks) == {"o"}
-    axes, _, marks = det(SYSTEMS["perfect"])
-    corner = [ndtr(axes.get_xlim()[0]), ndtr(axes.get_ylim()[0])]
-    np.testing.assert_allclose(marks["o"], corner)
-    np.testing.assert_allclose(marks["D"], corner)
 
 
 def test_the_legend_names_every_system_with_its_figures(drawn):

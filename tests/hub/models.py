@@ -22,13 +22,6 @@ ENCODERS = {
         "tdnn_channels": [32, 32, 32, 32, 48],
         "lin_neurons": 24,
     },
-    "resnet": {
-        "class": "speechbrain.lobes.models.ResNet.ResNet",
-        "input_size": 80,
-        "channels": [8, 8, 16, 16],
-        "block_sizes": [1, 1, 1, 1],
-        "lin_neurons": 24,
-    },
 }
 
 

@@ -12,7 +12,7 @@ from tests.inference.models import MEASURED, RATE, make_model, voice
 @pytest.fixture(scope="package")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
-    make_model(path, thresholds=MEASURED)
+    make_model(path, thresholds=MEASURED, trials={"list": "a.txt", "n": 9})
     return path
 
 

@@ -43,20 +43,20 @@ def test_push_to_the_hub_and_back(folder, model, tmp_path):
         other = tmp_path / "other"
         printed = client(hub, other, "load('alice/m')")
         assert f"fingerprint {model.fingerprint}" in printed
-        paths = [path for _, path, *_ in hub.sent("/resolve/")]
+        paths = [path for _, path, *_ in hub.requests if "/resolve/" in path]
         names = {path.rpartition("/")[2] for path in paths}
         assert names == {"config.json", "model.safetensors"}
         # From the cache, without the Hub
         code = "load('alice/m'); load('bob/m')"
         printed = client(hub, other, code, HF_HUB_OFFLINE="1")
         assert f"fingerprint {model.fingerprint}" in printed
-        assert "error: bob/m is not a folder, and on the Hub: it has" in printed
+        assert "error: bob/m is not a folder, and can't be down" in printed
 
 
 MISTAKES = {
     "load('alice/none')": "there is no such model, or it is private",
     "load('alice/m', revision='v9')": "there is no such revision",
-    "load('a/b/c')": "expected a folder, or",
+    "load('a/b/c')": 'expected "user/model"',
     "load('alice/m', endpoint='http://127.0.0.1:9')": "gave no answer",
 }
 
@@ -68,6 +68,6 @@ def test_why_a_model_does_not_come(tmp_path):
         for call in MISTAKES:
             code += f"try: {call}\nexcept ValueError as e: print(e)\n"
         printed = client(hub, tmp_path, code, "hf_alice")
-        lines = [x for x in printed.splitlines() if "on the Hub: " in x]
+        lines = [x for x in printed.splitlines() if "can't be down" in x]
         for line, words in zip(lines, MISTAKES.values(), strict=True):
             assert words in line

@@ -1,15 +1,11 @@
 """Against the stock class, naive formulas and explicit windows."""
 
-import pickle
-
 import numpy as np
 import pytest
 import soundfile
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from speechbrain.inference.speaker import SpeakerRecognition
 
-from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation.extraction import Encoder
 from speechbrain_hyperbolic.inference.model import Thresholds
@@ -17,14 +13,7 @@ from speechbrain_hyperbolic.inference.recognition import (
     HyperbolicSpeakerRecognition,
 )
 from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
-from tests.inference.models import (
-    MEASURED,
-    OWN,
-    RATE,
-    make_model,
-    same,
-    voice,
-)
+from tests.inference.models import MEASURED, OWN, RATE, make_model, same, voice
 
 load = HyperbolicSpeakerRecognition.from_pretrained
 
@@ -34,13 +23,6 @@ def hyperbolic(tmp_path_factory):
     path = tmp_path_factory.mktemp("hyperbolic")
     make_model(path, score="hyperbolic", clip_c=2.0, thresholds=MEASURED)
     return load(path)
-
-
-@pytest.fixture(scope="module")
-def stock(folder, tmp_path_factory):
-    return SpeakerRecognition.from_hparams(
-        str(folder), savedir=tmp_path_factory.mktemp("stock")
-    )
 
 
 def cosine(a, b):
@@ -58,16 +40,13 @@ def distance(a, b, c=2.0):
     return np.arccosh(1 + 2 * away)
 
 
-def test_same_embeddings_as_the_stock(model, stock, clips):
+def test_same_results_as_the_stock_class(folder, model, clips, tmp_path):
+    stock = SpeakerRecognition.from_hparams(str(folder), savedir=tmp_path)
     for clip in clips:
         expected = stock.encode_batch(stock.load_audio(str(clip))[None])
         found = model.embed(clip)
         same(found.vector, expected[0, 0])
         same(found.radius, expected[0, 0].norm(), 1e-5)
-        assert found.seconds == len(audio.load(clip)) / RATE
-
-
-def test_same_verification_as_the_stock(model, stock, clips):
     one, other = (
         torch.from_numpy(np.stack([voice(i), voice(i + 1)])) for i in (0, 4)
     )
@@ -131,63 +110,17 @@ def test_save_pretrained(model, folder, tmp_path):
 
 
 def test_a_users_own_class(tmp_path):
-    make_model(tmp_path, "own", thresholds=MEASURED)
-    with pytest.raises(InputError, match="if you know and trust its code"):
-        load(tmp_path)
+    make_model(tmp_path, "own")
     assert load(tmp_path, trusted=OWN).embed(voice()).vector.shape == (8,)
-
-
-class Payload:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
-
-
-def test_payloads_have_no_effect(tmp_path):
-    trace, hostile = tmp_path / "trace", tmp_path / "model"
-    make_model(hostile)
-    yaml = f"modules: !apply:os.mkdir\n    - {trace}\n"
-    payload = pickle.dumps(Payload(trace))
-    # They are real payloads.
-    load_hyperpyyaml(yaml)
-    trace.rmdir()
-    pickle.loads(payload).close()
-    trace.unlink()
-
-    (hostile / "hyperparams.yaml").write_text(yaml)
-    (hostile / "custom.py").write_text(f"open({str(trace)!r}, 'w')\n")
-    for name in ("embedding_model.ckpt", "model.pt", "pytorch_model.bin"):
-        (hostile / name).write_bytes(payload)
-    load(hostile).embed(voice())
-    (hostile / "model.safetensors").write_bytes(payload)
-    with pytest.raises(InputError, match="model.safetensors"):
-        load(hostile)
-    assert not trace.exists()
 
 
 def test_no_such_model_or_device(folder, tmp_path):
     with pytest.raises(InputError, match=r"config\.json is missing"):
         load(tmp_path)
-    with pytest.raises(InputError, match="expected a folder, or"):
+    with pytest.raises(InputError, match='expected "user/model"'):
         load(tmp_path / "none")
     with pytest.raises(InputError, match="device is tpu, which PyTorch can't"):
         load(folder, run_opts={"device": "tpu"})
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA")
-def test_cuda(folder, model, clips):
-    on_cuda = load(folder, run_opts={"device": "cuda"})
-    assert on_cuda.fingerprint == model.fingerprint
-    vector = on_cuda.embed(clips[0]).vector
-    same(vector, model.embed(clips[0]).vector, 1e-4)
-    batch = torch.from_numpy(voice())[None]
-    score, decision = on_cuda.verify_batch(batch, batch)
-    same(score.cpu(), [[1.0]], 1e-4)
-    assert decision.all()
 
 
 def test_score_is_the_models(model, hyperbolic):
@@ -242,28 +175,22 @@ def test_identify(hyperbolic):
 
 
 def test_identify_refuses(model):
-    with pytest.raises(InputError, match="is empty"):
-        model.identify(voice(), VoiceprintStore(model.fingerprint))
-    store = VoiceprintStore("other")
-    store.add("Ann", np.ones(8))
-    with pytest.raises(InputError, match="another model"):
-        model.identify(voice(), store)
+    for made_by, words in ((model.fingerprint, "empty"), ("x", "another mod")):
+        with pytest.raises(InputError, match=words):
+            model.identify(voice(), VoiceprintStore(made_by))
 
 
 def test_embed_files(folder, clips, tmp_path, monkeypatch):
     model = load(folder)
     long = tmp_path / "long.wav"
     soundfile.write(long, voice(9, 65), RATE)
-    paths = [clips[2], long, clips[0], str(clips[3]), clips[2]]
-    found = model.embed_files(paths)
+    paths = [clips[2], long, str(clips[3]), clips[2]]
     cached = model.embed_files(paths, tmp_path / "cache")
-    for path, *embeddings in zip(paths, found, cached, strict=True):
-        expected = model.embed(path)
-        for embedding in embeddings:
+    for found in (model.embed_files(paths), cached):
+        for embedding, path in zip(found, paths, strict=True):
+            expected = model.embed(path)
             same(embedding.vector, expected.vector)
-            assert embedding.vector.dtype == np.float32
             assert embedding.seconds == expected.seconds
-    assert model.embed_files([]) == []
 
     def encode(*_):
         raise AssertionError("it should come from the cache")
@@ -272,6 +199,3 @@ def test_embed_files(folder, clips, tmp_path, monkeypatch):
     again = model.embed_files(paths, tmp_path / "cache")
     for one, other in zip(cached, again, strict=True):
         assert one.vector.tolist() == other.vector.tolist()
-    soundfile.write(long, voice(8, 66), RATE)
-    with pytest.raises(AssertionError):
-        model.embed_files(paths, tmp_path / "cache")

@@ -15,12 +15,10 @@ from speechbrain_hyperbolic.inference.voiceprints import FORMAT, VoiceprintStore
 MODEL = "c0ffee"
 
 
-def filled(n=3):
+def filled():
     store = VoiceprintStore(MODEL)
-    for index, vector in enumerate(
-        np.random.default_rng(0).normal(size=(n, 4))
-    ):
-        store.add(f"Zoë {index}", vector)
+    for name in ("Zoë", "Ada", "Bob"):
+        store.add(name, np.arange(1, 5) * len(store) + 1)
     return store
 
 
@@ -29,47 +27,35 @@ def path(tmp_path):
     return tmp_path / "store.safetensors"
 
 
-@pytest.mark.parametrize("n", [0, 3])
-def test_round_trip(path, n):
-    store = filled(n)
+def test_round_trip(path):
+    store = filled()
     store.save(path)
     loaded = VoiceprintStore.load(path, MODEL)
-    assert loaded.names == store.names and len(loaded) == n
+    assert loaded.names == store.names and len(loaded) == 3
     assert loaded.vectors.dtype == np.float32
     np.testing.assert_array_equal(loaded.vectors, store.vectors)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_a_speaker_is_replaced():
-    store = filled()
-    store.add("Zoë 0", [4, 3, 2, 1])
-    assert len(store) == 3 and store.vectors[0].tolist() == [4, 3, 2, 1]
-
-
 @pytest.mark.parametrize(
     "name, vector, message",
     [
-        ("", np.ones(4), "name"),
-        ("a\x1b[2J", np.ones(4), r"\\x1b"),
+        ("a\x1b[2J", np.ones(4), r"name is .*\\x1b"),
         ("Ann", np.ones(5), "not a vector of 4"),
         ("Ann", [1, 2, 3, np.nan], "not a vector"),
-        ("Ann", np.zeros(4), "not a vector"),
     ],
 )
 def test_bad_speakers_are_not_added(name, vector, message):
     store = filled()
-    with pytest.raises(InputError, match=message) as error:
+    with pytest.raises(InputError, match=message):
         store.add(name, vector)
-    assert str(error.value).isprintable()
     assert len(store) == 3
 
 
 HOSTILE = {
     "no store": {"format": "pt"},
     "other model": {"model": "other"},
-    "names no JSON": {"names": "Ann"},
     "names too deep": {"names": "[" * 100000},
-    "names of numbers": {"names": "[1, 2]"},
     "too many names": {"names": '["a", "b", "c"]'},
     "control characters": {"names": '["a\\u001b]0;x", "b"]'},
     "one vector": {"vectors": torch.ones(4)},
@@ -111,13 +97,6 @@ def test_damaged_files(path, data):
         assert str(path) in str(error)
 
 
-def test_a_store_that_cannot_be_written(path):
-    filled().save(path)
-    with pytest.raises(InputError, match="can't be written"):
-        with VoiceprintStore.update(path / "below a file", MODEL):
-            pass
-
-
 def test_no_speaker_is_lost_to_another_process(path):
     """Ten threads that read, add and write at the same time."""
 
@@ -128,13 +107,3 @@ def test_no_speaker_is_lost_to_another_process(path):
     with concurrent.futures.ThreadPoolExecutor(10) as pool:
         list(pool.map(add, range(10)))
     assert len(VoiceprintStore.load(path, MODEL)) == 10
-
-
-def test_a_failed_update_changes_nothing(path):
-    filled().save(path)
-    before = path.read_bytes()
-    with pytest.raises(KeyError):
-        with VoiceprintStore.update(path, MODEL) as store:
-            store.add("Ann", np.ones(4))
-            raise KeyError
-    assert path.read_bytes() == before

@@ -1,0 +1,92 @@
+"""EERs for other speakers and other seeds, and tables of them."""
+
+import statistics
+
+import numpy as np
+
+from speechbrain_hyperbolic.evaluation.bootstrap import MIN_SPEAKERS, p_value
+from speechbrain_hyperbolic.evaluation.metrics import equal_error, markdown
+
+REPLICATES = 1000
+
+
+def draw_eers(scores, a, b):
+    """EERs over draws of the trials' speakers, the same for every system.
+
+    ``a`` and ``b`` are the speakers of each trial, equal in a target trial. A
+    trial counts as in ``evaluation.bootstrap``; draws without target or
+    impostor trials are left out. With few speakers the result is None.
+    """
+    speakers, sides = np.unique(np.stack([a, b]), return_inverse=True)
+    count = len(speakers)
+    if count < MIN_SPEAKERS:
+        return None
+    a, b = sides.reshape(2, -1)[:, np.argsort(scores)]
+    target, found = a == b, []
+    random = np.random.default_rng(0)
+    chances = np.full(count, 1 / count)
+    for times in random.multinomial(count, chances, size=REPLICATES):
+        weights = times[a] * np.where(target, 1, times[b])
+        missed = np.append(0, np.cumsum(weights * target))
+        refused = np.append(0, np.cumsum(weights * ~target))
+        if missed[-1] and refused[-1]:
+            p_fa = 1 - refused / refused[-1]
+            found.append(equal_error(missed / missed[-1], p_fa)[0])
+    return np.array(found)
+
+
+def over_seeds(*systems):
+    """Means over draws of seeds, the same seeds for all systems.
+
+    Each is [seeds, replicates]. Of n seeds n - 1 are drawn: the mean of n drawn
+    ones would have (n - 1) / n of the variance that it should have.
+    """
+    seeds, replicates = systems[0].shape
+    size = (max(1, seeds - 1), replicates)
+    drawn = np.random.default_rng(1).integers(seeds, size=size)
+    columns = np.arange(replicates)
+    return [of[drawn, columns].mean(axis=0) for of in systems]
+
+
+def interval(drawn):
+    """The middle 95 % of draws."""
+    return np.percentile(drawn, [2.5, 97.5])
+
+
+def difference(base, other):
+    """How far an EER is above another: change in %, its interval, and p.
+
+    Each side is the EERs of the same seeds and their draws, a list of arrays.
+    Without draws, and with one seed, there is neither interval nor p.
+    """
+    (rates, drawn), (other_rates, other_drawn) = base, other
+    mean = np.mean(rates)
+    change = 100 * (np.mean(other_rates) / mean - 1) if mean else np.nan
+    if len(rates) < 2 or any(of is None for of in [*drawn, *other_drawn]):
+        return change, None, None
+    a, b = over_seeds(np.array(drawn), np.array(other_drawn))
+    if not a.all():
+        return change, None, None
+    drawn = 100 * (b / a - 1)
+    return change, interval(drawn), p_value(np.round(drawn, 9))
+
+
+def in_words(change, bounds, p):
+    """A difference as a cell of a table."""
+    text = f"{change:+.1f} %"
+    if bounds is None:
+        return f"{text} (no interval)"
+    return f"{text} ({bounds[0]:+.1f} to {bounds[1]:+.1f}), p {p:.3f}"
+
+
+def mean_text(values, digits=2):
+    """The mean and, of several values, the standard deviation."""
+    text = f"{statistics.mean(values):.{digits}f}"
+    if len(values) > 1:
+        text += f" ± {statistics.stdev(values):.{digits}f}"
+    return text
+
+
+def print_table(rows):
+    """Prints dicts with the same keys as a Markdown table."""
+    print(markdown([list(rows[0]), *([*map(str, r.values())] for r in rows)]))

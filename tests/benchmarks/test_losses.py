@@ -1,0 +1,372 @@
+"""The comparison of losses: corpora, trials, cells and their report."""
+
+import contextlib
+import itertools
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from benchmarks import draws
+from benchmarks.losses import cells, features, training
+from benchmarks.losses.corpora import read_corpora
+from benchmarks.losses.report import Report
+from benchmarks.losses.systems import SYSTEMS, CurvedCosine, find_system
+from benchmarks.losses.trials import (
+    MOST_TARGETS,
+    describe,
+    make_trials,
+    measure,
+    score,
+)
+from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.evaluation.metrics import eer
+from speechbrain_hyperbolic.hparams import load_hparams
+from speechbrain_hyperbolic.nnet.similarity import ClippedDistance
+
+TINY = {
+    "channels": 8,
+    "batch_size": 8,
+    "number_of_epochs": 2,
+    "epochs_to_average": 2,
+}
+
+
+def make_corpus(folder, table, sessions=True):
+    """Noise: two utterances of each session, as the table has them."""
+    random = np.random.default_rng(0)
+    for row in table:
+        for session in range(int(row["sessions"])):
+            below = folder / "audio" / row["spk_id"]
+            below = below / f"s{session}" if sessions else below
+            below.mkdir(parents=True, exist_ok=True)
+            for take in range(2):
+                noise = random.normal(scale=0.1, size=8000)
+                soundfile.write(below / f"{take}.wav", noise, 16000)
+    write_table(folder, table)
+    return folder
+
+
+def write_table(folder, table):
+    lines = [",".join(row) for row in (table[0], *(r.values() for r in table))]
+    (folder / "speakers.csv").write_text("\n".join(lines) + "\n")
+
+
+def speakers(prefix="a", count=16, **columns):
+    return [
+        {
+            "spk_id": f"{prefix}{n:02}",
+            "sex": "mf"[n % 2],
+            "lang": ("xx", "yy")[n // 2 % 2],
+            "split": "train" if n < 4 else "test",
+            "sessions": "2",
+            **columns,
+        }
+        for n in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def work_folder(tmp_path_factory):
+    """Two corpora, one without sessions, and their features."""
+    folder = tmp_path_factory.mktemp("losses")
+    make_corpus(folder / "one", speakers("a"))
+    plain = [
+        {k: v for k, v in row.items() if k != "lang"} | {"sessions": "1"}
+        for row in speakers("b")
+    ]
+    make_corpus(folder / "two", plain, sessions=False)
+    corpora = [folder / "one", folder / "two"]
+    hparams = cells.HPARAMS / "ham_ecapa.yaml"
+    features.prepare(corpora, folder / "work", hparams)
+    features.prepare(corpora, folder / "work", hparams)  # does nothing
+    with pytest.raises(InputError, match="other corpora"):
+        features.prepare(corpora[:1], folder / "work", hparams)
+    return folder / "work"
+
+
+class TestCorpora:
+    def test_labels(self, work_folder):
+        data = features.read(work_folder)
+        assert len(data.rows) == 16 * 4 + 16 * 2
+        row = data.rows[-1]
+        assert (row["corpus"], row["speaker"]) == ("two", "b15")
+        assert (row["session"], row["lang"], row["sex"]) == ("", "", "f")
+        for row in data.rows:
+            copies = features.COPIES if row["part"] == "train" else 0
+            assert len(row["spans"]) == 1 + copies
+        assert data.rows[-1]["spans"][-1][1] == len(data.frames)
+
+    @pytest.mark.parametrize(
+        "damage, message",
+        [
+            ("no table", "one has no speakers.csv"),
+            ("no lang", "speakers.csv: a00 has no lang"),
+            ("no sessions", "speakers.csv: a00 has no sessions"),
+            ("blank lang", "a00 has no lang"),
+            ("fewer sessions", "a00 has 3 sessions, but 2 session folders"),
+            ("both splits", "line 6: a00 is in both train and test"),
+            ("no such split", "the split of a00 is dev, expected train or"),
+            ("stranger", "the speaker a99 has no row in .*speakers.csv"),
+            ("same name", "one and .*two both have a speaker a00"),
+        ],
+    )
+    def test_bad_input_is_named_in_one_line(self, tmp_path, damage, message):
+        table = speakers(count=4)
+        folders = [make_corpus(tmp_path / "one", table)]
+        if damage == "no table":
+            (folders[0] / "speakers.csv").unlink()
+        elif damage == "same name":
+            folders.append(make_corpus(tmp_path / "two", table))
+        elif damage == "stranger":
+            (folders[0] / "audio" / "a00").rename(folders[0] / "audio" / "a99")
+            write_table(folders[0], table[1:])
+        else:
+            if damage.startswith("no ") and damage != "no such split":
+                table = [
+                    {k: v for k, v in row.items() if k != damage[3:]}
+                    for row in table
+                ]
+            changed = {
+                "blank lang": {"lang": ""},
+                "fewer sessions": {"sessions": "3"},
+                "no such split": {"split": "dev"},
+            }
+            table[0] |= changed.get(damage, {})
+            if damage == "both splits":
+                table.append(table[0] | {"split": "test"})
+            write_table(folders[0], table)
+        with pytest.raises(InputError, match=message) as error:
+            read_corpora(folders)
+        assert "\n" not in str(error.value)
+
+    def test_trials_are_those_of_a_loop(self, work_folder):
+        rows = training.select(features.read(work_folder).rows)[2]
+        rows[0]["doubtful"] = True
+        trials = make_trials(rows)
+        found = {
+            name: {
+                (trials.first[i], trials.second[i])
+                for i in np.flatnonzero(mask)
+            }
+            for name, mask in trials.conditions.items()
+        }
+        expected = {name: set() for name in found}
+        for i, j in itertools.combinations(range(len(rows)), 2):
+            x, y = rows[i], rows[j]
+            if (x["corpus"], x["lang"]) != (y["corpus"], y["lang"]):
+                continue
+            target = x["speaker"] == y["speaker"]
+            sex = "_same_sex" if x["sex"] == y["sex"] else ""
+            names = []
+            if x["corpus"] == "two":
+                names = ["one_session", f"one_session{sex}"]
+            elif not target or x["session"] != y["session"]:
+                names = ["cross", f"cross{sex}"]
+                if not (x["doubtful"] or y["doubtful"]):
+                    names.append("cross_sure")
+            if x["corpus"] == "one" and "cross" not in names or not target:
+                names += ["within"] if x["corpus"] == "one" else []
+            for name in names:
+                expected[name].add((i, j))
+        assert found == expected
+        counts = list(describe(rows))
+        assert counts[0]["targets"] == 12 * 4
+        assert (counts[0]["languages"], counts[0]["sessions"]) == (2, 24)
+        embeddings = np.random.default_rng(0).normal(size=(len(rows), 5))
+        scores = score(embeddings, trials)
+        i, j = trials.first[7], trials.second[7]
+        x, y = embeddings[i], embeddings[j]
+        cosine = x @ y / np.linalg.norm(x) / np.linalg.norm(y)
+        assert scores[7] == pytest.approx(cosine, abs=1e-6)
+        cross = trials.conditions["cross"]
+        classes = [
+            scores[cross & (kind == (trials.a == trials.b))]
+            for kind in (True, False)
+        ]
+        assert measure(scores, trials)["cross"]["eer"] == eer(*classes)[0]
+
+    def test_at_most_so_many_targets_of_a_speaker(self):
+        blank = {"corpus": "c", "lang": "x", "sex": "", "doubtful": False}
+        rows = [
+            {"speaker": s, "session": str(n), **blank}
+            for s in "ab"
+            for n in range(12)
+        ]
+        trials = make_trials(rows)
+        target = trials.conditions["cross"] & (trials.a == trials.b)
+        assert target.sum() == 2 * MOST_TARGETS
+
+
+class TestTraining:
+    def test_subsets_are_nested_and_epochs_equally_long(self, work_folder):
+        rows = features.read(work_folder).rows
+        few, *_, short = training.select(rows, classes=3)
+        every, _, trials, long = training.select(rows)
+        some, all_of_them = ({r["speaker"] for r in x} for x in (few, every))
+        assert len(some) == 3 and some < all_of_them and len(all_of_them) == 8
+        assert short == long == len(every)
+        assert not all_of_them & {row["speaker"] for row in trials}
+        with pytest.raises(InputError, match="8 speakers train"):
+            training.select(rows, classes=9)
+
+    def test_folds_part_the_training_speakers(self, work_folder):
+        rows, seen = features.read(work_folder).rows, []
+        for fold in range(training.FOLDS):
+            train, dev, trials, _ = training.select(rows, fold)
+            held_out = {row["speaker"] for row in trials}
+            assert not held_out & {row["speaker"] for row in train + dev}
+            seen += held_out
+        assert len(seen) == len(set(seen)) == 8
+
+    def test_every_loss_sees_the_same(self, work_folder, tmp_path, monkeypatch):
+        """Initial encoder, crops, their order, and masks."""
+        seen = {}
+        for name in ("am", "ham", "curve", "eh_am"):
+            with record_inputs(monkeypatch) as inputs:
+                train(work_folder, name, tmp_path / name)
+            seen[name] = inputs
+        weights, batches = seen.pop("am")
+        assert len(batches) == 2 * (24 // 8)
+        for others, other_batches in seen.values():
+            assert all(weights[key].equal(others[key]) for key in weights)
+            pairs = zip(batches, other_batches, strict=True)
+            assert all(x.equal(y) for x, y in pairs)
+
+    def test_an_interrupted_cell_ends_as_it_would_have(
+        self, work_folder, tmp_path
+    ):
+        whole, figures = train(work_folder, "am", tmp_path / "whole")
+        train(work_folder, "am", tmp_path / "cut", number_of_epochs=1)
+        resumed, _ = train(work_folder, "am", tmp_path / "cut")
+        np.testing.assert_array_equal(resumed, whole)
+        assert figures["speakers"] == 8 and 0 <= figures["train_accuracy"] <= 1
+
+
+def train(work_folder, system, folder, **changes):
+    data = features.read(work_folder)
+    common = {**TINY, **changes}
+    settings = cells.settings_of(system, data.made_from, common, "cpu")
+    selected = training.select(data.rows)
+    hparams = cells.HPARAMS / settings["hparams"]
+    return training.train(1, selected, data.frames, settings, hparams, folder)
+
+
+@contextlib.contextmanager
+def record_inputs(monkeypatch):
+    """The encoder's initial weights, and all that it trains on."""
+    weights, batches = {}, []
+    forward = training.SpeakerBrain.compute_forward
+
+    def compute_forward(brain, batch, stage):
+        encoder = brain.hparams.embedding_model
+        if not weights:
+            state = encoder.state_dict()
+            weights.update({k: v.clone() for k, v in state.items()})
+        handle = encoder.register_forward_pre_hook(
+            lambda _, given: (
+                batches.append(given[0].clone())
+                if brain.modules.training
+                else None
+            )
+        )
+        try:
+            return forward(brain, batch, stage)
+        finally:
+            handle.remove()
+
+    with monkeypatch.context() as patch:
+        name = "compute_forward"
+        patch.setattr(training.SpeakerBrain, name, compute_forward)
+        yield weights, batches
+
+
+def test_cells_and_report(work_folder, tmp_path, capsys):
+    """Cells run once; the tables, the plots and the CSV file have them."""
+    todo = [
+        cells.Cell(system, seed, None, classes)
+        for system in ("am", "ham:margin=0.1")
+        for seed in (1, 2)
+        for classes in (4, None)
+    ]
+    short = TINY | {"number_of_epochs": 1}
+    done = [cells.run_cell(cell, work_folder, short) for cell in todo]
+    assert all(text.endswith("is done") for text in done)
+    again = cells.run_cell(todo[0], work_folder, short)
+    assert again.endswith("was done before")
+    path = work_folder / cells.RESULTS
+    lines = path.read_text().splitlines()
+    assert len(lines) == len(todo) and max(map(len, lines)) < 3000
+    assert {"time", "commit", "seconds", "settings"} < json.loads(
+        lines[0]
+    ).keys()
+    report = Report(work_folder, "am", "cross")
+    report.tables()
+    assert capsys.readouterr().out.count("| ham:margin=0.1 | 2 ") == 2
+    for name in ("plot", "growth", "csv"):
+        getattr(report, f"write_{name}")(tmp_path / name)
+    assert (tmp_path / "growth").read_bytes()[1:4] == b"PNG"
+    assert len((tmp_path / "csv").read_text().splitlines()) == 1 + len(todo)
+    copied = tmp_path / "results.jsonl"  # without scores
+    copied.write_text(lines[0] + "\n")
+    Report(copied, "am", "cross").tables()
+    with pytest.raises(InputError, match="has no condition crosss"):
+        Report(copied, "am", "crosss")
+    copied.write_text(lines[0] + '\n{"system": "a')
+    with pytest.raises(InputError, match="line 2 is no result"):
+        cells.read_results(copied)
+
+
+def test_systems():
+    for name in SYSTEMS:
+        hparams, overrides = find_system(name)
+        folders = {"data_folder": "x", "output_folder": "x"}
+        load_hparams(cells.HPARAMS / hparams, {**overrides, **folders})
+    changed = find_system("am_range:margin=0.3,init_std=0.001")[1]
+    assert changed == {"scale": 62, "margin": 0.3, "init_std": 0.001}
+    with pytest.raises(InputError, match="no system amm"):
+        find_system("amm")
+    with pytest.raises(InputError, match="margin is not of the form"):
+        find_system("am:margin")
+
+
+@pytest.mark.parametrize("c", [1.5, 3.0])
+def test_the_curve_is_the_distance_on_the_cap(c):
+    vectors = [10 * torch.randn(n, 16) for n in (5, 7)]
+    expected = ClippedDistance(c=c)(*vectors)
+    found = CurvedCosine(c)(*vectors)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    same = vectors[0].clone().requires_grad_()
+    CurvedCosine(c)(same, vectors[0]).sum().backward()
+    assert same.grad.isfinite().all()
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    same = np.full((3, 1000), 5.0)
+    apart = same + [[-1], [0], [1]]
+    # Two of three seeds are drawn: their mean has the variance 2/3 / 2, which
+    # is that of the mean of three.
+    (drawn,) = draws.over_seeds(apart)
+    assert drawn.var() == pytest.approx(1 / 3, rel=0.1)
+    sides = ([4] * 3, list(same - 1)), ([5] * 3, list(same))
+    change, (low, high), p = draws.difference(*sides)
+    assert (change, low, high) == pytest.approx((25, 25, 25)) and p < 0.01
+    assert draws.difference(([4], [None]), ([5], [None])) == (25, None, None)
+
+
+def test_draws_are_those_of_repeated_trials():
+    random = np.random.default_rng(0)
+    a, b = random.integers(12, size=(2, 2000))
+    b = np.where(random.random(2000) < 0.3, a, b)
+    scores = random.normal(size=2000) + 1.5 * (a == b)
+    found = draws.draw_eers(scores, a, b)
+    chances = np.full(12, 1 / 12)
+    weights = np.random.default_rng(0).multinomial(12, chances, 1000)
+    for times, drawn in zip(weights[:5], found, strict=False):
+        counts = times[a] * np.where(a == b, 1, times[b])
+        classes = [
+            np.repeat(scores[mask], counts[mask]) for mask in (a == b, a != b)
+        ]
+        assert drawn == pytest.approx(eer(*classes)[0], abs=1e-9)
