@@ -1,16 +1,15 @@
 """Hparams files: loaded with one-line errors, saved and compared by run."""
 
-import contextlib
 import difflib
+import io
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import ruamel.yaml
-import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
+from hyperpyyaml.core import recursive_update
 
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.errors import InputError, shown
@@ -25,19 +24,14 @@ _TAG_ERROR = re.compile(
 
 
 def load_hparams(path: str | pathlib.Path, overrides: str | dict = "") -> dict:
-    """Loads a HyperPyYAML file as SpeechBrain does, with errors for people.
-
-    The overrides are a mapping, or text as ``speechbrain.parse_arguments``
-    returns it.
-    """
+    """Loads a HyperPyYAML file as SpeechBrain does, with one-line errors."""
     text = _resolved_text(path, overrides)
-    with _valid_yaml(path):
-        try:
-            return load_hyperpyyaml(text)
-        except (ImportError, TypeError, ValueError) as error:
-            if not _TAG_ERROR.match(str(error.args[0] if error.args else "")):
-                raise  # by the code of the class itself
-            raise InputError(f"{path}: {_one_line(error)}") from error
+    try:
+        return load_hyperpyyaml(text)
+    except (ImportError, TypeError, ValueError) as error:
+        if not _TAG_ERROR.match(str(error.args[0] if error.args else "")):
+            raise  # raised by the class itself
+        raise InputError(f"{path}: {_one_line(error)}") from error
 
 
 def find_hparams(
@@ -84,12 +78,7 @@ def check_same_run(
     overrides: str | dict,
     output_folder: str | pathlib.Path,
 ) -> dict[str, tuple[Any, Any]]:
-    """Compares settings with those of the run in a folder.
-
-    The settings are numbers, texts, lists of them, and the classes of objects.
-    The result maps each key that differs to its value then and now; it is
-    empty where the folder holds no run.
-    """
+    """Each key that differs from the run in a folder -> value then and now."""
     saved = pathlib.Path(output_folder) / HPARAMS
     if not saved.is_file():
         return {}
@@ -109,14 +98,12 @@ def copy_recipes(folder: str | pathlib.Path) -> pathlib.Path:
     if folder.exists():
         raise InputError(f"{folder} exists: name a new folder")
     package = pathlib.Path(__file__).parent
-    recipes = package / "recipes"  # of a wheel, made by setup.py
+    in_wheel = (package / "recipes").is_dir()  # made by setup.py
+    root = package if in_wheel else package.parent
     ignore = shutil.ignore_patterns("__pycache__", "__init__.py", "results")
-    if recipes.is_dir():
-        shutil.copytree(recipes, folder, ignore=ignore)
-    else:  # in the repository
-        shutil.copytree(package.parent / "recipes", folder, ignore=ignore)
-        hparams = folder / "VoxCeleb" / "hparams"
-        shutil.copytree(package.parent / "hparams", hparams)
+    shutil.copytree(root / "recipes", folder, ignore=ignore)
+    if not in_wheel:
+        shutil.copytree(root / "hparams", folder / "VoxCeleb" / "hparams")
     return folder
 
 
@@ -127,21 +114,24 @@ def _resolved_text(path: str | pathlib.Path, overrides: str | dict) -> str:
     if not isinstance(overrides, dict):
         raise InputError(f"{path}: expected options of the form --key=value")
     for key, value in overrides.items():
-        _check_override(path, nodes, key, value)
+        _override(path, nodes, key, value)
+    for key, node in nodes.items():
+        if tag_of(node) == "!PLACEHOLDER":
+            demo = ", or run 'make demo' for a synthetic corpus"
+            hint = demo if key == "data_folder" else ""
+            raise InputError(f"{path} needs {key}: pass --{key}=/path{hint}")
+    file = io.StringIO()
+    file.name = str(path)  # type: ignore[attr-defined] # for !include
     try:
-        with _valid_yaml(path), open(path, encoding="utf-8") as file:
-            return resolve_references(file, overrides).getvalue()
-    except InputError:
-        raise
-    except Exception as error:
-        if "!PLACEHOLDER" in str(error):
-            line = _missing_value(path, nodes, overrides)
-        else:  # a reference to no key or in a circle, a division by zero, ...
-            line = f"{path} cannot be resolved: {_one_line(error)}"
+        ruamel.yaml.YAML().dump(nodes, file)
+        file.seek(0)
+        return resolve_references(file).getvalue()
+    except Exception as error:  # no such key, a circle, a division by zero, ...
+        line = f"{path} cannot be resolved: {_one_line(error)}"
         raise InputError(line) from error
 
 
-def _check_override(
+def _override(
     path: str | pathlib.Path, nodes: dict, key: str, value: Any
 ) -> None:
     if key not in nodes:
@@ -149,65 +139,41 @@ def _check_override(
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise InputError(f"{path} has no key {shown(str(key))}{hint}")
     node = nodes[key]
-    if isinstance(value, dict) and not isinstance(node, dict):
-        raise InputError(
-            f"{path}: {key} is a mapping, expected a value like {node}"
-        )
     # An object in place of a number is fine: a margin can be a schedule.
-    if _is_number(node) and not (
-        _is_number(value) or value is None or tag_of(value)
-    ):
+    fits = value is None or tag_of(value) or _is_number(value)
+    if _is_number(node) and not fits:
         raise InputError(
-            f"{path}: {key} is {shown(str(value))}, expected a number "
-            f"like {node}"
+            f"{path}: {key} is {shown(str(value))}, expected a number like "
+            f"{node}"
         )
+    if all(isinstance(x, dict) for x in (node, value)) and not tag_of(value):
+        recursive_update(node, value)
+    else:
+        nodes[key] = value
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _missing_value(
-    path: str | pathlib.Path, nodes: dict, overrides: dict
-) -> str:
-    missing = [
-        key
-        for key, node in nodes.items()
-        if tag_of(node) == "!PLACEHOLDER" and key not in overrides
-    ]
-    if missing and "data_folder" not in missing:
-        return f"{path} needs {missing[0]}: pass --{missing[0]}=/path"
-    return (
-        f"{path} needs a corpus: pass --data_folder=/path/to/corpus "
-        "(speaker/[session/]utterance.wav), or run 'make demo' in the "
-        "repository for a synthetic one"
-    )
-
-
 def _parse(text: str | bytes, name: str | pathlib.Path) -> Any:
-    with _valid_yaml(name):
-        return ruamel.yaml.YAML().load(text)
-
-
-@contextlib.contextmanager
-def _valid_yaml(name: str | pathlib.Path) -> Iterator[None]:
     try:
-        yield
+        return ruamel.yaml.YAML().load(text)
     except ruamel.yaml.constructor.DuplicateKeyError as error:
         key = shown(str(error.problem).split('"')[1])
         raise InputError(f"{name} has {key} twice: give it once") from error
-    except (ruamel.yaml.YAMLError, yaml.YAMLError) as error:
+    except ruamel.yaml.YAMLError as error:
         message = shown(" ".join(str(error).split()), most=200)
         raise InputError(f"{name} is not valid YAML: {message}") from error
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(" ".join(map(str, error.args)).split())
-    return shown(text or type(error).__name__, most=200)
+    text = " ".join(map(str, error.args)) or type(error).__name__
+    return shown(" ".join(text.split()), most=200)
 
 
 def _settings(nodes: dict) -> dict[str, Any]:
-    scalars = (str, int, float, bool, type(None))
+    scalars = str, int, float, type(None)
     settings = {}
     for key, node in nodes.items():
         items = node if isinstance(node, list) else [node]

@@ -135,17 +135,23 @@ def read_results(path):
 
 
 def run_all(cells, work_folder, common, device, jobs):
-    """Runs cells, each in a process of one thread."""
+    """Runs cells, each in a process of one thread; one that fails is named."""
     os.environ["OMP_NUM_THREADS"] = "1"
     spawn = multiprocessing.get_context("spawn")
+    same, failed = (work_folder, common, device), 0
     with concurrent.futures.ProcessPoolExecutor(jobs, spawn) as pool:
-        running = [
-            pool.submit(run_cell, cell, work_folder, common, device)
-            for cell in cells
-        ]
+        running = {pool.submit(run_cell, c, *same): c.system for c in cells}
         try:
             for future in concurrent.futures.as_completed(running):
-                print(time.strftime("%H:%M:%S"), future.result(), flush=True)
+                error = future.exception()
+                failed += error is not None
+                said = f"a cell of {running[future]} has failed: {error}"
+                said = future.result() if error is None else said
+                print(time.strftime("%H:%M:%S"), said, flush=True)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    if failed:
+        raise InputError(
+            f"{failed} cells have failed: run the same command to try again"
+        )

@@ -64,7 +64,7 @@ def prepare(data_folders, work_folder, hparams_file, most_speakers=None):
         if not made_from.items() <= read(work_folder).made_from.items():
             raise InputError(
                 f"{work_folder} has features of other corpora or settings: "
-                "pass another --work_folder"
+                "pass another work folder"
             )
 
 

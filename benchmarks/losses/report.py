@@ -159,6 +159,7 @@ class Report:
             axes.axhline(0, color="gray")
             axes.set_xscale("log")
             axes.set_xticks(sizes, sizes)
+            axes.minorticks_off()
             axes.set_ylabel(f"{self.condition} EER against {self.against}, %")
             if curves:
                 axes.legend(fontsize="small")

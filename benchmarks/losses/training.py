@@ -23,8 +23,8 @@ FRAMES = 200  # of a crop
 SMALL = {
     "channels": 96,
     "batch_size": 64,
-    "number_of_epochs": 8,
-    "lr_decay": 0.75,
+    "number_of_epochs": 12,
+    "lr_decay": 0.8,
 }
 # The heads compute in float32 all the same.
 PRECISION = "bf16"

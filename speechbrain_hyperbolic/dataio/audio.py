@@ -64,7 +64,7 @@ def info(path: StrPath) -> AudioInfo:
     found = _info_of_pcm(path)
     if found is None:
         with _naming(path):
-            found = (_info_by_av if _is_for_av(path) else _info)(path)
+            found = _info(path)
     _check_rate(path, found.sample_rate)
     if not 0 < found.frames < _NO_LENGTH:
         raise InputError(
@@ -75,12 +75,10 @@ def info(path: StrPath) -> AudioInfo:
 
 
 def _info(path: StrPath) -> AudioInfo:
-    with soundfile.SoundFile(str(path)) as sound:
-        _check_log(path, sound)
-        return AudioInfo(sound.samplerate, sound.frames, sound.channels)
-
-
-def _info_by_av(path: StrPath) -> AudioInfo:
+    if not _is_for_av(path):
+        with soundfile.SoundFile(str(path)) as sound:
+            _check_log(path, sound)
+            return AudioInfo(sound.samplerate, sound.frames, sound.channels)
     with _open_by_av(path) as container:
         stream = container.streams.audio[0]
         # Without a duration it's a TypeError, which _naming handles.

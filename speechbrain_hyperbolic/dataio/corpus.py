@@ -61,7 +61,7 @@ def audio_roots(data_folder: StrPath) -> list[pathlib.Path]:
 def find_audio(
     data_folder: StrPath, utterances: Iterable[str]
 ) -> dict[str, str | None]:
-    """Paths, or None, of utterances, found without walking the corpus."""
+    """Utterance -> path or None, found without walking the corpus."""
     roots = audio_roots(data_folder)
     roots += [folder / "eval" for folder in data_folders(data_folder)]
     listed = functools.cache(_names_in)
@@ -93,7 +93,7 @@ def _names_in(root: pathlib.Path, folder: str) -> tuple[str, set[str]]:
 def list_audio(
     data_folder: StrPath, outputs: StrPath | None = None
 ) -> dict[str, str]:
-    """Utterance -> path, sorted, without what lies in a folder of outputs."""
+    """Utterance -> path, sorted; ``outputs`` in the corpus is left out."""
     outputs = pathlib.Path(outputs).resolve() if outputs else None
     paths: dict[str, str] = {}
     others: Counter[str] = Counter()

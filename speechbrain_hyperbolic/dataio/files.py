@@ -80,11 +80,9 @@ class Stamp:
         self.text = json.dumps(arguments)
 
     def matches(self) -> bool:
-        """Whether it was written for these arguments."""
         return self.path.is_file() and self.path.read_text() == self.text
 
     def write(self) -> None:
-        """Called when the work is complete."""
         with atomic_path(self.path) as temporary:
             temporary.write_text(self.text)
 

@@ -97,7 +97,6 @@ def make_trial_list(
 
 
 def main() -> None:
-    """The command line."""
     parser = argparse.ArgumentParser(
         description="Makes a balanced trial list for a corpus that has none."
     )

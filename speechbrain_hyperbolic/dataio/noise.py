@@ -32,8 +32,6 @@ GENERATED = 40  # files of a kind
 # Seconds to which files are cut and noises repeated: the stock AddNoise reads
 # whole files, and pads a noise that is shorter than the crop with silence.
 PIECE = 10
-# The columns that speechbrain.augment.preparation writes
-COLUMNS = ["ID", "duration", "wav", "wav_format", "wav_opts"]
 
 
 def prepare_noise(
@@ -197,7 +195,7 @@ def write_noise_csv(
         open(temporary, "w", newline="", encoding="utf-8") as out,
     ):
         writer = csv.writer(out)
-        writer.writerow(COLUMNS)
+        writer.writerow(["ID", "duration", "wav", "wav_format", "wav_opts"])
         for number, file in enumerate(bar):
             for piece in _pieces(file, copies, shortest):
                 header = audio.info(piece)

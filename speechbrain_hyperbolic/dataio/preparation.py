@@ -102,8 +102,7 @@ def prepare_corpus(
     stamp.write()
     logger.info(
         f"{len(train)} train and {len(dev)} dev utterances of "
-        f"{len({u.spk_id for u in train})} speakers, without the "
-        f"{len(test_speakers)} speakers of the trials"
+        f"{len({u.spk_id for u in train})} speakers"
     )
 
 
@@ -169,8 +168,7 @@ def report_problems(problems: dict[str, str], path: StrPath) -> None:
         return
     for line in list(problems.values())[:_SHOWN]:
         logger.warning(f"left out: {line}")
-    if len(problems) > _SHOWN:
-        logger.warning(f"left out {len(problems)} files in all, see {path}")
+    logger.warning(f"left out {len(problems)} file(s), listed in {path}")
     with atomic_path(path) as temporary:
         temporary.write_text("".join(f"{p}\n" for p in problems.values()))
 

@@ -43,7 +43,7 @@ def pack(
     out = pathlib.Path(out)
     if any(out.glob("*/*.tar")):
         raise InputError(
-            f"{out} has shards already: delete it, or pack into another folder"
+            f"{out} has shards already: delete them, or pass another folder"
         )
     for split in ("train", "dev"):
         rows = list(read_csv(pathlib.Path(save_folder, f"{split}.csv")).items())
@@ -90,7 +90,7 @@ def _write_shard(path: pathlib.Path, rows: list[_Row], first: int) -> None:
             entry = {k: row[k] for k in ("spk_id", "start", "stop")}
             archive.write(
                 {
-                    "__key__": _key(number),
+                    "__key__": f"{number:09d}",
                     source.suffix[1:].lower(): content,
                     "json": json.dumps({"id": name, **entry}).encode(),
                 }
@@ -105,8 +105,8 @@ class Shards:
         path = self.folder / MANIFEST
         if not path.is_file():
             raise InputError(
-                f"{path} is missing: the packing did not finish; delete "
-                f"{self.folder.parent} and pack again"
+                f"{path} is missing: pass the folder of a finished packing as "
+                "--shards_folder"
             )
         manifest = json.loads(path.read_text(encoding="utf-8"))
         self.sample_rate = manifest["sample_rate"]
@@ -117,8 +117,8 @@ class Shards:
         for shard, own in zip(self.paths, shards, strict=True):
             if not shard.is_file() or shard.stat().st_size != own["filesize"]:
                 raise InputError(
-                    f"{shard} is missing or incomplete: delete "
-                    f"{self.folder.parent} and pack again"
+                    f"{shard} is missing or incomplete: pack again into "
+                    "another folder"
                 )
 
     def __len__(self) -> int:
@@ -126,7 +126,7 @@ class Shards:
 
     def read(self, numbers: Collection[int]) -> dict[int, dict[str, Any]]:
         """Number -> webdataset's sample, numbered through all shards."""
-        keys = {_key(number): number for number in numbers}
+        keys = {f"{number:09d}": number for number in numbers}
         shards = np.searchsorted(self.counts.cumsum(), [*numbers], side="right")
         dataset = _webdataset().WebDataset(
             [str(self.paths[n]) for n in sorted({*shards})],
@@ -236,10 +236,6 @@ class ShardDataset(torch.utils.data.IterableDataset):
         }
 
 
-def _key(number: int) -> str:
-    return f"{number:09d}"
-
-
 def _webdataset() -> Any:
     try:
         import webdataset  # type: ignore[import-untyped]
@@ -251,7 +247,6 @@ def _webdataset() -> Any:
 
 
 def main() -> None:
-    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -22,8 +22,6 @@ from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
 from speechbrain_hyperbolic.errors import InputError, shown
 
 LABELS = {"1": 1, "0": 0, "target": 1, "nontarget": 0}
-# In CN-Celeb's lists the model of speaker id00800 is id00800-enroll.
-MODEL_SUFFIX = "-enroll"
 _LABEL_FIRST, _LABEL_LAST = "label enroll test", "enroll test label"
 
 
@@ -133,7 +131,8 @@ def _model(
 ) -> str:
     if enrollment is None:
         return _utterance_id(name)
-    for model in (name, name.removesuffix(MODEL_SUFFIX)):
+    # As in CN-Celeb, where the model of speaker id00800 is id00800-enroll
+    for model in (name, name.removesuffix("-enroll")):
         if model in enrollment:
             return model
     raise InputError(

@@ -70,10 +70,7 @@ class SpeakerBrain(sb.Brain):
     def compute_forward(
         self, batch: PaddedBatch, stage: sb.Stage
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The outputs, shape [views * batch, 1, speakers], and the lengths.
-
-        With a ``chunk_size``, the loss takes the place of the outputs.
-        """
+        """The outputs, or with a ``chunk_size`` the loss; and the lengths."""
         batch = batch.to(self.device)
         waveforms, lengths = batch.sig
         if stage == sb.Stage.TRAIN and hasattr(self.hparams, "wav_augment"):
@@ -121,10 +118,7 @@ class SpeakerBrain(sb.Brain):
         return labels
 
     def fit_batch(self, batch: PaddedBatch) -> torch.Tensor:
-        """A step, unless the loss or the gradient is not finite.
-
-        The stock method waits for the device several times, this one once.
-        """
+        """As the stock method, but it waits for the device only once."""
         should_step = self.step % self.grad_accumulation_factor == 0
         self.on_fit_batch_start(batch, should_step)
         with self.no_sync(not should_step):
@@ -169,7 +163,6 @@ class SpeakerBrain(sb.Brain):
     def skip_batch(self, batch: PaddedBatch, loss: float, norm: float) -> None:
         """Drops the gradient, or ends the training if patience is lost."""
         if self.nonfinite_count > self.nonfinite_patience:
-            norms = self.statistics.gradient_norms
             stop_diverged(
                 self.hparams.output_folder,
                 list(batch.id),
@@ -178,7 +171,6 @@ class SpeakerBrain(sb.Brain):
                 epoch=self.hparams.epoch_counter.current,
                 step=self.step,
                 lr=self.optimizer.param_groups[0]["lr"],
-                last_gradient_norm=norms[-1] if norms else None,
             )
         self.zero_grad(set_to_none=True)
         self.statistics.embeddings.pop()
@@ -220,19 +212,17 @@ class SpeakerBrain(sb.Brain):
     def on_fit_start(self) -> None:
         """Resumes from the newest checkpoint and says so."""
         run_state = RunState(self)
-        if self.checkpointer is not None:
-            add = self.checkpointer.add_recoverable
-            add("run_state", run_state, optional_load=True)
-            for number, schedule in enumerate(self.schedules):
-                add(f"margin_schedule{number}", schedule, optional_load=True)
+        add = self.checkpointer.add_recoverable
+        add("run_state", run_state, optional_load=True)
+        for number, schedule in enumerate(self.schedules):
+            add(f"margin_schedule{number}", schedule, optional_load=True)
         super().on_fit_start()
 
         counter = self.hparams.epoch_counter
         self.loggers = [self.hparams.train_logger]
         if folder := getattr(self.hparams, "tensorboard_folder", None):
             self.loggers.append(TensorBoardLogger(folder, counter.current + 1))
-        newest = self.checkpointer and self.checkpointer.find_checkpoint()
-        if newest:
+        if newest := self.checkpointer.find_checkpoint():
             logger.info(
                 f"Resuming from {newest.path}, after epoch {counter.current} "
                 f"of {counter.limit}."

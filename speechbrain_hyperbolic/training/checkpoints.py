@@ -27,7 +27,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain.utils.parameter_transfer import Pretrainer
 
 from speechbrain_hyperbolic.dataio.files import naming_the_file
-from speechbrain_hyperbolic.errors import InputError, is_finite, shown
+from speechbrain_hyperbolic.errors import InputError, shown
 
 logger = get_logger(__name__)
 
@@ -104,7 +104,7 @@ class RecentCheckpointer(Checkpointer):
                     f"in {path.name}, {damage}. Restore a copy, or pass "
                     "another --output_folder"
                 )
-        if self.pretrainer and self.pretrainer.path is not None:
+        if self.pretrainer:
             self.pretrainer.load_collected()
         return None
 
@@ -132,8 +132,7 @@ class RecentCheckpointer(Checkpointer):
                 if saved:
                     _write_sums(saved.path)
         except OSError:
-            # What is still to be written may need the space.
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)  # frees the space
             raise
         if saved:
             path = self.checkpoints_dir / saved.path.name
@@ -200,13 +199,8 @@ def _whole_checkpoints(
 
 
 def _read_checkpoint(path: pathlib.Path) -> Checkpoint:
-    text = (path / "CKPT.yaml").read_text(encoding="utf-8")
-    meta = yaml.safe_load(text)
-    if not (
-        isinstance(meta, dict)
-        and "end-of-epoch" in meta
-        and is_finite(meta.get("unixtime"))
-    ):
+    meta = yaml.safe_load((path / "CKPT.yaml").read_text(encoding="utf-8"))
+    if not {"end-of-epoch", "unixtime"} <= set(meta):
         raise ValueError
     return Checkpoint(path, meta, {p.stem: p for p in path.glob("*.ckpt")})
 
@@ -215,7 +209,7 @@ def _find_damage(folder: pathlib.Path) -> str:
     """Names the first file that is not what was saved; "" if all are."""
     try:
         _read_checkpoint(folder)
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, TypeError, ValueError, yaml.YAMLError):
         return "CKPT.yaml is not what was saved"
     sums = folder / SUMS
     if not sums.is_file():
@@ -247,9 +241,8 @@ def _digest(path: pathlib.Path) -> str:
 
 
 def _newest_file(folder: pathlib.Path) -> pathlib.Path:
-    """The file whose write has just failed."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return max(files, key=lambda path: path.stat().st_mtime_ns, default=folder)
+    """The file whose write has just failed; folders have no dot."""
+    return max(folder.rglob("*.*"), key=os.path.getmtime, default=folder)
 
 
 def average_epochs(
@@ -257,10 +250,7 @@ def average_epochs(
     count: int = 5,
     name: str = "embedding_model",
 ) -> dict[str, torch.Tensor]:
-    """The mean of a module's state dict over the last epochs (published: 5).
-
-    Checkpoints of the stock class are averaged too.
-    """
+    """The mean of a module's state dict over the last epochs."""
     checkpoints = _whole_checkpoints(checkpoints_dir, {})
     epochs = [c for c in checkpoints if c.meta["end-of-epoch"]]
     epochs.sort(key=ckpt_recency, reverse=True)
@@ -297,10 +287,10 @@ def check_fit(
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        difference = shown(str(error).splitlines()[1].strip(), most=200)
+        message = shown(" ".join(str(error).split()), most=200)
         raise InputError(
-            f"{path} has another {name}: {difference} Pass the options that "
-            "its training had"
+            f"{path} has another {name} ({message}): pass the options that its "
+            "training had"
         ) from error
 
 
@@ -335,7 +325,6 @@ class AveragedPretrainer(Pretrainer):
     >>> pretrainer = AveragedPretrainer(
     ...     folder, loadables={"embedding_model": model}
     ... )
-    >>> pretrainer.collect_files()
     >>> pretrainer.load_collected()
     """
 
@@ -363,7 +352,6 @@ class AveragedPretrainer(Pretrainer):
     def load_collected(self, *args: Any, **kwargs: Any) -> None:
         """Loads the modules."""
         if self.path is None:
-            logger.warning("No pretrain_path: the encoder is untrained.")
             return
         folder = pathlib.Path(self.path)
         is_model = any(folder.glob("*.ckpt"))

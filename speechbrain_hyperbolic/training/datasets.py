@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Collection
-from typing import Any, TypeAlias
+from typing import Any
 
 from speechbrain.dataio.dataset import DynamicItemDataset, set_output_keys
 from speechbrain.dataio.encoder import CategoricalEncoder
@@ -21,8 +21,6 @@ from speechbrain_hyperbolic.dataio.trials import (
     trial_speakers,
 )
 from speechbrain_hyperbolic.errors import InputError
-
-Dataset: TypeAlias = DynamicItemDataset | ShardDataset
 
 LABELS = "label_encoder.txt"  # which output is which speaker
 
@@ -50,12 +48,8 @@ def prepare(hparams: dict[str, Any]) -> None:
 
 def make_datasets(
     hparams: dict[str, Any],
-) -> tuple[Dataset, Dataset, CategoricalEncoder]:
-    """Labeled crops for training and for validation, and the labels.
-
-    Training crops are random unless ``random_chunk`` is False, validation
-    crops are the middle of an utterance.
-    """
+) -> tuple[Any, Any, CategoricalEncoder]:
+    """Labeled crops for training and for validation, and the labels."""
     sample_rate = hparams["sample_rate"]
     samples = int(sample_rate * hparams["sentence_len"])
     middle = Crop(samples, sample_rate)
@@ -70,7 +64,7 @@ def make_datasets(
 
 def _from_files(
     hparams: dict[str, Any], train_crop: Crop, valid_crop: Crop
-) -> tuple[Dataset, Dataset, CategoricalEncoder]:
+) -> tuple[Any, Any, CategoricalEncoder]:
     files = hparams["train_annotation"], hparams["valid_annotation"]
     datasets = [
         DynamicItemDataset(read_csv(file, hparams["data_folder"]))
@@ -91,7 +85,7 @@ def _from_files(
 
 def _from_shards(
     hparams: dict[str, Any], train_crop: Crop, valid_crop: Crop
-) -> tuple[Dataset, Dataset, CategoricalEncoder]:
+) -> tuple[Any, Any, CategoricalEncoder]:
     folder = pathlib.Path(hparams["shards_folder"])
     folders = folder / "train", folder / "dev"
     train, valid = map(Shards, folders)
@@ -131,10 +125,7 @@ def _encoder(
 def save_labels(
     label_encoder: CategoricalEncoder, hparams: dict[str, Any]
 ) -> None:
-    """Writes which output is which speaker.
-
-    A run or a classifier of other speakers is no start.
-    """
+    """Writes which output is which speaker, if what is resumed has the same."""
     path = pathlib.Path(hparams["save_folder"]) / LABELS
     checkpointer = hparams["checkpointer"]
     start = getattr(checkpointer, "pretrainer", None)

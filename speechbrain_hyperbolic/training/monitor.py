@@ -87,14 +87,13 @@ def geometry_statistics(
 
     A joint classifier's names start with ``head1_``, ``head2_``, ...
     """
-    heads: Any = getattr(classifier, "heads", None)
-    if heads is None:
-        return _head_statistics(classifier, cost, embeddings)
+    heads: Any = getattr(classifier, "heads", [classifier])
+    losses: Any = getattr(cost, "losses", [cost] * len(heads))
     statistics = {}
-    losses = getattr(cost, "losses", [None] * len(heads))
     for number, (head, loss) in enumerate(zip(heads, losses, strict=True), 1):
+        prefix = f"head{number}_" if len(heads) > 1 else ""
         for name, value in _head_statistics(head, loss, embeddings).items():
-            statistics[f"head{number}_{name}"] = value
+            statistics[f"{prefix}{name}"] = value
     return statistics
 
 
@@ -107,8 +106,15 @@ def _head_statistics(
         return {}
     statistics: dict[str, float] = {}
     if embeddings is not None:
-        vectors = _before_centers(head, embeddings)
-        points = similarity.points(vectors, embeddings=True)
+        # In float32, as in the head: autocast gives bfloat16 embeddings.
+        dtype = torch.promote_types(embeddings.dtype, torch.float32)
+        vectors = embeddings.to(dtype).unsqueeze(1)
+        training = head.blocks.training
+        head.blocks.eval()  # which leaves the batch norms' statistics as is
+        for block in head.blocks:
+            vectors = block(vectors)
+        head.blocks.train(training)
+        points = similarity.points(vectors.squeeze(1), embeddings=True)
         statistics |= _radii("embeddings", points.radius, similarity.cap)
     centers = similarity.points(head.weight)
     statistics |= _radii("centers", centers.radius, similarity.cap)
@@ -122,19 +128,6 @@ def _head_statistics(
     return statistics
 
 
-def _before_centers(head: Any, embeddings: torch.Tensor) -> torch.Tensor:
-    """The head's layers applied without updating their statistics."""
-    # In float32, as the head itself: autocast gives bfloat16 embeddings.
-    dtype = torch.promote_types(embeddings.dtype, torch.float32)
-    x = embeddings.to(dtype).unsqueeze(1)
-    training = head.blocks.training
-    head.blocks.eval()
-    for block in head.blocks:
-        x = block(x)
-    head.blocks.train(training)
-    return x.squeeze(1)
-
-
 def _radii(name: str, radius: torch.Tensor, cap: float) -> dict[str, float]:
     on_cap = radius >= cap * (1 - CAP_TOLERANCE)
     quantiles = radius.quantile(radius.new_tensor(QUANTILES)).tolist()
@@ -145,10 +138,7 @@ def _radii(name: str, radius: torch.Tensor, cap: float) -> dict[str, float]:
 
 
 class TensorBoardLogger:
-    """Writes epochs for TensorBoard, so that a resumed run has one curve.
-
-    The stock TensorboardLogger counts its calls instead of the epochs.
-    """
+    """Like the stock logger, but resumed runs continue their curves."""
 
     def __init__(
         self, folder: str | pathlib.Path, first_epoch: int = 1
@@ -184,25 +174,23 @@ def stop_diverged(
     gradient_norm: float,
     **place: Any,
 ) -> NoReturn:
-    """Writes diverged.json, which names the batch, and ends the training.
-
-    All processes call it, each with its part of the batch. ``place`` is the
-    epoch, step, lr and last_gradient_norm.
-    """
+    """Writes diverged.json and ends the training, called by all processes."""
     batches = gather((loss, ids))
-    diverged = [b for b in batches if not math.isfinite(b[0])]
-    what, value = "gradient_norm", gradient_norm
-    if diverged:
-        what, value = "loss", diverged[0][0]
-    names = [name for _, part in diverged or batches for name in part]
-    report = {**place, "ids": names, what: repr(value)}  # JSON has no NaN
+    batches = [b for b in batches if not math.isfinite(b[0])] or batches
+    report = {
+        **place,
+        "loss": repr(batches[0][0]),  # as text: JSON has no NaN
+        "gradient_norm": repr(gradient_norm),
+        "ids": [name for _, part in batches for name in part],
+    }
     path = pathlib.Path(output_folder) / "diverged.json"
     run_on_main(_write, args=[path, report])
     raise InputError(
-        f"the {what.replace('_', ' ')} of epoch {place['epoch']}, batch "
-        f"{place['step']} is {value}: {path} lists its utterances; check them,"
-        f" or pass --lr below {place['lr']:g} and another --output_folder. The "
-        "last checkpoint is intact"
+        f"epoch {place['epoch']}, batch {place['step']} has the loss "
+        f"{report['loss']} and the gradient norm {report['gradient_norm']}: "
+        f"{path} lists its utterances; check them, or pass --lr below "
+        f"{place['lr']:g} and another --output_folder. The last checkpoint is "
+        "intact"
     )
 
 

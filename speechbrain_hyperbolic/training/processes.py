@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import torch
 from speechbrain.utils.distributed import (
@@ -18,15 +18,9 @@ from speechbrain.utils.distributed import (
 
 from speechbrain_hyperbolic.errors import InputError, one_line
 
-_Value = TypeVar("_Value")
-
 # What gloo and NCCL report when another process has ended
 _CONNECTION_LOST = re.compile(
     r"connection (closed|reset)|broken pipe|remote process exit", re.I
-)
-_STOPPED = (
-    "the training has stopped because one of its processes ended, for example "
-    "for lack of memory: run the same command again to resume"
 )
 
 # From glibc's malloc.h
@@ -47,11 +41,11 @@ def start_processes(run_opts: Any) -> None:
         ) from error
 
 
-def gather(value: _Value) -> list[_Value]:
+def gather(value: Any) -> list[Any]:
     """The values of all processes, in all of them, ordered by rank."""
     if not is_distributed_initialized():
         return [value]
-    values: list[Any] = [None] * torch.distributed.get_world_size()
+    values = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(values, value)
     return values
 
@@ -65,10 +59,7 @@ def max_over_processes(tensor: torch.Tensor) -> torch.Tensor:
 
 @contextlib.contextmanager
 def end_together() -> Iterator[None]:
-    """Under torchrun, only the first process that fails reports its error.
-
-    The others, which fail in the same way or have lost it, exit silently.
-    """
+    """Under torchrun, only the first process that fails reports its error."""
     if "LOCAL_RANK" not in os.environ:
         yield
         return
@@ -94,7 +85,12 @@ def end_together() -> Iterator[None]:
 def _exit_after_another() -> NoReturn:
     if _is_first_to_report():
         # On a line of its own, below another process's progress bar
-        print(f"\nerror: {_STOPPED}", file=sys.stderr)
+        print(
+            "\nerror: the training has stopped because one of its processes "
+            "ended, for example for lack of memory: run the same command again "
+            "to resume",
+            file=sys.stderr,
+        )
     sys.exit(2)
 
 

@@ -10,34 +10,24 @@ import numpy as np
 import torch
 from speechbrain.augment.time_domain import AddNoise, AddReverb
 from speechbrain.utils.checkpoints import (
-    DEFAULT_LOAD_HOOKS,
-    get_default_hook,
     mark_as_loader,
     mark_as_saver,
     register_checkpoint_hooks,
-    torch_recovery,
 )
 from speechbrain.utils.distributed import get_rank, if_main_process
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_hyperbolic.errors import InputError, shown
 from speechbrain_hyperbolic.hparams import check_same_run
-from speechbrain_hyperbolic.training.checkpoints import check_fit, read_state
 from speechbrain_hyperbolic.training.processes import gather
 
 logger = get_logger(__name__)
 
 # Keys that may differ, as those that end in _folder or _annotation
-_MAY_CHANGE = {
-    "number_of_epochs",
-    "num_workers",
-    "skip_prep",
-    "check_audio",
-    "ckpt_interval_minutes",
-    "epochs_to_average",
-    "pretrain_path",
-    "verification_file",
-    "train_log",
-}
+_MAY_CHANGE = """
+number_of_epochs num_workers skip_prep check_audio ckpt_interval_minutes
+epochs_to_average pretrain_path verification_file train_log
+""".split()
 
 
 def check_resumable(
@@ -45,23 +35,17 @@ def check_resumable(
     overrides: str | dict,
     hparams: dict[str, Any],
 ) -> None:
-    """Warns of settings that differ from those of the run to be resumed.
-
-    Weights that do not fit are refused, those of ``pretrain_path`` too.
-    """
-    checkpointer = hparams["checkpointer"]
-    newest = checkpointer.find_checkpoint()
+    """Refuses weights that do not fit, and warns of other settings."""
+    try:
+        newest = hparams["checkpointer"].recover_if_possible()
+    except RuntimeError as error:
+        message = shown(" ".join(str(error).split()), most=200)
+        raise InputError(
+            f"the weights in {hparams['save_folder']} do not fit ({message}): "
+            "pass the options of that run, or another --output_folder"
+        ) from error
     if newest is None:
-        start = getattr(checkpointer, "pretrainer", None)
-        if start and start.path:
-            start.load_collected()
         return
-    for name, module in checkpointer.recoverables.items():
-        file = newest.paramfiles.get(name)
-        # Modules with hooks of their own save something else.
-        plain = get_default_hook(module, DEFAULT_LOAD_HOOKS) is torch_recovery
-        if isinstance(module, torch.nn.Module) and plain and file:
-            check_fit(name, module, read_state(file), newest.path)
     output_folder = hparams["output_folder"]
     changes = check_same_run(hparams_file, overrides, output_folder)
     told = [
@@ -93,7 +77,7 @@ class RunState:
             "sounds": [position(reader) for reader in self._readers()],
             "statistics": self.brain.statistics.state_dict(),
             "loss": self.brain.avg_train_loss,
-            "log_bytes": log.stat().st_size if log and log.is_file() else 0,
+            "log_bytes": log.stat().st_size if log.is_file() else 0,
         }
         states = gather(state)
         if if_main_process():
@@ -110,13 +94,12 @@ class RunState:
         if if_main_process():
             self._cut_log(self.states[0]["log_bytes"] if self.states else 0)
         if len(self.states) != len(gather(rank)):  # none, or other processes
-            seed = getattr(self.brain.hparams, "seed", None)
-            if seed is not None:
-                # Not by seed_everything, which also seeds the order of the
-                # data: that must be the same in all processes.
-                torch.manual_seed(seed + rank)
-                random.seed(seed + rank)
-                np.random.seed(seed + rank)
+            # Unlike seed_everything, without the order of the data, which must
+            # be the same in all processes
+            seed = getattr(self.brain.hparams, "seed", 0) + rank
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)
             return
         state = self.states[rank]
         readers = zip(self._readers(), state["sounds"], strict=False)
@@ -128,16 +111,15 @@ class RunState:
         self.brain.avg_train_loss = state["loss"]
         set_random_state(state["random"])
 
-    def _log(self) -> pathlib.Path | None:
+    def _log(self) -> pathlib.Path:
         train_logger = getattr(self.brain.hparams, "train_logger", None)
-        path = getattr(train_logger, "save_file", None)
-        return pathlib.Path(path) if path else None
+        return pathlib.Path(getattr(train_logger, "save_file", ""))
 
     def _cut_log(self, size: int) -> None:
         """Removes what was logged after the checkpoint."""
         log = self._log()
-        if log and log.is_file() and log.stat().st_size > size:
-            if size == 0:  # the checkpoints of its run are elsewhere
+        if log.is_file() and log.stat().st_size > size:
+            if size == 0:  # of another run
                 os.replace(log, f"{log}.before")
             else:
                 os.truncate(log, size)

@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import re
-import struct
 
 import av
 import numpy as np
@@ -31,14 +30,13 @@ def noise(seconds=1.0, rate=16000):
 
 def write(path, samples, rate, **options):
     """Any format; m4a (AAC) by PyAV, as VoxCeleb2 is released."""
-    if path.suffix.lower() not in (".m4a", ".aac"):
+    if path.suffix.lower() != ".m4a":
         soundfile.write(path, samples, rate)
         return path
     samples = samples.reshape(len(samples), -1)
     channels = samples.shape[1]
     layout = {1: "mono", 2: "stereo", 8: "7.1"}[channels]
-    form = "adts" if path.suffix == ".aac" else "mp4"
-    with av.open(str(path), "w", format=form, options=options) as container:
+    with av.open(str(path), "w", format="mp4", options=options) as container:
         stream = container.add_stream("aac", rate=rate, layout=layout)
         frame = av.AudioFrame.from_ndarray(
             samples.astype(np.float32).reshape(1, -1), "flt", layout
@@ -110,18 +108,11 @@ def test_crops_of_m4a_are_exact(tmp_path):
         assert torch.equal(crop, whole[start : start + 5000])
 
 
-def test_m4a_of_eight_channels_and_raw_aac(tmp_path):
-    """PyAV has nine planes of eight channels, and no length of raw AAC."""
-    eight = np.stack([tone()] * 8, 1)
-    path = write(tmp_path / "a.m4a", eight, 16000)
+def test_m4a_of_eight_channels(tmp_path):
+    """PyAV claims nine planes for them."""
+    path = write(tmp_path / "a.m4a", np.stack([tone()] * 8, 1), 16000)
     assert audio.info(path).channels == 8
     assert len(audio.load(path)) >= 16000
-    path = write(tmp_path / "a.aac", tone(), 16000)
-    assert len(audio.load(path)) >= 16000
-    stereo = write(tmp_path / "b.aac", eight[:, :2], 16000)
-    path.write_bytes(path.read_bytes() + stereo.read_bytes())
-    with pytest.raises(InputError, match="a.aac can't be read"):
-        audio.load(path)
 
 
 def test_a_playlist_opens_no_other_file(tmp_path):
@@ -141,23 +132,18 @@ def test_repeat_to_is_a_wrap():
         np.testing.assert_array_equal(audio.repeat_to(wave, samples), expected)
 
 
-# ------------------------------------------------------- files of no use
+# -------------------------------------------------------- unusable files
 
 
 @pytest.mark.parametrize("reader", [audio.info, audio.load])
 @pytest.mark.parametrize("extension", EXTENSIONS)
 def test_what_is_not_audio_is_named(tmp_path, reader, extension):
-    missing = tmp_path / f"missing{extension}"
-    long = tmp_path / ("x" * 5000 + extension)
-    empty = tmp_path / f"empty{extension}"
-    empty.touch()
-    text = tmp_path / f"text{extension}"
-    text.write_text("this is no audio " * 100)
-    folder = tmp_path / f"folder{extension}"
-    folder.mkdir()
-    pipe = tmp_path / f"pipe{extension}"
-    os.mkfifo(pipe)
-    for path in (missing, long, empty, text, folder, pipe):
+    kinds = "missing", "empty", "text", "pipe"
+    paths = [tmp_path / f"{kind}{extension}" for kind in kinds]
+    paths[1].touch()
+    paths[2].write_text("not audio " * 100)
+    os.mkfifo(paths[3])
+    for path in paths:
         with pytest.raises(InputError) as caught:
             reader(path)
         assert str(path) in str(caught.value)
@@ -191,7 +177,7 @@ def test_truncated_files_are_named(tmp_path, extension, share):
 
 
 def test_a_wav_file_written_to_a_pipe(tmp_path):
-    """Its writer could not know the sizes, and wrote the largest."""
+    """The writer can't know the sizes, and writes the largest."""
     path = write(tmp_path / "a.wav", tone(), 16000)
     content = bytearray(path.read_bytes())
     content[4:8] = content[40:44] = b"\xff" * 4
@@ -199,7 +185,7 @@ def test_a_wav_file_written_to_a_pipe(tmp_path):
     assert audio.info(path).frames == len(audio.load(path)) == 16000
 
 
-def test_samples_and_rates_that_are_none(tmp_path):
+def test_unusable_samples_and_rates(tmp_path):
     samples = tone()
     samples[5] = np.nan
     path = tmp_path / "a.wav"
@@ -207,7 +193,7 @@ def test_samples_and_rates_that_are_none(tmp_path):
     with pytest.raises(InputError, match="NaN"):
         audio.load(path)
     write(path, tone()[:0], 16000)
-    with pytest.raises(InputError, match="has no samples"):
+    with pytest.raises(InputError, match="a.wav is empty"):
         audio.info(path)
     write(path, tone(), 16000)
     with pytest.raises(InputError, match="a.wav "):
@@ -219,27 +205,7 @@ def test_samples_and_rates_that_are_none(tmp_path):
                 read(path)
 
 
-def test_a_flac_file_that_claims_more_than_memory_holds(tmp_path):
-    path = write(tmp_path / "a.flac", tone(), 16000)
-    data = bytearray(path.read_bytes())
-    (old,) = struct.unpack_from(">Q", data, 18)
-    struct.pack_into(">Q", data, 18, old >> 36 << 36 | 2**36 - 1)
-    path.write_bytes(data)
-    with pytest.raises(InputError, match="truncated|can't be read"):
-        audio.load(path)
-
-
-# ------------------------------------- the fast way to the header of a wav
-
-
-def pcm(samples, name=b"", content=b""):
-    """A wav file of 16 bits, with one more chunk between fmt and data."""
-    file = io.BytesIO()
-    soundfile.write(file, samples, 16000, format="WAV", subtype="PCM_16")
-    plain = file.getvalue()
-    chunk = name and struct.pack("<4sI", name, len(content)) + content
-    size = struct.pack("<I", len(plain) + len(chunk) - 8)
-    return plain[:4] + size + plain[8:36] + chunk + plain[36:]
+# ---------------------------------------------- the fast reader of headers
 
 
 def info_of_both(path):
@@ -258,8 +224,8 @@ def info_of_both(path):
     return theirs, ours
 
 
-@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "FLOAT"])
-@pytest.mark.parametrize("shape", [(999,), (999, 2), (999, 6), (0,), (70000,)])
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "FLOAT"])
+@pytest.mark.parametrize("shape", [(999,), (999, 6), (0,), (70000,)])
 def test_wav_headers_are_those_of_libsndfile(tmp_path, subtype, shape):
     path = tmp_path / "a.wav"
     for form in ("WAV", "WAVEX", "RF64"):
@@ -269,27 +235,12 @@ def test_wav_headers_are_those_of_libsndfile(tmp_path, subtype, shape):
         assert (ours is None) == (shape[0] == 0)
 
 
-def test_other_chunks_of_a_wav_file(tmp_path):
-    path = tmp_path / "a.wav"
-    for name, content in (
-        (b"LIST", b"INFOISFT\x0e\0\0\0Lavf58.76.100\0"),  # by ffmpeg
-        (b"LIST", b"INFOICMT\x2c\1\0\0" + 300 * b"a"),
-        (b"LIST", b"INFOICMT\x08\0\0\0data\0\0\0\0"),
-        (b"JUNK", bytes(28)),
-        (b"fact", bytes(4)),
-    ):
-        path.write_bytes(pcm(tone(), name, content))
-        assert info_of_both(path) == 2 * ((16000, 16000, 1),)
-        path.write_bytes(path.read_bytes() + b"LIST\4\0\0\0abcd")
-        assert info_of_both(path) == 2 * ((16000, 16000, 1),)
-
-
 def test_damaged_wav_headers(tmp_path):
-    """Wrong bytes and missing ends: libsndfile tells what is in the file."""
-    path = tmp_path / "a.wav"
+    """Wrong bytes and missing ends, with libsndfile's word as the truth."""
+    path = write(tmp_path / "a.wav", tone(0.01), 16000)
     random = np.random.default_rng(0)
-    plain = pcm(tone(0.01))
-    for _ in range(1000):
+    plain = path.read_bytes()
+    for _ in range(300):
         damaged = bytearray(plain)
         for place in random.integers(0, 44, random.integers(1, 4)):
             damaged[place] = random.choice([0, 1, 2, 16, 32, 64, 128, 255])
@@ -309,7 +260,7 @@ def whole_files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     return {
         extension: write(folder / f"a{extension}", tone(0.1), 16000)
-        for extension in (*EXTENSIONS, ".aac")
+        for extension in EXTENSIONS
     }
 
 
@@ -363,12 +314,3 @@ def test_short_audio_is_one_window(tmp_path):
     assert count == 1 and [len(part) for part in parts] == [960000]
     count, parts = windows.split_windows(torch.zeros(61), 1)
     assert count == 2 and [len(part) for part in parts] == [30, 31]
-    assert not windows.is_long(960000, 16000)
-
-
-@pytest.mark.parametrize("share", [0.4, 0.95])
-def test_a_truncated_long_file_is_named(tmp_path, share):
-    path = write(tmp_path / "a.flac", noise(100, 8000), 8000)
-    os.truncate(path, round(path.stat().st_size * share))
-    with pytest.raises(InputError, match="a.flac"):
-        list(windows.read_windows(path, 8000)[1])
