@@ -32,6 +32,8 @@ def load_hparams(path: str | pathlib.Path, overrides: str | dict = "") -> dict:
         if not _TAG_ERROR.match(str(error.args[0] if error.args else "")):
             raise  # raised by the class itself
         raise InputError(f"{path}: {_one_line(error)}") from error
+    except ruamel.yaml.constructor.ConstructorError as error:
+        raise InputError(f"{path}: {shown(str(error.problem))}") from error
 
 
 def find_hparams(

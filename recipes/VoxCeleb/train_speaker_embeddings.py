@@ -19,9 +19,17 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio.corpus import data_folders
 from speechbrain_hyperbolic.dataio.files import lock_run
-from speechbrain_hyperbolic.errors import exit_on_error
-from speechbrain_hyperbolic.hparams import load_hparams, save_resolved
+from speechbrain_hyperbolic.errors import InputError, exit_on_error
+from speechbrain_hyperbolic.hparams import (
+    HPARAMS,
+    find_hparams,
+    load_hparams,
+    read_nodes,
+    save_resolved,
+)
 from speechbrain_hyperbolic.hub.export import export_model
+from speechbrain_hyperbolic.hub.run_folder import read_module
+from speechbrain_hyperbolic.inference.config import MODULES
 from speechbrain_hyperbolic.training.brain import SpeakerBrain
 from speechbrain_hyperbolic.training.datasets import (
     make_datasets,
@@ -45,18 +53,20 @@ def main():
     keep_freed_memory()
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
     start_processes(run_opts)
-    hparams_file = find_hparams(hparams_file)
+    hparams_file = find_hparams(hparams_file, __file__)
     hparams = load_hparams(hparams_file, overrides)
     with lock_run(hparams["output_folder"]):
         train(hparams_file, run_opts, overrides, hparams)
 
 
-def find_hparams(path):
-    """The file, or the one of that name that comes with this script."""
-    given = pathlib.Path(path)
-    folders = pathlib.Path(__file__).resolve().parents[:3]
-    files = [given, *(folder / "hparams" / given.name for folder in folders)]
-    return next((file for file in files if file.is_file()), given)
+def warn_of_modules(settings):
+    """Says before the training what could not be exported after it."""
+    try:
+        nodes = read_nodes(settings)
+        for key in MODULES:
+            read_module(settings, nodes, key)
+    except InputError as error:
+        logger.warning(f"{error}. The weights will be in the save folder only.")
 
 
 def train(hparams_file, run_opts, overrides, hparams):
@@ -66,6 +76,7 @@ def train(hparams_file, run_opts, overrides, hparams):
     sb.create_experiment_directory(output_folder)
     check_resumable(hparams_file, overrides, hparams)
     run_on_main(save_resolved, args=[hparams_file, overrides, output_folder])
+    warn_of_modules(pathlib.Path(output_folder) / HPARAMS)
 
     run_on_main(prepare, args=[hparams])
     train_data, valid_data, label_encoder = make_datasets(hparams)

@@ -86,7 +86,13 @@ class RunState:
     @mark_as_loader
     def load(self, path: pathlib.Path, end_of_epoch: bool) -> None:
         """Reads the states; ``restore`` puts them into effect."""
-        self.states = torch.load(path, "cpu", weights_only=True)
+        states = torch.load(path, "cpu", weights_only=True)
+        if not all(isinstance(state, dict) for state in states):
+            raise InputError(
+                f"{path} was written by another version of this package: "
+                "resume with that version, or pass another --output_folder"
+            )
+        self.states = states
 
     def restore(self) -> None:
         """Called last, since what comes before may draw random numbers."""

@@ -65,7 +65,12 @@ def test_command(tmp_path, root, speech):
     command += [f"--data_folder={tmp_path / 'corpus'}"]
     command += [f"--cache_folder={tmp_path / 'cache'}", "--conditions"]
     for _ in range(2):
-        done = subprocess.run([*command, "clean", "first1s"], cwd=root, **PIPES)
+        done = subprocess.run(
+            [*command, "clean", "first1s"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stdout
         assert "4 utterances of 2 speakers" in done.stdout
         assert done.stdout.count("| ham  |") == 2

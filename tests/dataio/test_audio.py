@@ -33,14 +33,9 @@ def write(path, samples, rate, **options):
     if path.suffix.lower() != ".m4a":
         soundfile.write(path, samples, rate)
         return path
-    samples = samples.reshape(len(samples), -1)
-    channels = samples.shape[1]
-    layout = {1: "mono", 2: "stereo", 8: "7.1"}[channels]
     with av.open(str(path), "w", format="mp4", options=options) as container:
-        stream = container.add_stream("aac", rate=rate, layout=layout)
-        frame = av.AudioFrame.from_ndarray(
-            samples.astype(np.float32).reshape(1, -1), "flt", layout
-        )
+        stream = container.add_stream("aac", rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None], "flt", "mono")
         frame.sample_rate = rate
         for packet in [*stream.encode(frame), *stream.encode()]:
             container.mux(packet)
@@ -48,21 +43,11 @@ def write(path, samples, rate, **options):
 
 
 EXTENSIONS = [".wav", ".flac", ".ogg", ".m4a"]
-
-
-@pytest.mark.parametrize("extension", EXTENSIONS)
-def test_every_format_gives_the_signal(tmp_path, extension):
-    path = write(tmp_path / f"a{extension}", tone(2.0), 16000)
-    header = audio.info(path)
-    assert header.sample_rate == 16000 and header.channels == 1
-    # AAC pads to whole frames of 1024 samples, one of them before the start.
-    slack = 2048 if extension == ".m4a" else 0
-    assert abs(header.frames - 32000) <= slack
-    waveform = audio.load(path, 16000)
-    assert waveform.dtype is torch.float32
-    assert abs(len(waveform) - header.frames) <= slack
-    spectrum = torch.fft.rfft(waveform[8000:24000]).abs()
-    assert spectrum.argmax() == 440  # 1 s: one bin is 1 Hz
+ANY = settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 def test_wav_is_read_exactly_and_channels_are_averaged(tmp_path):
@@ -74,7 +59,7 @@ def test_wav_is_read_exactly_and_channels_are_averaged(tmp_path):
     torch.testing.assert_close(audio.load(path), torch.from_numpy(both).mean(1))
 
 
-@pytest.mark.parametrize("rate", [8000, 22050, 22051, 44100, 44101, 48000])
+@pytest.mark.parametrize("rate", [8000, 22050, 44101, 48000])
 def test_any_rate_is_resampled(tmp_path, rate):
     path = write(tmp_path / "a.wav", tone(2.0, rate), rate)
     waveform = audio.load(path, 16000)
@@ -86,10 +71,16 @@ def test_any_rate_is_resampled(tmp_path, rate):
 
 @pytest.mark.parametrize("extension", EXTENSIONS)
 @pytest.mark.parametrize("rate", [8000, 16000, 44100])
-def test_a_crop_is_a_part_of_the_whole(tmp_path, extension, rate):
-    """Also where it is found by seeking, and in a file object."""
+def test_every_format_gives_the_signal_and_its_crops(tmp_path, extension, rate):
+    """Also where a crop is found by seeking, and in a file object."""
     path = write(tmp_path / f"a{extension}", tone(3.0, rate), rate)
+    header = audio.info(path)
+    assert header.sample_rate == rate and header.channels == 1
+    # AAC pads to whole frames of 1024 samples, one of them before the start.
+    assert abs(header.frames - 3 * rate) <= 2048 * (extension == ".m4a")
     whole = audio.load(path, 16000)
+    assert whole.dtype is torch.float32
+    assert torch.fft.rfft(whole[8000:24000]).abs().argmax() == 440  # Hz
     crop = audio.load(path, 16000, start=20000, stop=36000)
     assert len(crop) == 16000
     middle = slice(2000, -2000)  # resampling sees no context at the ends
@@ -108,13 +99,6 @@ def test_crops_of_m4a_are_exact(tmp_path):
         assert torch.equal(crop, whole[start : start + 5000])
 
 
-def test_m4a_of_eight_channels(tmp_path):
-    """PyAV claims nine planes for them."""
-    path = write(tmp_path / "a.m4a", np.stack([tone()] * 8, 1), 16000)
-    assert audio.info(path).channels == 8
-    assert len(audio.load(path)) >= 16000
-
-
 def test_a_playlist_opens_no_other_file(tmp_path):
     write(tmp_path / "other.m4a", tone(), 16000)
     path = tmp_path / "a.m4a"
@@ -125,19 +109,9 @@ def test_a_playlist_opens_no_other_file(tmp_path):
         audio.load(path)
 
 
-def test_repeat_to_is_a_wrap():
-    wave = torch.arange(5)
-    for samples in (1, 5, 7, 23):
-        expected = np.pad(wave.numpy(), (0, 30), mode="wrap")[:samples]
-        np.testing.assert_array_equal(audio.repeat_to(wave, samples), expected)
-
-
-# -------------------------------------------------------- unusable files
-
-
 @pytest.mark.parametrize("reader", [audio.info, audio.load])
-@pytest.mark.parametrize("extension", EXTENSIONS)
-def test_what_is_not_audio_is_named(tmp_path, reader, extension):
+@pytest.mark.parametrize("extension", [".wav", ".flac", ".m4a"])
+def test_files_that_are_not_audio_are_named(tmp_path, reader, extension):
     kinds = "missing", "empty", "text", "pipe"
     paths = [tmp_path / f"{kind}{extension}" for kind in kinds]
     paths[1].touch()
@@ -195,17 +169,10 @@ def test_unusable_samples_and_rates(tmp_path):
     write(path, tone()[:0], 16000)
     with pytest.raises(InputError, match="a.wav is empty"):
         audio.info(path)
-    write(path, tone(), 16000)
-    with pytest.raises(InputError, match="a.wav "):
-        audio.load(path, 16000, start=32000, stop=33000)
-    for rate in (10, 900_000):
-        soundfile.write(path, tone(), rate)
-        for read in (audio.info, audio.load):
-            with pytest.raises(InputError, match=f"sample rate of {rate},"):
-                read(path)
-
-
-# ---------------------------------------------- the fast reader of headers
+    write(path, tone(), 10)
+    for read in (audio.info, audio.load):
+        with pytest.raises(InputError, match="sample rate of 10,"):
+            read(path)
 
 
 def info_of_both(path):
@@ -233,26 +200,11 @@ def test_wav_headers_are_those_of_libsndfile(tmp_path, subtype, shape):
         theirs, ours = info_of_both(path)
         assert ours == theirs
         assert (ours is None) == (shape[0] == 0)
-
-
-def test_damaged_wav_headers(tmp_path):
-    """Wrong bytes and missing ends, with libsndfile's word as the truth."""
-    path = write(tmp_path / "a.wav", tone(0.01), 16000)
-    random = np.random.default_rng(0)
-    plain = path.read_bytes()
-    for _ in range(300):
-        damaged = bytearray(plain)
-        for place in random.integers(0, 44, random.integers(1, 4)):
-            damaged[place] = random.choice([0, 1, 2, 16, 32, 64, 128, 255])
-        path.write_bytes(damaged)
-        theirs, ours = info_of_both(path)
-        assert ours == theirs, bytes(damaged[:44])
-    for length in range(len(plain)):
-        path.write_bytes(plain[:length])
-        assert info_of_both(path) == (None, None), length
-
-
-# ------------------------------------------------------------ any bytes
+    with soundfile.SoundFile(path, "w", 8000, 1, "PCM_16") as file:
+        file.title = "data\0\0\0\0"  # in another chunk, before the samples
+        file.write(np.zeros(shape[0]))
+    theirs, ours = info_of_both(path)
+    assert ours == theirs
 
 
 @pytest.fixture(scope="module")
@@ -265,12 +217,9 @@ def whole_files(tmp_path_factory):
 
 
 @given(data=st.data())
-@settings(
-    max_examples=300,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@ANY
 def test_any_bytes_give_audio_or_an_input_error(tmp_path, whole_files, data):
+    """And the header of a wav file is what libsndfile says."""
     extension = data.draw(st.sampled_from(list(whole_files)))
     content = bytearray(whole_files[extension].read_bytes())
     for _ in range(data.draw(st.integers(0, 4))):
@@ -279,6 +228,9 @@ def test_any_bytes_give_audio_or_an_input_error(tmp_path, whole_files, data):
         content[place:end] = data.draw(st.binary(max_size=8))
     path = tmp_path / f"a{extension}"
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    if extension == ".wav":
+        theirs, ours = info_of_both(path)
+        assert ours == theirs
     for read in (audio.info, audio.load):
         try:
             found = read(path)
@@ -287,9 +239,6 @@ def test_any_bytes_give_audio_or_an_input_error(tmp_path, whole_files, data):
         else:
             if read is audio.load:
                 assert found.isfinite().all() and found.ndim == 1
-
-
-# -------------------------------------------------------------- windows
 
 
 @pytest.mark.parametrize("extension", [".wav", ".m4a"])
@@ -304,13 +253,9 @@ def test_windows_are_the_file(tmp_path, extension):
     count, split = windows.split_windows(whole, 8000)
     assert count == 3
     assert all(map(torch.equal, parts, split))
-    _, parts = windows.read_windows(path, 16000)
-    assert [len(part) for part in parts][:2] == [30 * 16000] * 2
 
 
-def test_short_audio_is_one_window(tmp_path):
-    path = write(tmp_path / "a.wav", tone(60), 16000)
-    count, parts = windows.read_windows(path, 16000)
-    assert count == 1 and [len(part) for part in parts] == [960000]
-    count, parts = windows.split_windows(torch.zeros(61), 1)
-    assert count == 2 and [len(part) for part in parts] == [30, 31]
+def test_short_audio_is_one_window():
+    for seconds, lengths in ((60, [60]), (61, [30, 31])):
+        count, parts = windows.split_windows(torch.zeros(seconds), 1)
+        assert count == len(lengths) and [len(p) for p in parts] == lengths

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from speechbrain_hyperbolic.dataio.corpus import (
@@ -14,7 +14,7 @@ from speechbrain_hyperbolic.dataio.corpus import (
     speaker_of,
 )
 from speechbrain_hyperbolic.errors import InputError
-from tests.dataio.test_audio import tone, write
+from tests.dataio.test_audio import ANY, tone, write
 
 
 def add(folder, *utterances, seconds=1.0, rate=16000):
@@ -29,7 +29,6 @@ def test_layouts(tmp_path, root, caplog):
     files = ["a/1.wav", "a/s1/2.flac", "b/4.m4a", "b/s/3.ogg"]
     add(tmp_path / root, *files)
     (tmp_path / root / "a" / "notes.txt").write_text("not audio")
-    (tmp_path / root / "a" / ".wav").write_text("no name")
     expected = {f.split(".")[0]: str(tmp_path / root / f) for f in files}
     caplog.set_level("INFO")
     found = list_audio(tmp_path)
@@ -38,15 +37,16 @@ def test_layouts(tmp_path, root, caplog):
     assert find_audio(tmp_path, reversed(expected)) == expected
 
 
-def test_audio_that_is_not_there(tmp_path):
-    add(tmp_path, "a/1.wav")
-    (tmp_path / "a" / "2.wav").mkdir()
+def test_audio_that_is_missing(tmp_path):
+    add(tmp_path, "a/1.WAV", "a/2.Flac")
+    assert list(list_audio(tmp_path)) == ["a/1"]
+    assert find_audio(tmp_path, ["a/1"]) == {"a/1": str(tmp_path / "a/1.WAV")}
     missing = ["a/2", "a/1/1", "b/1", "a", "1", "a/1.wav", "a\0/1"]
     assert find_audio(tmp_path, missing) == dict.fromkeys(missing)
 
 
 def test_several_folders(tmp_path):
-    """The first one that has an utterance serves it."""
+    """The first one that has an utterance is used."""
     add(tmp_path / "one" / "wav", "a/1.flac", "a/1.ogg", "b/s/2.wav")
     add(tmp_path / "two", "a/1.wav", "b/s/2.wav", "b/s/3.wav")
     both = f"{tmp_path / 'one'}, {tmp_path / 'two'}"
@@ -76,52 +76,39 @@ def test_cnceleb(tmp_path):
     "utterance, speaker",
     [
         ("id10270/5r0dWxy17C8/00001", "id10270"),
-        ("id00800/singing-01-002", "id00800"),
         ("test/id00800-singing-01-002", "id00800"),
         ("enroll/id00800-enroll", "id00800"),
         ("id00800-enroll", "id00800"),
-        ("test/1", "test"),
         ("test/session/take-1", "test"),
         ("enroll-me/take-1", "enroll-me"),
-        ("alone-1", "alone-1"),
     ],
 )
 def test_speakers(utterance, speaker):
     assert speaker_of(utterance) == speaker
 
 
-def test_upper_case_extensions(tmp_path):
-    add(tmp_path, "a/1.WAV", "a/2.Flac")
-    assert list(list_audio(tmp_path)) == ["a/1"]
-    assert find_audio(tmp_path, ["a/1"]) == {"a/1": str(tmp_path / "a/1.WAV")}
-
-
-def test_names_that_no_trial_list_can_hold(tmp_path):
-    add(tmp_path / "one", "my speaker/1.wav")
-    with pytest.raises(InputError, match="my speaker/1.wav. has a space"):
-        list_audio(tmp_path / "one")
-    add(tmp_path / "two", "a/1.wav")
-    folder = os.fsencode(tmp_path / "two" / "a")
-    os.rename(folder + b"/1.wav", folder + b"/\xff.wav")
-    with pytest.raises(InputError, match="udcff.*no plain UTF-8: rename it"):
-        list_audio(tmp_path / "two")
-
-
-def test_no_folder_and_no_audio(tmp_path):
+def test_bad_folders_and_names(tmp_path):
     with pytest.raises(InputError, match="is not a folder"):
         list_audio(tmp_path / "missing")
     with pytest.raises(InputError, match="has no audio"):
         list_audio(tmp_path)
+    add(tmp_path, "a/1.wav")
+    for name, shown in ((b"my 1", "my 1"), (b"\xff", "udcff")):
+        folder = os.fsencode(tmp_path / "a/")
+        (path,) = os.listdir(folder)
+        os.rename(folder + b"/" + path, folder + b"/" + name + b".wav")
+        with pytest.raises(InputError, match=f"{shown}.*: rename it"):
+            list_audio(tmp_path)
 
 
-def test_results_below_the_corpus_are_no_speaker(tmp_path, monkeypatch):
+def test_results_below_the_corpus_are_left_out(tmp_path, monkeypatch):
     add(tmp_path, "a/1.wav", "results/run/generated/noise.wav")
     monkeypatch.chdir(tmp_path)
     assert list(list_audio(".", outputs="results/run/save")) == ["a/1"]
 
 
-def test_spreadsheets_write_speakers_csv(tmp_path):
-    """A byte order mark, capitals and spaces are forgiven."""
+def test_speakers_csv_of_a_spreadsheet(tmp_path):
+    """A byte order mark, capitals and spaces are accepted."""
     text = 'spk_id,split,note\na,Train,"one\ntwo"\nb, TEST,\n,,\nc,,\n'
     (tmp_path / "speakers.csv").write_text(text, encoding="utf-8-sig")
     assert read_splits(tmp_path) == {"a": "train", "b": "test"}
@@ -132,40 +119,26 @@ def test_spreadsheets_write_speakers_csv(tmp_path):
     "content, message",
     [
         ("name,sex\na,f\n", "no column spk_id"),
-        ("", "no column spk_id"),
-        ("spk_id,sex,sex\na,f,m\n", "two columns 'sex'"),
-        ("spk_id,sex\na\n", "line 2: expected the 2 fields"),
-        ("spk_id,sex\na,f,x\n", "line 2: expected the 2 fields"),
+        ("spk_id,sex\na,f,x\n", "line 2: expected 2 fields"),
         ("spk_id,sex\na,f\n,m\n", "line 3: spk_id is ''"),
         ("spk_id,sex\na\x1b[2J,f\n", "line 2: spk_id is"),
         ("spk_id,split\na,train\na,test\n", "line 3: a has a second"),
         ("spk_id,split\na,dev\n", "split of a is 'dev', expected"),
-        ("spk_id\n" + "x" * 200_000, "no CSV file in UTF-8 .*after line 1"),
-        ("spk_id\nZo\u00eb\n".encode("latin-1"), "no CSV file in UTF-8"),
+        ("spk_id\nZo\u00eb\n", "can't be read as CSV"),
     ],
 )
 def test_bad_speakers_csv(tmp_path, content, message):
-    path = tmp_path / "speakers.csv"
-    content = content if isinstance(content, bytes) else content.encode()
-    path.write_bytes(content)
+    (tmp_path / "speakers.csv").write_text(content, encoding="latin-1")
     with pytest.raises(InputError, match=message) as caught:
         read_splits(tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert str(caught.value).isprintable()
 
 
-@given(content=st.binary(max_size=60) | st.text(max_size=60), header=...)
-@settings(
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-def test_any_speakers_csv_is_read_or_refused(
-    tmp_path, content: bytes | str, header: bool
-):
-    if isinstance(content, str):
-        content = content.encode("utf-8", "surrogatepass")
-    start = b"spk_id,split\n" if header else b""
-    (tmp_path / "speakers.csv").write_bytes(start + content)
+@given(st.sampled_from([b"spk_id,split\n", b""]), st.binary(max_size=60))
+@ANY
+def test_any_speakers_csv_is_read_or_refused(tmp_path, header, content):
+    (tmp_path / "speakers.csv").write_bytes(header + content)
     try:
         speakers = read_speakers(tmp_path)
     except InputError as error:

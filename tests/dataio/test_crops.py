@@ -6,7 +6,7 @@ from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.dataio.dataset import DynamicItemDataset
 
 from speechbrain_hyperbolic.dataio.crops import Crop, SharedEpochCounter
-from tests.dataio.test_audio import noise
+from tests.dataio.test_audio import noise, write
 
 SAMPLES = 1600
 
@@ -20,11 +20,8 @@ def test_a_crop_is_a_function_of_seed_epoch_and_name(tmp_path):
     def places(seed, name):
         crop = Crop(SAMPLES, 16000, seed, counter)
         found = crop(name, path, 100, 15900)
-        starts = (whole == found[0]).nonzero().flatten()
-        (place,) = [
-            int(s) for s in starts if whole[s : s + SAMPLES].equal(found)
-        ]
-        return place
+        (place,) = (whole.unfold(0, SAMPLES, 1) == found).all(1).nonzero()
+        return place.item()
 
     found = []
     for _ in counter:
@@ -49,8 +46,7 @@ def test_the_middle_and_a_repetition(tmp_path):
 
 
 def test_persistent_workers_see_the_epoch(tmp_path):
-    path = tmp_path / "a.wav"
-    soundfile.write(path, noise(), 16000)
+    path = write(tmp_path / "a.wav", noise(), 16000)
     counter = SharedEpochCounter(3)
     crop = Crop(SAMPLES, 16000, counter=counter)
     data = DynamicItemDataset({str(n): {} for n in range(4)})

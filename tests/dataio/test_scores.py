@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from speechbrain_hyperbolic.dataio.scores import read_score_table, write_scores
 from speechbrain_hyperbolic.errors import InputError
+from tests.dataio.test_audio import ANY
 
 
 def test_read_what_the_stock_script_writes(tmp_path):
@@ -32,56 +33,28 @@ def test_round_trip_keeps_every_digit(tmp_path):
     assert (table.enroll, table.test) == (enroll, test)
     np.testing.assert_array_equal(table.labels, labels)
     np.testing.assert_array_equal(table.scores, scores)
-    # As the stock script's readers do: fields between single spaces.
-    fields = [line.split(" ") for line in path.read_text("utf-8").splitlines()]
-    assert [float(of[3]) for of in fields] == scores.tolist()
-    write_scores(path, "ab", "bb", [0, 1], np.array([0.1, 0.7], np.float32))
-    again = read_score_table(path).scores.astype(np.float32)
-    assert np.array_equal(again, np.array([0.1, 0.7], np.float32))
-
-
-def test_columns_of_different_lengths_write_nothing(tmp_path):
-    path = tmp_path / "scores.txt"
-    path.write_text("old")
-    with pytest.raises(ValueError, match="shorter|longer"):
-        write_scores(path, ["a", "b"], ["a", "b"], [1, 0], [0.5])
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(
-    "line",
-    [
-        "a/1 b/1 1",
-        "a/1 b/1 1 0.5 0.6",
-        "a/1 b/1 2 0.5",
-        "1 a/1 b/1",
-        "a/1 b/1 1 high",
-        "a/1 b/1 1 0,5",
-    ],
+    "line", ["a/1 b/1 1", "a/1 b/1 2 0.5", "1 a/1 b/1", "a/1 b/1 1 0,5"]
 )
 def test_malformed_line_is_numbered(tmp_path, line):
     path = tmp_path / "scores.txt"
     path.write_text(f"a/1\x0ca/2 1 0.5\n\n{line}\n")
     with pytest.raises(InputError) as caught:
         read_score_table(path)
-    assert f"{path}, line 3: '{line}' is no score" in str(caught.value)
+    assert f"{path}, line 3: '{line}' is not a score line" in str(caught.value)
 
 
-@pytest.mark.parametrize("score", ["nan", "inf", "-inf"])
-def test_score_that_is_not_finite_is_numbered(tmp_path, score):
-    path = tmp_path / "scores.txt"
-    path.write_text(f"a/1 a/2 1 0.5\na/1 b/1 0 {score}\n")
-    with pytest.raises(InputError, match=f"line 2: the score is {score},"):
-        read_score_table(path)
-
-
-def test_missing_and_empty(tmp_path):
+def test_missing_empty_and_not_finite(tmp_path):
     path = tmp_path / "scores.txt"
     with pytest.raises(InputError, match="no such score file"):
         read_score_table(path)
     path.write_text("\n")
     with pytest.raises(InputError, match="has no scores"):
+        read_score_table(path)
+    path.write_text("a/1 a/2 1 0.5\na/1 b/1 0 nan\n")
+    with pytest.raises(InputError, match="line 2: the score is nan,"):
         read_score_table(path)
 
 
@@ -92,10 +65,7 @@ FIELDS = st.sampled_from(["0", "1", "nan", "1e999", "a/1", "0.5", " ", "\x0c"])
     st.lists(st.lists(FIELDS | st.text(max_size=3), max_size=5), max_size=3),
     st.binary(max_size=5),
 )
-@settings(
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@ANY
 def test_any_file_is_read_or_refused(tmp_path, lines, junk):
     """What is read is the same when it is written and read again."""
     path = tmp_path / "scores.txt"

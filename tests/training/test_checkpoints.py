@@ -4,7 +4,6 @@ import errno
 import os
 import pathlib
 import resource
-import subprocess
 import time
 
 import pytest
@@ -17,9 +16,8 @@ from speechbrain_hyperbolic.training.checkpoints import (
     AveragedPretrainer,
     RecentCheckpointer,
     average_epochs,
-    find_epochs,
 )
-from tests.processes import run_as_two, start
+from tests.processes import start
 
 
 def model_of(value):
@@ -58,43 +56,16 @@ def test_the_last_epochs_and_the_best_are_kept(tmp_path):
         checkpointer.save_and_keep_only(
             meta={"ErrorRate": abs(value - 2)}, min_keys=["ErrorRate"]
         )
-    kept = sorted(c.meta["ErrorRate"] for c in checkpointer.list_checkpoints())
-    assert kept == [0, 4, 5, 6]
-    assert not list((tmp_path / "partial").iterdir())
-
-
-def test_checkpoints_within_an_epoch_do_not_replace_epochs(tmp_path):
-    checkpointer = checkpointer_on(tmp_path, keep_epochs=2)
-    ends = save(checkpointer, [5, 6])
-    for step in range(3):  # as the stock Brain calls it
+    for step in range(3):  # within an epoch, as the stock Brain calls it
         checkpointer.save_and_keep_only(
             end_of_epoch=False,
-            num_to_keep=1,
             ckpt_predicate=lambda c: "step" in c.meta,
             meta={"step": step},
         )
-    assert find_epochs(tmp_path, 5) == ends[::-1]
-    assert len(checkpointer.list_checkpoints()) == 3
-    assert checkpointer.find_checkpoint().meta["step"] == 2
-
-
-def test_named_checkpoints_are_replaced(tmp_path):
-    checkpointer = checkpointer_on(tmp_path)
-    for step in (1, 2):
-        checkpointer.save_checkpoint(name="best", meta={"step": step})
-    (found,) = checkpointer.list_checkpoints()
-    assert found.path.name == "CKPT+best" and found.meta["step"] == 2
-
-
-def test_a_clock_that_is_set_back(tmp_path, monkeypatch):
-    """The newest checkpoint is the last saved, for the stock class too."""
-    checkpointer, now = checkpointer_on(tmp_path), time.time()
-    for value, days in enumerate([1, 0, -1, 2, -2]):
-        monkeypatch.setattr(time, "time", lambda d=days: now + 86400 * d)
-        save(checkpointer, [value])
-        assert recovered(tmp_path) == recovered(tmp_path, Checkpointer) == value
-        expected = (value + max(value - 1, 0)) / 2
-        assert average_epochs(tmp_path, 2)["0.bias"][0] == expected
+    found = checkpointer.find_checkpoints()
+    assert found[0].meta["step"] == 2
+    assert [c.meta["ErrorRate"] for c in found[1:]] == [6, 5, 4, 0]
+    assert not list((tmp_path / "partial").iterdir())
 
 
 # Kills, and disks that are full
@@ -149,29 +120,6 @@ def test_a_failed_write_leaves_what_there_was(tmp_path):
     assert set(tmp_path.rglob("*")) == before and recovered(tmp_path) == 1
 
 
-class SlowCheckpointer(RecentCheckpointer):
-    """Of a file system that takes its time from a folder to its files."""
-
-    def list_checkpoints(self):
-        found = super().list_checkpoints()
-        time.sleep(0.2)
-        assert all(c.path.is_dir() for c in found)
-        return found
-
-
-def save_as(rank, folder):
-    kind = SlowCheckpointer if rank else RecentCheckpointer
-    checkpointer = checkpointer_on(folder, kind, keep_epochs=1)
-    for _ in range(3):
-        checkpointer.save_and_keep_only()
-        assert checkpointer.find_checkpoint()
-
-
-def test_no_process_looks_at_what_another_deletes(tmp_path):
-    run_as_two(save_as, tmp_path)
-    assert len(RecentCheckpointer(tmp_path).list_checkpoints()) == 1
-
-
 # Damage
 
 
@@ -185,11 +133,6 @@ def flip_a_bit(path):
     path.write_bytes(content)
 
 
-def drop_a_line(path):
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(line for line in lines if ".ckpt" not in line))
-
-
 DAMAGES = [
     (truncate, "embedding_model.ckpt"),
     (flip_a_bit, "embedding_model.ckpt"),
@@ -197,7 +140,6 @@ DAMAGES = [
     (truncate, "CKPT.yaml"),
     (pathlib.Path.unlink, "CKPT.yaml"),
     (truncate, SUMS),
-    (drop_a_line, SUMS),
 ]
 
 
@@ -212,18 +154,12 @@ def test_a_damaged_checkpoint_is_named_and_left_out(
     lines = [record.getMessage() for record in caplog.records]
     named = [line for line in lines if f"{newest} is left out" in line]
     assert len(named) == 2 and all(name in line for line in named)
-
-
-@pytest.mark.parametrize("damage, name", DAMAGES)
-def test_none_is_whole(tmp_path, damage, name):
-    """Then it never starts from scratch."""
-    for folder in save(checkpointer_on(tmp_path), [1, 2]):
-        damage(folder / name)
-    for _ in range(2):
-        with pytest.raises(InputError, match=f"no checkpoint that .*{name}"):
+    for folder in tmp_path.glob("CKPT*"):
+        (folder / name).unlink(missing_ok=True)
+        (folder / "CKPT.yaml").unlink(missing_ok=True)
+    for _ in range(2):  # it never starts from scratch by itself
+        with pytest.raises(InputError, match="has no checkpoint that is whole"):
             recovered(tmp_path)
-    with pytest.raises(InputError, match="no checkpoint of a finished"):
-        average_epochs(tmp_path)
 
 
 def test_stock_checkpoints(tmp_path):
@@ -233,23 +169,6 @@ def test_stock_checkpoints(tmp_path):
     assert (average_epochs(tmp_path)["0.weight"] == 2).all()
     save(checkpointer_on(tmp_path), [4])
     assert recovered(tmp_path, Checkpointer) == 4
-
-
-def test_the_files_of_others(tmp_path):
-    """As a Mac and an editor leave them."""
-    _, newest = save(checkpointer_on(tmp_path), [1, 2])
-    for name in ("._embedding_model.ckpt", "a.ckpt.bak", "notes.txt"):
-        (newest / name).touch()
-    assert recovered(tmp_path) == 2
-
-
-def test_sha256sum_agrees(tmp_path):
-    (folder,) = save(checkpointer_on(tmp_path), [1])
-    check = ["sha256sum", "--check", "--strict", SUMS]
-    assert subprocess.run(check, cwd=folder).returncode == 0
-    text = (folder / SUMS).read_text()
-    listed = {line.split()[1] for line in text.splitlines()}
-    assert listed | {SUMS} == {path.name for path in folder.iterdir()}
 
 
 def test_files_of_a_stranger_run_nothing(tmp_path):
@@ -313,20 +232,13 @@ def test_a_run_without_checkpoints_starts_from_the_pretrainer(tmp_path):
     assert checkpointer.recover_if_possible() and (model[0].weight == 4).all()
 
 
-OTHERS = [
-    (torch.nn.Sequential(torch.nn.Linear(5, 3)).state_dict(), r"is \(3, 5\),"),
-    (model_of(0).state_dict() | {"t": torch.zeros(1)}, r"t is \(1,\), .*miss"),
-]
-
-
-@pytest.mark.parametrize("state, words", OTHERS)
-def test_weights_of_another_encoder(tmp_path, state, words):
-    torch.save(state, tmp_path / "embedding_model.ckpt")
-    with pytest.raises(InputError, match=f"has another .*{words}"):
+def test_weights_that_a_folder_lacks(tmp_path):
+    with pytest.raises(InputError, match="no checkpoint of a finished epoch"):
         load(tmp_path)
-
-
-def test_modules_that_a_folder_lacks(tmp_path):
+    other = torch.nn.Sequential(torch.nn.Linear(5, 3))
+    torch.save(other.state_dict(), tmp_path / "embedding_model.ckpt")
+    with pytest.raises(InputError, match=r"has another embedding_model \(Err"):
+        load(tmp_path)
     torch.save(model_of(0).state_dict(), tmp_path / "embedding_model.ckpt")
     both = {"embedding_model": model_of(0), "classifier": model_of(0)}
     with pytest.raises(InputError, match="has no classifier: pass the save"):
@@ -335,14 +247,3 @@ def test_modules_that_a_folder_lacks(tmp_path):
     AveragedPretrainer(tmp_path, loadables=both, names=names).load_collected()
     with pytest.raises(InputError, match="pretrain_modules has encoder"):
         AveragedPretrainer(tmp_path, loadables=both, names=["encoder"])
-
-
-@pytest.mark.parametrize("folder", ["", "missing"])
-def test_nothing_to_average(tmp_path, folder):
-    with pytest.raises(InputError, match="no checkpoint of a finished epoch"):
-        load(tmp_path / folder)
-
-
-def test_keep_epochs_out_of_range(tmp_path):
-    with pytest.raises(InputError, match="keep_epochs is 0"):
-        RecentCheckpointer(tmp_path, keep_epochs=0)

@@ -1,7 +1,5 @@
 """Crops and labels, from files and from shards."""
 
-import csv
-
 import numpy as np
 import pytest
 import soundfile
@@ -9,7 +7,12 @@ import torch
 from speechbrain.utils.epoch_loop import EpochCounter
 
 from speechbrain_hyperbolic.dataio.crops import SharedEpochCounter
-from speechbrain_hyperbolic.dataio.preparation import prepare_corpus
+from speechbrain_hyperbolic.dataio.preparation import (
+    Utterance,
+    prepare_corpus,
+    read_csv,
+    write_csv,
+)
 from speechbrain_hyperbolic.dataio.shards import pack
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.training.checkpoints import (
@@ -24,26 +27,25 @@ from speechbrain_hyperbolic.training.datasets import (
 from tests.corpora import make_corpus
 
 RATE, CROP = 16000, 1600
-COLUMNS = ["ID", "duration", "wav", "start", "stop", "spk_id"]
 
 
 def hparams(folder, lengths, **changes):
     """CSV files of utterances whose samples are their own index / 1e5."""
+    utterances = []
+    for number, length in enumerate(lengths):
+        path = folder / f"{number}.wav"
+        ramp = np.arange(length, dtype=np.float32) / 1e5
+        soundfile.write(path, ramp, RATE, subtype="FLOAT")
+        utterances.append(
+            Utterance(number, length / RATE, path, 0, length, f"s{number}")
+        )
     for split in ("train", "dev"):
-        with open(folder / f"{split}.csv", "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            for number, length in enumerate(lengths):
-                path = folder / f"{number}.wav"
-                ramp = np.arange(length, dtype=np.float32) / 1e5
-                soundfile.write(path, ramp, RATE, subtype="FLOAT")
-                row = [number, length / RATE, path, 0, length, f"s{number}"]
-                writer.writerow(row)
+        write_csv(utterances, folder / f"{split}.csv")
     return {
-        "data_folder": str(folder),
-        "save_folder": str(folder),
-        "train_annotation": str(folder / "train.csv"),
-        "valid_annotation": str(folder / "dev.csv"),
+        "data_folder": "",
+        "save_folder": folder,
+        "train_annotation": folder / "train.csv",
+        "valid_annotation": folder / "dev.csv",
         "sample_rate": RATE,
         "sentence_len": CROP / RATE,
         "random_chunk": True,
@@ -58,12 +60,15 @@ def indices(row):
     return (row["sig"] * 1e5).round().long()
 
 
-def test_crops(tmp_path):
+def test_crops_and_labels(tmp_path):
     """Drawn in each epoch, or the middle; shorter utterances are repeated."""
     counter = EpochCounter(200)
     lengths = [CROP + 9, 700]
     values = hparams(tmp_path, lengths, epoch_counter=counter)
-    train, valid, _ = make_datasets(values)
+    train, valid, encoder = make_datasets(values)
+    for dataset in (train, valid):
+        assert [row["spk_id_encoded"].item() for row in dataset] == [0, 1]
+    assert encoder.decode_ndim(1) == "s1"
     starts = {indices(train[0])[0].item() for _ in counter}
     assert starts == set(range(10))
     fixed, _, _ = make_datasets({**values, "random_chunk": False})
@@ -72,28 +77,9 @@ def test_crops(tmp_path):
         assert torch.equal(indices(dataset[1]), torch.arange(CROP) % 700)
 
 
-def test_labels(tmp_path):
-    train, valid, encoder = make_datasets(hparams(tmp_path, [CROP] * 3))
-    labels = {row["id"]: row["spk_id_encoded"].item() for row in train}
-    assert sorted(labels.values()) == [0, 1, 2]
-    assert {r["id"]: r["spk_id_encoded"].item() for r in valid} == labels
-    assert encoder.decode_ndim(labels["1"]) == "s1"
-
-
-@pytest.mark.parametrize("given", [1, 5994])
-def test_wrong_number_of_speakers(tmp_path, given):
-    with pytest.raises(
-        InputError, match=f"out_n_neurons is {given}, .* --out_n_neurons=2"
-    ):
-        make_datasets(hparams(tmp_path, [CROP] * 2, out_n_neurons=given))
-
-
-def test_validation_on_a_strange_speaker(tmp_path):
-    values = hparams(tmp_path, [CROP] * 2)
-    text = (tmp_path / "dev.csv").read_text()
-    (tmp_path / "dev.csv").write_text(text.replace(",s1", ",s9"))
-    with pytest.raises(InputError, match="dev.csv has the speaker s9, which"):
-        make_datasets(values)
+def test_wrong_number_of_speakers(tmp_path):
+    with pytest.raises(InputError, match="is 9, .* --out_n_neurons=2"):
+        make_datasets(hparams(tmp_path, [CROP] * 2, out_n_neurons=9))
 
 
 def test_shards_give_what_files_give(tmp_path):
@@ -129,18 +115,12 @@ def test_shards_give_what_files_give(tmp_path):
 
 
 def test_enrolled_speakers_do_not_train(tmp_path):
-    """Nor those that are only in the enrollment map, under another name; the
-    stock hparams files lack some of the keys.
-    """
-    for speaker in "abcd":
-        for number in range(3):
-            path = tmp_path / "data" / speaker / f"{number}.wav"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(path, np.full(CROP, 0.1), RATE)
-    (tmp_path / "trials.txt").write_text("m1 a/2 1\nm2 a/2 0\n")
-    (tmp_path / "map").write_text("m1 a/0 a/1\nm2 b/0 b/1\n")
+    """Nor those that are only in the enrollment map, under another name."""
+    make_corpus(tmp_path, speakers=2, utterances=3)
+    (tmp_path / "trials.txt").write_text("m1 s0/2 1\nm2 s0/2 0\n")
+    (tmp_path / "map").write_text("m1 s0/0 s0/1\nm2 s1/0 s1/1\n")
     values = {
-        "data_folder": tmp_path / "data",
+        "data_folder": tmp_path / "corpus",
         "save_folder": tmp_path / "save",
         "verification_file": tmp_path / "trials.txt",
         "split_ratio": [90, 10],
@@ -149,46 +129,37 @@ def test_enrolled_speakers_do_not_train(tmp_path):
         "skip_prep": False,
     }
     prepare({**values, "enrollment_file": tmp_path / "map"})
-    with open(tmp_path / "save" / "train.csv", newline="") as file:
-        assert {row["spk_id"] for row in csv.DictReader(file)} == {"c", "d"}
-    (tmp_path / "trials.txt").write_text("1 a/0 a/1\n0 a/0 b/1\n")
-    prepare({**values, "save_folder": tmp_path / "stock"})
-    prepare({"shards_folder": "shards"})
-
-
-# Labels of a run
+    rows = read_csv(tmp_path / "save" / "train.csv").values()
+    assert {row["spk_id"] for row in rows} == {"s2", "s3"}
+    prepare({"shards_folder": "shards"})  # nothing to do
 
 
 def save_labels_of(folder, speakers, pretrainer=None):
+    folder.mkdir(exist_ok=True)
     values = hparams(folder, [CROP] * speakers)
-    _, _, encoder = make_datasets(values)
-    module = torch.nn.Linear(1, 1)
     values["checkpointer"] = RecentCheckpointer(
-        folder, recoverables={"classifier": module}, pretrainer=pretrainer
+        folder,
+        recoverables={"classifier": torch.nn.Linear(1, 1)},
+        pretrainer=pretrainer,
     )
-    save_labels(encoder, values)
+    save_labels(make_datasets(values)[2], values)
     return values["checkpointer"]
 
 
-def test_a_run_is_not_resumed_on_other_speakers(tmp_path):
-    save_labels_of(tmp_path, 2).save_checkpoint()
-    labels = (tmp_path / "label_encoder.txt").read_text()
-    save_labels_of(tmp_path, 2)
+def test_other_speakers_are_refused(tmp_path):
+    """To resume a run, and to start from a classifier."""
+    run, new = tmp_path / "run", tmp_path / "new"
+    save_labels_of(run, 2).save_checkpoint()
+    labels = (run / "label_encoder.txt").read_text()
+    save_labels_of(run, 2)
     with pytest.raises(InputError, match="a run on other speakers: pass an"):
-        save_labels_of(tmp_path, 3)
-    assert (tmp_path / "label_encoder.txt").read_text() == labels
+        save_labels_of(run, 3)
+    assert (run / "label_encoder.txt").read_text() == labels
 
-
-def test_a_classifier_of_other_speakers_is_no_start(tmp_path):
-    for name in "ab":
-        (tmp_path / name).mkdir()
-    save_labels_of(tmp_path / "a", 2).save_checkpoint()
     loadables = {"classifier": torch.nn.Linear(1, 1), "encoder": None}
-    start = AveragedPretrainer(tmp_path / "a", loadables=loadables)
-    save_labels_of(tmp_path / "b", 2, start)
+    start = AveragedPretrainer(run, loadables=loadables)
+    save_labels_of(new, 2, start)
     with pytest.raises(InputError, match="so its centers do not fit"):
-        save_labels_of(tmp_path / "b", 3, start)
-    start = AveragedPretrainer(
-        tmp_path / "a", loadables=loadables, names=["encoder"]
-    )
-    save_labels_of(tmp_path / "b", 3, start)
+        save_labels_of(new, 3, start)
+    start = AveragedPretrainer(run, loadables=loadables, names=["encoder"])
+    save_labels_of(new, 3, start)

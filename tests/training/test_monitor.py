@@ -6,8 +6,6 @@ import sys
 
 import pytest
 import torch
-from speechbrain.lobes.models.ECAPA_TDNN import Classifier
-from speechbrain.nnet.losses import LogSoftmaxWrapper
 from tensorboard.backend.event_processing.event_accumulator import (
     EventAccumulator,
 )
@@ -19,13 +17,12 @@ from speechbrain_hyperbolic.lobes.classifiers import (
 )
 from speechbrain_hyperbolic.nnet.losses import JointLoss, MarginSoftmax
 from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
-from speechbrain_hyperbolic.nnet.schedulers import MarginSchedule
 from speechbrain_hyperbolic.training.monitor import (
     EpochStatistics,
     TensorBoardLogger,
     geometry_statistics,
 )
-from tests.training.brains import DIM, SPEAKERS, fit, ham, make_brain
+from tests.training.brains import DIM, fit, ham, make_brain
 
 
 def of_norms(*norms):
@@ -90,24 +87,6 @@ def test_curvature_and_scale():
     assert "margin" not in found
 
 
-def test_smooth_cap():
-    head = head_of(0.5, 0.5, map="smooth_cap", cap=2.0)
-    found = geometry_statistics(head, None, of_norms(1.0, 30.0))
-    assert found["cap_embeddings"] == 0.5
-    assert found["radius_embeddings_50"] == pytest.approx(1 + math.tanh(0.5))
-    assert found["radius_centers_95"] == pytest.approx(2 * math.tanh(0.25))
-
-
-@pytest.mark.parametrize("loss", [MarginSoftmax, LogSoftmaxWrapper])
-def test_a_scheduled_margin_is_the_current_one(loss):
-    schedule = MarginSchedule(end=0.2, first_step=0, last_step=4)
-    cost = loss(AdditiveMargin(schedule))
-    for step in range(3):
-        found = geometry_statistics(head_of(0.1), cost)["margin"]
-        assert found == pytest.approx(0.05 * step)
-        schedule.step()
-
-
 def test_layers_before_the_centers_are_applied_and_do_not_learn():
     head = HyperbolicClassifier(
         DIM, lin_blocks=1, lin_neurons=DIM, map="exponential"
@@ -143,13 +122,7 @@ def test_joint_head():
     assert (found["head1_margin"], found["head3_margin"]) == (0.1, 0.3)
 
 
-def test_a_stock_head_has_none():
-    head = Classifier(DIM, out_neurons=SPEAKERS)
-    cost = MarginSoftmax(AdditiveMargin())
-    assert geometry_statistics(head, cost, of_norms(1.0)) == {}
-
-
-@pytest.mark.parametrize("sizes", [(3, 4), (2048,), (1500, 700, 900), (5000,)])
+@pytest.mark.parametrize("sizes", [(3, 4), (1500, 700, 900)])
 def test_the_last_embeddings_of_an_epoch(sizes):
     """The quantiles are those of the last 2048."""
     norms = torch.rand(sum(sizes)) + torch.linspace(0, 9, sum(sizes))
@@ -163,34 +136,7 @@ def test_the_last_embeddings_of_an_epoch(sizes):
     assert sum(map(len, epoch.embeddings)) < 2048 + max(sizes)
 
 
-def test_an_epoch_without_steps():
-    found = EpochStatistics().summarize(ham()[0], None)
-    assert "cap_centers" in found
-    assert not {"gradient_norm", "cap_embeddings"} & found.keys()
-
-
 # TensorBoard
-
-
-def read_events(folder):
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    return {
-        tag: [(event.step, event.value) for event in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-    }
-
-
-def test_an_epoch_that_is_trained_again_is_hidden(tmp_path):
-    logger = TensorBoardLogger(tmp_path)
-    for epoch in (1, 2):
-        logger.log_stats({"epoch": epoch}, {"loss": 1.0}, {})
-    logger.writer.close()
-    logger = TensorBoardLogger(tmp_path, first_epoch=2)
-    for epoch in (2, 3):
-        logger.log_stats({"epoch": epoch}, {"loss": 2.0}, {})
-    expected = [(1, 1.0), (2, 2.0), (3, 2.0)]
-    assert read_events(tmp_path) == {"loss/train": expected}
 
 
 def test_tensorboard_is_missing(monkeypatch, tmp_path):
@@ -201,22 +147,20 @@ def test_tensorboard_is_missing(monkeypatch, tmp_path):
 
 def test_the_logs_of_a_resumed_run(tmp_path):
     """Both logs have each epoch once, with the same values."""
-    board = tmp_path / "board"
+    board = str(tmp_path / "board")
     for epochs in (2, 3):
-        fit(make_brain(tmp_path, *ham(), epochs, tensorboard_folder=str(board)))
-    events = read_events(board)
+        fit(make_brain(tmp_path, *ham(), epochs, tensorboard_folder=board))
+    reader = EventAccumulator(board)
+    reader.Reload()
+    events = {
+        tag: [(event.step, event.value) for event in reader.Scalars(tag)]
+        for tag in reader.Tags()["scalars"]
+    }
     lines = (tmp_path / "train_log.txt").read_text().splitlines()
     assert len(lines) == 3
-    for epoch, line in enumerate(lines, start=1):
-        logged = dict(
-            item.split(": ") for item in line.replace(" - ", ", ").split(", ")
-        )
-        assert int(logged.pop("epoch")) == epoch
-        assert logged.keys() == {
-            " ".join(reversed(tag.split("/"))) for tag in events
-        }
-        for tag, values in events.items():
-            assert [step for step, _ in values] == [1, 2, 3]
-            value = float(logged[" ".join(reversed(tag.split("/")))])
-            assert value == pytest.approx(values[epoch - 1][1], rel=1e-2)
+    for values in events.values():
+        assert [step for step, _ in values] == [1, 2, 3]
+    for line, (_, loss) in zip(lines, events["loss/train"], strict=True):
+        logged = float(line.split("train loss: ")[1].split(",")[0])
+        assert logged == pytest.approx(loss, rel=1e-2)
     assert {"gradient_norm/train", "cap_embeddings/train"} <= events.keys()

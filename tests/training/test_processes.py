@@ -5,32 +5,21 @@ import functools
 import os
 import platform
 import re
-import resource
 import shutil
 import signal
-import sys
-import tempfile
 
 import pytest
 import torch
-from speechbrain.inference.speaker import SpeakerRecognition
 
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.training.processes import (
-    end_together,
-    start_processes,
-)
+from speechbrain_hyperbolic.training.processes import start_processes
 from tests.scripts import run_script
 from tests.training.runs import Run
 
-ROOM = 2**16  # bytes, for what is printed
-
 
 @contextlib.contextmanager
-def two_runs(corpus, output, *options, second=None):
-    """What torchrun starts, which keeps the store; second: called in the
-    second process.
-    """
+def two_runs(corpus, output, *options):
+    """What torchrun starts, which keeps the store."""
     store = torch.distributed.TCPStore(
         "127.0.0.1", 0, is_master=True, wait_for_workers=False
     )
@@ -45,14 +34,14 @@ def two_runs(corpus, output, *options, second=None):
                     "--num_workers=0",
                     *options,
                     log=output.with_name(f"{output.name}.{rank}.log"),
-                    first=functools.partial(join, rank, store.port, second),
+                    first=functools.partial(join, rank, store.port),
                 )
             )
             for rank in range(2)
         ]
 
 
-def join(rank, port, second):
+def join(rank, port):
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -61,27 +50,6 @@ def join(rank, port, second):
         "MASTER_PORT": str(port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
     }
-    if rank and second:
-        second()
-
-
-def write_nothing(folder):
-    """Ends the process when it changes a file of a folder, or writes a long
-    one anywhere, in C++ too.
-    """
-    tempfile.gettempdir()  # it tries to write there, once
-    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, ROOM))
-
-    def watch(event, arguments):
-        writes = event in ("os.rename", "os.remove", "os.truncate", "os.link")
-        if event == "open" and isinstance(arguments[0], str | bytes):
-            flags = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-            writes = bool(arguments[2] & flags)
-        if writes and str(folder) in os.fsdecode(arguments[0]):
-            os.write(2, f"it writes: {event} {arguments}\n".encode())
-            os._exit(3)
-
-    sys.addaudithook(watch)
 
 
 def errors(runs):
@@ -95,8 +63,8 @@ def errors(runs):
     return codes, lines
 
 
-def test_two_processes_write_once_and_end_together(corpus, tmp_path):
-    """SIGKILL to the second; then the same command, where it may not write."""
+def test_two_processes_end_together_and_resume(corpus, tmp_path):
+    """After a SIGKILL to the second."""
     output = tmp_path / "out"
     with two_runs(corpus, output, "--number_of_epochs=1000") as runs:
         runs[0].wait_for(lambda: list(output.glob("save/CKPT*")))
@@ -109,21 +77,13 @@ def test_two_processes_write_once_and_end_together(corpus, tmp_path):
 
     counters = output.glob("save/CKPT*/counter.ckpt")
     last = max(int(path.read_text()) for path in counters) + 1
-    forbid = functools.partial(write_nothing, output)
-    with two_runs(
-        corpus, output, f"--number_of_epochs={last}", second=forbid
-    ) as runs:
+    with two_runs(corpus, output, f"--number_of_epochs={last}") as runs:
         printed, other = (run.succeed() for run in runs)
     assert f"Resuming from {output}/save/CKPT" in printed
     assert "Resuming" not in other
     log = (output / "train_log.txt").read_text().splitlines()
     epochs = [line.split(",")[0] for line in log]
     assert epochs == [f"epoch: {n}" for n in range(1, last + 1)]
-    model = SpeakerRecognition.from_hparams(
-        str(output / "model"), savedir=str(tmp_path / "stock")
-    )
-    clips = (str(corpus / "corpus" / "s6" / f"{n}.wav") for n in range(2))
-    assert model.verify_files(*clips)[0].isfinite()
 
 
 def test_an_error_of_one_process_is_told_once(corpus, tmp_path):
@@ -142,41 +102,11 @@ def test_an_error_of_one_process_is_told_once(corpus, tmp_path):
 
 def test_an_error_of_the_first_process_ends_all(corpus, tmp_path):
     """Though the second waits for what it prepares."""
-    with two_runs(corpus, tmp_path / "out", "--split_ratio=[99, 0]") as runs:
+    with two_runs(corpus, tmp_path / "out", "--verification_file=/no") as runs:
         codes, lines = errors(runs)
     assert codes == [2, 2]
     (line,) = lines
-    assert "split_ratio" in line
-
-
-@pytest.fixture
-def alone(monkeypatch):
-    """As a process of torchrun whose store has gone."""
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    monkeypatch.delenv("MASTER_ADDR", raising=False)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.mark.parametrize(
-    "error, end",
-    [
-        (InputError("a mistake"), InputError),
-        (KeyError("a bug"), KeyError),
-        (RuntimeError("Connection closed by peer"), SystemExit),
-    ],
-)
-def test_without_a_store_each_tells(alone, error, end):
-    with pytest.raises(end), end_together():
-        raise error
-
-
-def test_torchrun_ends_the_others(alone, capsys):
-    """By SIGTERM."""
-    with pytest.raises(SystemExit, match="2"), end_together():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert "the training has stopped" in capsys.readouterr().err
+    assert "/no" in line
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -188,8 +118,7 @@ def test_without_gpus(monkeypatch):
         start_processes({"distributed_backend": "nccl"})
 
 
-# Page faults of rounds that allocate, fill and free 16 blocks of 8 MiB, by
-# default and then with the memory kept
+# Page faults of rounds that allocate and free 16 blocks of 8 MiB
 ROUNDS = """
 import resource
 import torch
