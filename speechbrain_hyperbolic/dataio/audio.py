@@ -1,7 +1,7 @@
 """Reads any audio file as one channel at one sample rate.
 
-soundfile reads wav, flac, ogg and whatever else libsndfile knows; PyAV reads
-the rest, such as the m4a files in which VoxCeleb2 is released.
+soundfile reads wav, flac, ogg and the other formats of libsndfile; PyAV reads
+m4a, the format in which VoxCeleb2 is released, and mp4.
 """
 
 import contextlib
@@ -60,7 +60,7 @@ class AudioInfo(NamedTuple):
 
 
 def info(path: StrPath) -> AudioInfo:
-    """Reads the header, by which truncated wav and ogg files are refused."""
+    """Reads the header; refuses truncated wav and ogg files."""
     found = _info_of_pcm(path)
     if found is None:
         with _naming(path):
@@ -89,7 +89,7 @@ def _info(path: StrPath) -> AudioInfo:
 
 def _info_of_pcm(path: StrPath) -> AudioInfo | None:
     """The header of a 16-bit wav file, in a fifth of soundfile's time."""
-    # Opening a named pipe would wait otherwise.
+    # Non-blocking, because opening a named pipe would wait for a writer.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
     try:
         file = os.open(path, flags)
@@ -203,7 +203,7 @@ def _decode_by_av(
 
 
 def _to_mono(samples: np.ndarray) -> np.ndarray:
-    # By NumPy, which starts no threads of its own in each of many threads.
+    # By NumPy: many threads read files, and PyTorch would start more in each.
     return samples[:, 0] if samples.shape[1] == 1 else samples.mean(1)
 
 

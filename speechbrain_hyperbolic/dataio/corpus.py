@@ -23,7 +23,6 @@ from speechbrain_hyperbolic.errors import InputError, shown
 logger = get_logger(__name__)
 
 _SUBFOLDERS = ("wav", "aac", "audio", "data")
-_TRIAL_FOLDERS = ("test", "enroll")
 
 
 def speaker_of(utterance: str) -> str:
@@ -33,7 +32,7 @@ def speaker_of(utterance: str) -> str:
     folder, slash, name = utterance.partition("/")
     if not slash:
         return folder.split("-enroll", 1)[0]
-    if folder in _TRIAL_FOLDERS and "-" in name and "/" not in name:
+    if folder in ("test", "enroll") and "-" in name and "/" not in name:
         return name.split("-", 1)[0]
     return folder
 

@@ -161,7 +161,7 @@ def _download(url: str, folder: pathlib.Path, option: str) -> pathlib.Path:
         with filelock.FileLock(folder.with_name(f"{folder.name}.lock")):
             if folder.is_dir():  # another run has downloaded it meanwhile
                 return folder
-            shutil.rmtree(partial, ignore_errors=True)  # left by a kill
+            shutil.rmtree(partial, ignore_errors=True)  # of a killed run
             download_file(url, str(partial / "archive.zip"), unpack=True)
             (partial / "archive.zip").unlink()
             os.replace(partial, folder)

@@ -143,7 +143,7 @@ def _model(
 
 def _utterance_id(name: str) -> str:
     stem, dot, extension = name.rpartition(".")
-    # The name "a/.wav" is all stem.
+    # "a/.wav" has no stem to cut the extension from.
     known = stem[-1:] not in ("", "/") and dot + extension.lower() in EXTENSIONS
     return stem if known else name
 

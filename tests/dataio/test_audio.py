@@ -241,9 +241,8 @@ def test_any_bytes_give_audio_or_an_input_error(tmp_path, whole_files, data):
                 assert found.isfinite().all() and found.ndim == 1
 
 
-@pytest.mark.parametrize("extension", [".wav", ".m4a"])
-def test_windows_are_the_file(tmp_path, extension):
-    path = write(tmp_path / f"a{extension}", noise(100, 8000), 8000)
+def test_windows_are_the_file(tmp_path):
+    path = write(tmp_path / "a.m4a", noise(100, 8000), 8000)
     whole = audio.load(path, 8000)
     count, parts = windows.read_windows(path, 8000)
     parts = list(parts)

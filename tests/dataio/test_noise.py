@@ -41,12 +41,8 @@ def test_generated_sounds_augment(tmp_path):
     assert not set(noise) & set(music)
     speech, lengths = torch.randn(4, 32240), torch.ones(4)
     for changed in (
-        AddNoise(tmp_path / "noise.csv", snr_low=0, snr_high=15)(
-            speech, lengths
-        ),
-        AddNoise(tmp_path / "music.csv", snr_low=0, snr_high=15)(
-            speech, lengths
-        ),
+        AddNoise(tmp_path / "noise.csv")(speech, lengths),
+        AddNoise(tmp_path / "music.csv")(speech, lengths),
         AddReverb(tmp_path / "rir.csv")(speech),
     ):
         assert changed.shape == speech.shape and changed.isfinite().all()

@@ -61,9 +61,12 @@ def content_of(folder):
     return {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def encode(speaker):
+    return torch.tensor([int(speaker[1:])])
+
+
 def dataset(folder, buffer=16, rank=0, processes=1, counter=None):
     crop = Crop(CROP, RATE, 7, counter)
-    encode = lambda speaker: torch.tensor([int(speaker[1:])])  # noqa: E731
     made = ShardDataset(Shards(folder), crop, encode, 4, buffer, 7, counter)
     made.rank, made.processes = rank, processes
     return made

@@ -172,17 +172,14 @@ def test_fetch(tmp_path):
     assert fetch_trials(url, folder) == path  # without the server
 
 
-@pytest.mark.parametrize("speakers, utterances", [(2, 2), (40, 20)])
-def test_made_lists_are_balanced_and_distinct(tmp_path, speakers, utterances):
-    names = [f"s{s}/{i}" for s in range(speakers) for i in range(utterances)]
+def test_made_lists_are_balanced_and_distinct(tmp_path):
+    names = [f"s{s}/{i}" for s in range(40) for i in range(20)]
     trials = make_trials(names, pairs_per_speaker=30)
-    assert len({(t.enroll, t.test) for t in trials}) == len(trials)
+    assert len({(t.enroll, t.test) for t in trials}) == len(trials) == 2400
     for trial in trials:
         same = trial.enroll.split("/")[0] == trial.test.split("/")[0]
         assert trial.label == same and trial.enroll != trial.test
-    targets = sum(t.label for t in trials)
-    assert targets == speakers * min(30, utterances * (utterances - 1) // 2)
-    assert len(trials) == 2 * targets
+    assert sum(t.label for t in trials) == 1200
     random.Random(1).shuffle(names)
     assert make_trials(names, pairs_per_speaker=30) == trials
     write_trials(trials, tmp_path / "t.txt")
@@ -191,9 +188,8 @@ def test_made_lists_are_balanced_and_distinct(tmp_path, speakers, utterances):
 
 def test_too_little_for_a_balanced_list():
     """All impostor pairs are used; without a target pair it is an error."""
-    names = [*(f"a/{i}" for i in range(15)), "b/1"]
-    labels = [trial.label for trial in make_trials(names)]
-    assert labels.count(1) == 100 and labels.count(0) == 15
+    trials = make_trials([*(f"a/{i}" for i in range(15)), "b/1"])
+    assert [trial.label for trial in trials] == [1] * 100 + [0] * 15
     for names in (["a/1", "a/2"], ["a/1", "b/1"]):
         with pytest.raises(InputError, match="it needs two speakers"):
             make_trials(names)

@@ -101,14 +101,13 @@ def test_shards_give_what_files_give(tmp_path):
     from_shards = make_datasets(values)
     for files, shards in zip(from_files[:2], from_shards[:2], strict=True):
         expected = {row["id"]: row for row in files}
-        count = 0
         for batch in shards:
             for row, name in enumerate(batch.id):
-                label = expected[name]["spk_id_encoded"]
-                assert torch.equal(batch.spk_id_encoded.data[row], label)
-                assert torch.equal(batch.sig.data[row], expected[name]["sig"])
-                count += 1
-        assert count == len(expected)
+                item = expected.pop(name)
+                label = batch.spk_id_encoded.data[row]
+                assert torch.equal(label, item["spk_id_encoded"])
+                assert torch.equal(batch.sig.data[row], item["sig"])
+        assert not expected
     values["sample_rate"] = 8000
     with pytest.raises(InputError, match="has the sample_rate 16000, expected"):
         make_datasets(values)

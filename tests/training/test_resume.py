@@ -178,9 +178,6 @@ def test_resumed_with_other_workers(corpus, tmp_path, packed, accumulation):
     assert_identical(expected, found)
 
 
-# The parts of the state
-
-
 @pytest.mark.parametrize("drawn", [1, 4])
 @pytest.mark.parametrize("make", [AddNoise, AddReverb])
 def test_sounds_continue(corpus, tmp_path, make, drawn):
@@ -206,12 +203,8 @@ def resume_as(rank, folder):
     """One of two processes, that saves its state and resumes from it."""
 
     def make(statistics):
-        brain = types.SimpleNamespace(
-            statistics=statistics,
-            avg_train_loss=0.0,
-            device="cpu",
-            hparams=types.SimpleNamespace(),
-        )
+        brain = types.SimpleNamespace(statistics=statistics, device="cpu")
+        brain.hparams, brain.avg_train_loss = types.SimpleNamespace(), 0.0
         state = RunState(brain)
         return state, RecentCheckpointer(folder, recoverables={"state": state})
 
