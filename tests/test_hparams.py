@@ -346,6 +346,7 @@ def test_the_lists_of_keys_are_what_the_scripts_read():
         ("lr", "expected options of the form --key=value"),
         ("lr: abc", "lr is abc, expected a number like 0.001"),
         ("lr: True", "lr is True, expected a number"),
+        ("lr: {a: 1}", "lr is {'a': 1}, expected a number like 0.001"),
         ("data_folder: x\nmargin: -1", "margin is -1, expected"),
         ("data_folder: x\nclip_c: 0.5", "c is 0.5, expected"),
         ("data_folder: x\nmap: !new:no.Map", "no such class as no.Map"),
