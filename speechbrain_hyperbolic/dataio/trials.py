@@ -2,10 +2,10 @@
 
 A line is ``label enroll test`` (VoxCeleb: label 1 for the same speaker, 0 for
 different ones) or ``enroll test label`` (CN-Celeb; Kaldi's target and
-nontarget). An utterance is named by its path below the corpus,
-``speaker/[session/]utterance.wav``, with or without extension. The enrollment
-side may be a model of several utterances, which a line of an enrollment file
-lists: ``model utterance utterance ...``.
+nontarget). The test side is an utterance, named by its path below the corpus:
+``speaker/[session/]utterance.wav``; the extension may be left out. The
+enrollment side is an utterance too, or a model of several, which an enrollment
+file lists: ``model utterance utterance ...`` a line.
 """
 
 import dataclasses
@@ -15,13 +15,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio.audio import EXTENSIONS
 from speechbrain_hyperbolic.dataio.corpus import speaker_of
 from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
 from speechbrain_hyperbolic.errors import InputError, shown
 
+logger = get_logger(__name__)
+
 LABELS = {"1": 1, "0": 0, "target": 1, "nontarget": 0}
+# In CN-Celeb's lists the model of speaker id00800 is id00800-enroll.
+MODEL_SUFFIX = "-enroll"
 _LABEL_FIRST, _LABEL_LAST = "label enroll test", "enroll test label"
 
 
@@ -91,18 +96,26 @@ class TrialList:
 def read_trials(
     path: StrPath, enrollment_file: StrPath | None = None
 ) -> TrialList:
-    """Reads a trial list; without an enrollment file models are utterances."""
+    """Reads a trial list; an InputError names the line that is wrong.
+
+    Without an ``enrollment_file`` each model is one utterance.
+    """
     enrollment = read_enrollment(enrollment_file) if enrollment_file else None
     path = pathlib.Path(path)
-    trials = TrialList.of(_read(path, enrollment), enrollment)
-    if not len(trials):
+    lines: list[int] = []
+    trials = TrialList.of(_read(path, enrollment, lines), enrollment)
+    if not lines:
         raise InputError(f"{path} has no trials: expected {_LABEL_FIRST!r}")
+    _check_repeats(trials, path, lines)
     return trials
 
 
 def _read(
-    path: pathlib.Path, enrollment: dict[str, list[str]] | None
+    path: pathlib.Path,
+    enrollment: dict[str, list[str]] | None,
+    lines: list[int],
 ) -> Iterator[tuple[int, str, str]]:
+    """Yields trials, and appends their line numbers to ``lines``."""
     models, tests = {}, {}  # as written -> id, so that each is checked once
     form = None
     for number, fields in _lines(path, "trial list"):
@@ -115,35 +128,63 @@ def _read(
             fields = [fields[-1], *fields[:-1]]
         if len(fields) != 3 or fields[0] not in LABELS:
             raise InputError(
-                f"{path}, line {number}: {line[:80]!r} is not a trial, "
+                f"{path}, line {number}: {line[:80]!r} is no trial, "
                 f"expected {form!r} with label 0 or 1"
             )
         label, model, test = fields
         if model not in models:
             models[model] = _model(model, enrollment, f"{path}, line {number}")
         if test not in tests:
-            tests[test] = _utterance_id(test)
+            tests[test] = _utterance_id(test, f"{path}, line {number}")
+        lines.append(number)
         yield LABELS[label], models[model], tests[test]
+
+
+def _check_repeats(
+    trials: TrialList, path: pathlib.Path, lines: list[int]
+) -> None:
+    """Refuses a trial with both labels; warns of repeated trials."""
+    pairs = trials.enroll.astype(np.int64) * len(trials.utterances)
+    pairs += trials.test
+    _, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
+    first = first[inverse]
+    wrong = np.flatnonzero(trials.labels != trials.labels[first])
+    if wrong.size:
+        raise InputError(
+            f"{path}, line {lines[wrong[0]]}: line {lines[first[wrong[0]]]} "
+            "has the same trial with the other label: remove one of them"
+        )
+    repeats = np.count_nonzero(first != np.arange(len(first)))
+    if repeats:
+        # Each counts in the stock scripts, and in the published figures.
+        logger.warning(
+            f"{path}: {repeats} of {len(trials)} trials repeat another one; "
+            "each line counts"
+        )
 
 
 def _model(
     name: str, enrollment: dict[str, list[str]] | None, where: str
 ) -> str:
     if enrollment is None:
-        return _utterance_id(name)
-    # As in CN-Celeb, where the model of speaker id00800 is id00800-enroll
-    for model in (name, name.removesuffix("-enroll")):
+        return _utterance_id(name, where)
+    for model in (name, name.removesuffix(MODEL_SUFFIX)):
         if model in enrollment:
             return model
     raise InputError(
-        f"{where}: {shown(name)} is not one of the {len(enrollment)} models in "
+        f"{where}: {shown(name)} is not among the {len(enrollment)} models of "
         "the enrollment file"
     )
 
 
-def _utterance_id(name: str) -> str:
+def _utterance_id(name: str, where: str) -> str:
+    if name.startswith("/") or ".." in name.split("/"):
+        raise InputError(
+            f"{where}: {shown(name)} leaves the corpus, expected a path below "
+            "it: speaker/[session/]utterance"
+        )
     stem, dot, extension = name.rpartition(".")
-    # "a/.wav" has no stem to cut the extension from.
+    # Nothing would be left of "a/.wav".
     known = stem[-1:] not in ("", "/") and dot + extension.lower() in EXTENSIONS
     return stem if known else name
 
@@ -164,12 +205,13 @@ def read_enrollment(path: StrPath) -> dict[str, list[str]]:
     path = pathlib.Path(path)
     enrollment = {}
     for number, (model, *names) in _lines(path, "enrollment file"):
-        utterances = [_utterance_id(name) for name in names]
+        where = f"{path}, line {number}"
+        utterances = [_utterance_id(name, where) for name in names]
         repeats = len(set(utterances)) < len(utterances)
         if not utterances or repeats or model in enrollment:
             raise InputError(
-                f"{path}, line {number}: expected 'model utterance ...', with "
-                f"no model or utterance twice, for {shown(model)}"
+                f"{where}: expected 'model utterance ...', one line for each "
+                f"model and no utterance twice, for {shown(model)}"
             )
         enrollment[model] = utterances
     if not enrollment:
@@ -192,7 +234,10 @@ def write_trials(trials: Iterable[Trial], path: StrPath) -> None:
 
 
 def fetch_trials(source: str, folder: StrPath) -> pathlib.Path:
-    """The path of a trial list; from a URL it is downloaded once."""
+    """The path of a trial list given as a path or a URL.
+
+    A list is downloaded into ``folder`` once.
+    """
     if not str(source).startswith(("http://", "https://")):
         return pathlib.Path(source)
     path = pathlib.Path(folder) / pathlib.PurePosixPath(source).name
@@ -200,7 +245,7 @@ def fetch_trials(source: str, folder: StrPath) -> pathlib.Path:
         try:
             with atomic_path(path) as temporary:
                 urllib.request.urlretrieve(source, temporary)
-                next(_read(temporary, None), None)  # refuses an error page
+                next(_read(temporary, None, []), None)  # no error page
         except (OSError, InputError) as error:
             raise InputError(
                 f"can't download verification_file {source} ({error}): pass "

@@ -212,17 +212,19 @@ class SpeakerBrain(sb.Brain):
     def on_fit_start(self) -> None:
         """Resumes from the newest checkpoint and says so."""
         run_state = RunState(self)
-        add = self.checkpointer.add_recoverable
-        add("run_state", run_state, optional_load=True)
-        for number, schedule in enumerate(self.schedules):
-            add(f"margin_schedule{number}", schedule, optional_load=True)
+        if self.checkpointer is not None:
+            add = self.checkpointer.add_recoverable
+            add("run_state", run_state, optional_load=True)
+            for number, schedule in enumerate(self.schedules):
+                add(f"margin_schedule{number}", schedule, optional_load=True)
         super().on_fit_start()
 
         counter = self.hparams.epoch_counter
         self.loggers = [self.hparams.train_logger]
         if folder := getattr(self.hparams, "tensorboard_folder", None):
             self.loggers.append(TensorBoardLogger(folder, counter.current + 1))
-        if newest := self.checkpointer.find_checkpoint():
+        newest = self.checkpointer and self.checkpointer.find_checkpoint()
+        if newest:
             logger.info(
                 f"Resuming from {newest.path}, after epoch {counter.current} "
                 f"of {counter.limit}."

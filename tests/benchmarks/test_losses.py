@@ -14,24 +14,13 @@ from benchmarks.losses import cells, features, training
 from benchmarks.losses.corpora import read_corpora
 from benchmarks.losses.report import Report
 from benchmarks.losses.systems import SYSTEMS, CurvedCosine, find_system
-from benchmarks.losses.trials import (
-    MOST_TARGETS,
-    describe,
-    make_trials,
-    measure,
-    score,
-)
+from benchmarks.losses.trials import MOST_TARGETS, describe, make_trials
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation.metrics import eer
 from speechbrain_hyperbolic.hparams import load_hparams
 from speechbrain_hyperbolic.nnet.similarity import ClippedDistance
 
-TINY = {
-    "channels": 8,
-    "batch_size": 8,
-    "number_of_epochs": 2,
-    "epochs_to_average": 2,
-}
+TINY = {"channels": 8, "batch_size": 8, "number_of_epochs": 2}
 
 
 def make_corpus(folder, table, sessions=True):
@@ -54,7 +43,7 @@ def write_table(folder, table):
     (folder / "speakers.csv").write_text("\n".join(lines) + "\n")
 
 
-def speakers(prefix="a", count=16, **columns):
+def speakers(prefix="a", count=16):
     return [
         {
             "spk_id": f"{prefix}{n:02}",
@@ -62,7 +51,6 @@ def speakers(prefix="a", count=16, **columns):
             "lang": ("xx", "yy")[n // 2 % 2],
             "split": "train" if n < 4 else "test",
             "sessions": "2",
-            **columns,
         }
         for n in range(count)
     ]
@@ -124,10 +112,6 @@ class TestCorpora:
             make_corpus(folder, speakers(count=4))
         with pytest.raises(InputError, match="one and .*two both have a sp"):
             read_corpora(folders)
-        table = [{"spk_id": f"a{n:02}", "split": "test"} for n in range(4)]
-        write_table(folders[1], table)
-        with pytest.raises(InputError, match="speakers.csv: a00 has no lang"):
-            read_corpora(folders[1:])
         (folders[0] / "speakers.csv").unlink()
         with pytest.raises(InputError, match="one has no speakers.csv"):
             read_corpora(folders)
@@ -136,11 +120,9 @@ class TestCorpora:
         rows = training.select(features.read(work_folder).rows)[2]
         rows[0]["doubtful"] = True
         trials = make_trials(rows)
+        pairs = np.stack([trials.first, trials.second], 1)
         found = {
-            name: {
-                (trials.first[i], trials.second[i])
-                for i in np.flatnonzero(mask)
-            }
+            name: set(map(tuple, pairs[mask].tolist()))
             for name, mask in trials.conditions.items()
         }
         expected = {name: set() for name in found}
@@ -164,16 +146,6 @@ class TestCorpora:
         counts = list(describe(rows))
         assert counts[0]["targets"] == 12 * 4
         assert (counts[0]["languages"], counts[0]["sessions"]) == (2, 24)
-        embeddings = np.random.default_rng(0).normal(size=(len(rows), 5))
-        scores = score(embeddings, trials)
-        unit = torch.nn.functional.normalize(torch.tensor(embeddings))
-        mask = trials.conditions["cross"]
-        classes = [[], []]
-        for i, j in zip(trials.first[mask], trials.second[mask], strict=True):
-            target = rows[i]["speaker"] == rows[j]["speaker"]
-            classes[not target].append(float(unit[i] @ unit[j]))
-        rate = measure(scores, trials)["cross"]["eer"]
-        assert rate == pytest.approx(eer(*classes)[0])
 
     def test_at_most_so_many_targets_of_a_speaker(self):
         row = {"corpus": "c", "lang": "x", "sex": "", "doubtful": False}
@@ -227,9 +199,7 @@ class TestTraining:
             pairs = zip(expected, found, strict=True)
             assert all(x.equal(y) for x, y in pairs)
 
-    def test_an_interrupted_cell_ends_as_it_would_have(
-        self, work_folder, tmp_path
-    ):
+    def test_an_interrupted_cell(self, work_folder, tmp_path):
         whole, figures = train(work_folder, "am", tmp_path / "whole")
         train(work_folder, "am", tmp_path / "cut", number_of_epochs=1)
         resumed, _ = train(work_folder, "am", tmp_path / "cut")
@@ -238,33 +208,24 @@ class TestTraining:
 
 
 def train(work_folder, system, folder, **changes):
-    data = features.read(work_folder)
-    common = {**TINY, **changes}
-    settings = cells.settings_of(system, data.made_from, common, "cpu")
-    selected = training.select(data.rows)
+    frames, rows, made_from = features.read(work_folder)
+    settings = cells.settings_of(system, made_from, TINY | changes, "cpu")
     hparams = cells.HPARAMS / settings["hparams"]
-    return training.train(1, selected, data.frames, settings, hparams, folder)
+    selected = training.select(rows)
+    return training.train(1, selected, frames, settings, hparams, folder)
 
 
 def test_cells_and_report(work_folder, tmp_path, capsys):
     """Cells run once; the tables, the plots and the CSV file have them."""
-    todo = [
-        cells.Cell(system, seed, None, classes)
-        for system in ("am", "ham:margin=0.1")
-        for seed in (1, 2)
-        for classes in (4, None)
-    ]
+    every = ("am", "ham:margin=0.1"), (1, 2), (None,), (4, None)
+    todo = [cells.Cell(*settings) for settings in itertools.product(*every)]
     short = TINY | {"number_of_epochs": 1}
     done = [cells.run_cell(cell, work_folder, short) for cell in todo]
     assert all(text.endswith("is done") for text in done)
-    again = cells.run_cell(todo[0], work_folder, short)
-    assert again.endswith("was done before")
-    path = work_folder / cells.RESULTS
-    lines = path.read_text().splitlines()
+    assert "done before" in cells.run_cell(todo[0], work_folder, short)
+    lines = (work_folder / cells.RESULTS).read_text().splitlines()
     assert len(lines) == len(todo) and max(map(len, lines)) < 3000
-    assert {"time", "commit", "seconds", "settings"} < json.loads(
-        lines[0]
-    ).keys()
+    assert {"time", "commit", "seconds"} < json.loads(lines[0]).keys()
     report = Report(work_folder, "am", "cross")
     report.tables()
     assert capsys.readouterr().out.count("| ham:margin=0.1 | 2 ") == 2
@@ -325,8 +286,8 @@ def test_draws_are_those_of_repeated_trials():
     b = np.where(random.random(2000) < 0.3, a, b)
     scores = random.normal(size=2000) + 1.5 * (a == b)
     found = draws.draw_eers(scores, a, b)
-    chances = np.full(12, 1 / 12)
-    weights = np.random.default_rng(0).multinomial(12, chances, 1000)
+    random = np.random.default_rng(0)
+    weights = random.multinomial(12, np.full(12, 1 / 12), 1000)
     for times, drawn in zip(weights[:5], found, strict=False):
         counts = times[a] * np.where(a == b, 1, times[b])
         classes = [

@@ -1,6 +1,5 @@
 """Degraded recordings, and the table of a trained model."""
 
-import functools
 import subprocess
 import sys
 
@@ -12,9 +11,7 @@ from scipy.signal import welch
 from benchmarks.robustness import CONDITIONS, RATE, degrade
 from tests.inference.models import make_model
 
-run_command = functools.partial(
-    subprocess.run, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-)
+OUTPUT = {"capture_output": True, "text": True}
 
 
 @pytest.fixture
@@ -66,11 +63,8 @@ def test_command(tmp_path, root, speech):
     command += [f"--cache_folder={tmp_path / 'cache'}", "--conditions"]
     for _ in range(2):
         done = subprocess.run(
-            [*command, "clean", "first1s"],
-            cwd=root,
-            capture_output=True,
-            text=True,
+            [*command, "clean", "first1s"], cwd=root, **OUTPUT
         )
-        assert done.returncode == 0, done.stdout
+        assert done.returncode == 0, done.stderr
         assert "4 utterances of 2 speakers" in done.stdout
         assert done.stdout.count("| ham  |") == 2

@@ -26,13 +26,11 @@ def test_both_scripts_train_the_same(tmp_path, root):
         + [f"--data_folder={tmp_path}", "--channels=8", "--batch_size=4"]
         + ["--rounds=1", "--batches=1"],
         cwd=root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line[:4] == "| HA"]
     *_, stock, ours = (cell.strip() for cell in lines[0].strip("| ").split("|"))
-    # The same loss of as many speakers: each script draws its own crops, on
-    # which it hardly depends, since all centers start together.
-    assert float(ours) == pytest.approx(float(stock), abs=1e-2)
+    # Of other crops, but all centers start together; the margin alone is 6.
+    assert float(ours) == pytest.approx(float(stock), abs=0.1)

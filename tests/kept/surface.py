@@ -4,13 +4,18 @@ import csv
 
 import numpy as np
 import torch
-from recipes.OwnCorpus.synthetic_speech import (
-    make_synthetic_corpus,  # noqa: F401
-)
 from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.processing.features import InputNormalization
+
+from recipes.OwnCorpus.synthetic_speech import (
+    make_synthetic_corpus,  # noqa: F401
+)
+from speechbrain_hyperbolic import geometry
 from speechbrain_hyperbolic.dataio.preparation import prepare_corpus
+from speechbrain_hyperbolic.evaluation import extraction, metrics
+from speechbrain_hyperbolic.evaluation.bootstrap import bootstrap_intervals
+from speechbrain_hyperbolic.evaluation.calibration import Calibration
 from speechbrain_hyperbolic.evaluation.normalization import (
     cohort_statistics,
     normalize,
@@ -20,11 +25,6 @@ from speechbrain_hyperbolic.inference.model import measure_thresholds
 from speechbrain_hyperbolic.lobes.classifiers import HyperbolicClassifier
 from speechbrain_hyperbolic.nnet.losses import MarginSoftmax
 from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
-
-from speechbrain_hyperbolic import geometry
-from speechbrain_hyperbolic.evaluation import extraction, metrics
-from speechbrain_hyperbolic.evaluation.bootstrap import bootstrap_intervals
-from speechbrain_hyperbolic.evaluation.calibration import Calibration
 
 
 def head(size, classes, c):
