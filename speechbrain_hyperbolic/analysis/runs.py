@@ -18,7 +18,7 @@ from speechbrain_hyperbolic.geometry import Points
 from speechbrain_hyperbolic.hparams import HPARAMS, read_nodes
 from speechbrain_hyperbolic.training.checkpoints import (
     average_epochs,
-    check_fit,
+    load_weights,
 )
 from speechbrain_hyperbolic.training.datasets import LABELS
 
@@ -108,8 +108,7 @@ def _load(
     count = int(nodes.get("epochs_to_average", 1))
     for name in {"classifier", "embedding_model"}.intersection(names):
         state = average_epochs(folder / "save", count, name)
-        check_fit(name, modules[name], state, folder / "save")
-        modules[name].load_state_dict(state)
+        load_weights(name, modules[name], state, folder / "save")
     return modules
 
 

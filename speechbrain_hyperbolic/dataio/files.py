@@ -14,6 +14,7 @@ from speechbrain.utils.distributed import ddp_broadcast, if_main_process
 from speechbrain_hyperbolic.errors import InputError
 
 StrPath = str | pathlib.Path
+_SPACE = 2**16  # bytes that a run needs at least, for logs and settings
 
 
 @contextlib.contextmanager
@@ -100,6 +101,10 @@ def lock_run(output_folder: StrPath) -> Iterator[None]:
             owner = f"process {os.getpid()} on {socket.gethostname()}"
             with naming_the_file(path):
                 path.write_text(f"{owner}\n")
+                # Fails now rather than after files of an earlier run are
+                # emptied.
+                with tempfile.TemporaryFile(dir=path.parent) as probe:
+                    probe.write(bytes(_SPACE))
         except filelock.Timeout:
             holder = path.read_text().strip() or "another process"
             failure = InputError(

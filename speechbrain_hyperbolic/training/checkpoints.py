@@ -7,6 +7,7 @@ import logging
 import os
 import pathlib
 import shutil
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -121,13 +122,14 @@ class RecentCheckpointer(Checkpointer):
         if if_main_process():
             shutil.rmtree(partial, ignore_errors=True)  # left by a kill
             name = name or self._new_checkpoint_dirpath().name[len("CKPT+") :]
+            meta = {"unixtime": self._now(), **(meta or {})}
             naming = naming_the_file(lambda: _newest_file(partial))
         staging = copy.copy(self)
         staging.checkpoints_dir = partial
         try:
             with naming:
                 saved = Checkpointer.save_checkpoint(
-                    staging, meta or {}, end_of_epoch, name, logging.DEBUG
+                    staging, meta, end_of_epoch, name, logging.DEBUG
                 )
                 if saved:
                     _write_sums(saved.path)
@@ -142,6 +144,11 @@ class RecentCheckpointer(Checkpointer):
             logger.log(verbosity, f"Saved a checkpoint in {path}")
         ddp_barrier()  # no process looks for checkpoints before it is there
         return saved
+
+    def _now(self) -> float:
+        """The time, but later than of all checkpoints: clocks are set back."""
+        newest = self.find_checkpoint()
+        return max(time.time(), newest.meta["unixtime"] + 1e-3 if newest else 0)
 
     def delete_checkpoints(
         self,
@@ -277,7 +284,7 @@ def read_state(path: str | pathlib.Path) -> dict[str, Any]:
         ) from error
 
 
-def check_fit(
+def load_weights(
     name: str,
     module: torch.nn.Module,
     state: dict[str, Any],
@@ -366,5 +373,5 @@ class AveragedPretrainer(Pretrainer):
                     "training as --pretrain_path, or start from what it has "
                     'by --pretrain_modules="[embedding_model]"'
                 )
-            check_fit(name, module, state, folder)
+            load_weights(name, module, state, folder)
         logger.info(f"Loaded {', '.join(self.loadables)} from {folder}.")

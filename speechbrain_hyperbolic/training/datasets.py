@@ -1,7 +1,7 @@
 """From a corpus to the data sets of the training recipe."""
 
 import pathlib
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import Any
 
 from speechbrain.dataio.dataset import DynamicItemDataset, set_output_keys
@@ -20,7 +20,7 @@ from speechbrain_hyperbolic.dataio.trials import (
     read_trials,
     trial_speakers,
 )
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, shown
 
 LABELS = "label_encoder.txt"  # which output is which speaker
 
@@ -70,8 +70,10 @@ def _from_files(
         DynamicItemDataset(read_csv(file, hparams["data_folder"]))
         for file in files
     ]
-    speakers = {row["spk_id"] for row in datasets[0].data.values()}
-    encoder = _encoder(hparams["out_n_neurons"], files[0], speakers)
+    speakers = [
+        {row["spk_id"] for row in dataset.data.values()} for dataset in datasets
+    ]
+    encoder = _encoder(hparams["out_n_neurons"], files, speakers)
     for dataset, crop in zip(datasets, (train_crop, valid_crop), strict=True):
         dataset.add_dynamic_item(
             crop, takes=["id", "wav", "start", "stop"], provides="sig"
@@ -95,7 +97,8 @@ def _from_shards(
                 f"{shards.folder} has the sample_rate {shards.sample_rate}, "
                 f"expected {hparams['sample_rate']}: prepare and pack again"
             )
-    encoder = _encoder(hparams["out_n_neurons"], folders[0], train.speakers)
+    speakers = [set(train.speakers), set(valid.speakers)]
+    encoder = _encoder(hparams["out_n_neurons"], folders, speakers)
     encode = encoder.encode_label_torch
     size = hparams["dataloader_options"]["batch_size"]
     buffer = hparams.get("shuffle_buffer") or SHUFFLE_BUFFER
@@ -108,16 +111,22 @@ def _from_shards(
 
 
 def _encoder(
-    out_n_neurons: int, source: str | pathlib.Path, speakers: Collection[str]
+    out_n_neurons: int, sources: Sequence, speakers: Sequence[set[str]]
 ) -> CategoricalEncoder:
     """The labels, the same for any split of a corpus: names are sorted."""
-    if len(speakers) != out_n_neurons:
+    (train, valid), (known, others) = sources, speakers
+    if strangers := sorted(others - known):
         raise InputError(
-            f"out_n_neurons is {out_n_neurons}, but {source} has "
-            f"{len(speakers)} speakers: pass --out_n_neurons={len(speakers)}"
+            f"{valid} has the speaker {shown(strangers[0])}, which {train} "
+            "lacks: validation is on the training speakers"
+        )
+    if len(known) != out_n_neurons:
+        raise InputError(
+            f"out_n_neurons is {out_n_neurons}, but {train} has {len(known)} "
+            f"speakers: pass --out_n_neurons={len(known)}"
         )
     encoder = CategoricalEncoder()
-    encoder.update_from_iterable(sorted(speakers))
+    encoder.update_from_iterable(sorted(known))
     encoder.expect_len(out_n_neurons)
     return encoder
 

@@ -162,3 +162,11 @@ def test_other_speakers_are_refused(tmp_path):
         save_labels_of(new, 3, start)
     start = AveragedPretrainer(run, loadables=loadables, names=["encoder"])
     save_labels_of(new, 3, start)
+
+
+def test_validation_on_a_strange_speaker(tmp_path):
+    values = hparams(tmp_path, [CROP] * 2)
+    text = (tmp_path / "dev.csv").read_text()
+    (tmp_path / "dev.csv").write_text(text.replace(",s1", ",s9"))
+    with pytest.raises(InputError, match="dev.csv has the speaker s9, which"):
+        make_datasets(values)

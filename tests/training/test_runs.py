@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import hashlib
 import os
 import pathlib
 import shutil
@@ -69,3 +70,34 @@ def test_modules_that_cannot_be_exported(corpus, tmp_path):
         run.wait_for(run.trains)
         printed = run.printed()
     assert "mean_var_norm has norm_type global, expected sentence" in printed
+
+
+def digests(folder):
+    return {
+        path.relative_to(folder): hashlib.sha256(path.read_bytes()).digest()
+        for path in folder.glob("save/CKPT*/*")
+    }
+
+
+def test_a_full_disk(corpus, finished, mount):
+    """Full from the start, then for a checkpoint; then there is space."""
+    output = mount("-t", "tmpfs", "-o", "size=8m", "none") / "out"
+    shutil.copytree(finished, output)
+    before = digests(output)
+    settings = (output / "hyperparams.yaml").read_text()
+    filler = output.with_name("filler")
+    log = {"log": finished.with_name("disk_full.log")}
+    for free in (0, 2**18):
+        space = shutil.disk_usage(output).free
+        filler.write_bytes(bytes(space - free))
+        with Run(corpus, output, **log) as run:
+            error = run.error()
+        assert "No space left on device: free some space, then run" in error
+        assert digests(output) == before
+        if not free:
+            assert (output / "hyperparams.yaml").read_text() == settings
+        filler.unlink()
+    assert f"{output}/save/partial/CKPT" in error
+    with Run(corpus, output, **log) as run:
+        assert f"Resuming from {output}/save/CKPT" in run.succeed()
+    assert len(digests(output)) > len(before)
