@@ -7,7 +7,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet
 # One process per core, one thread each; a file's tests share their fixtures.
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test coverage minimum pytest lock size clean
+.PHONY: demo test docs coverage minimum pytest lock size clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/python recipes/OwnCorpus/run.py --output_folder=results/demo
@@ -17,6 +17,12 @@ test: $(VENV)/test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(PYTEST)
+
+# The site, in results/docs; a warning or a broken local link ends it
+docs: $(VENV)/docs
+	$(VENV)/bin/sphinx-build --quiet -W --keep-going -c docs . results/docs
+	echo '<meta http-equiv="refresh" content="0; url=docs/index.html">' \
+		> results/docs/index.html
 
 coverage: $(VENV)/test
 	$(PYTEST) --cov
@@ -32,6 +38,11 @@ pytest: $(VENV)/test
 $(VENV)/demo: setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --editable '.[demo]'
+	touch $@
+
+$(VENV)/docs: setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[docs]'
 	touch $@
 
 # The list is complete, so pip resolves no dependencies, which would look for

@@ -25,6 +25,7 @@ SHARDS = ["webdataset>=0.2.96", "importlib_metadata>=6"]
 TENSORBOARD = ["tensorboard>=2.17"]
 ONNX = ["onnx>=1.17", "onnxscript>=0.6.1", "onnxruntime>=1.20"]
 APP = ["gradio>=6.17.3,<7"]
+DOCS = ["sphinx>=8", "myst-nb>=1.3", "furo>=2025.7", "ipykernel", "nbclient"]
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",
@@ -65,11 +66,11 @@ setup(
         "numpy>=1.26",
         "scipy>=1.12",
         "scikit-learn>=1.4",
-        "joblib>=1.3",
-        "filelock>=3.12",
+        "filelock>=4",
         "jinja2>=3.1",
-        "soundfile>=0.12.1",
-        "av>=12",
+        "soundfile>=0.13",
+        "av>=14",
+        "silero-vad>=6.2",
         "matplotlib>=3.8",
         "tqdm>=4.66",
         "safetensors>=0.4",
@@ -84,6 +85,7 @@ setup(
         "tensorboard": TENSORBOARD,
         "onnx": ONNX,
         "app": APP,
+        "docs": DOCS,
         "test": DEMO + SHARDS + TENSORBOARD + ONNX + APP + TEST,
     },
 )

@@ -14,20 +14,32 @@ import pathlib
 import signal
 import threading
 
-import gradio as gr
 import matplotlib
 import numpy as np
 import torch
+from huggingface_hub import snapshot_download
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.analysis.disk import draw_disk
 from speechbrain_hyperbolic.dataio import audio
-from speechbrain_hyperbolic.errors import InputError, exit_on_error
+from speechbrain_hyperbolic.errors import (
+    InputError,
+    exit_on_error,
+    how_to_install,
+)
 from speechbrain_hyperbolic.geometry import cap_norm, clip_to_ball
 from speechbrain_hyperbolic.inference.recognition import (
     HyperbolicSpeakerRecognition,
 )
 from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
+
+with exit_on_error():
+    try:
+        import gradio as gr
+    except ImportError as error:
+        raise InputError(
+            f"the page needs gradio: {how_to_install('app')}"
+        ) from error
 
 logger = get_logger(__name__)
 
@@ -39,6 +51,8 @@ EER = "eer"
 
 INTRO = """# Same speaker?
 Record or upload two clips of speech, then press **Compare**."""
+PICTURE = """<p>Each point is a voice: those of one speaker lie close together,
+in the same direction from the center.</p>"""
 NOTES = f"""
 **What this page cannot tell.** It does not detect recordings, clones or
 imitations of a voice, so it is no proof of identity. It makes mistakes, and
@@ -80,7 +94,10 @@ ANNOUNCE = "element.setAttribute('aria-live', 'polite')"
 
 
 def open_model(environment):
-    """The model, and the store or None, that environment variables name."""
+    """The model, the store or None, and about, as the environment names them.
+
+    ``about`` is what the page says of the model, and its example clips.
+    """
     source = environment.get("MODEL")
     if not source:
         raise InputError(
@@ -88,12 +105,31 @@ def open_model(environment):
             "or to user/model on the Hugging Face Hub"
         )
     model = HyperbolicSpeakerRecognition.from_pretrained(source)
+    model.vad = environment.get("VAD") != "0"
     path = environment.get("VOICEPRINTS")
     store = VoiceprintStore.load(path, model.fingerprint) if path else None
-    return model, store
+    folder, name = pathlib.Path(source), source
+    if folder.is_dir():
+        name = folder.resolve().name
+    else:
+        examples = ["examples/*.wav"]
+        folder = snapshot_download(source, allow_patterns=examples)
+    clips = sorted(pathlib.Path(folder).glob("examples/*.wav"))
+    return model, store, (describe(name, model.config.trials), clips)
 
 
-def make_page(model, store=None):
+def describe(name, trials):
+    """The model's name, and how often it is wrong, for a visitor."""
+    if not trials:
+        return f"Model: **{name}**. How often it is wrong was not measured."
+    count = trials["n_target"] + trials["n_nontarget"]
+    return (
+        f"Model: **{name}**. On {count:,} pairs of test recordings it was "
+        f"wrong {100 * trials['eer']:.2g} times in 100 (equal error rate)."
+    )
+
+
+def make_page(model, store=None, about=("", ())):
     """The page; the clips are drawn among the speakers of the store."""
 
     def compare(path_1, path_2, criterion):
@@ -105,8 +141,7 @@ def make_page(model, store=None):
             score = model.score(*clips)
             answer = decision(model, score, criterion)
             details = "<br>".join(
-                f"{label}: {clip.seconds:.1f} s, norm of the embedding "
-                f"{clip.radius:.3g}"
+                f"{label}: {clip.seconds:.1f} s"
                 for label, clip in zip(CLIPS, clips, strict=True)
             )
             return score, answer, details, disk(model, clips, store)
@@ -126,7 +161,7 @@ def make_page(model, store=None):
         analytics_enabled=False,
         delete_cache=(60, KEPT_SECONDS),
     ) as page:
-        gr.Markdown(INTRO)
+        gr.Markdown(f"{INTRO}\n\n{about[0]}")
         with gr.Row():
             clips = [
                 gr.Audio(
@@ -139,6 +174,9 @@ def make_page(model, store=None):
                 )
                 for i, label in enumerate(CLIPS, 1)
             ]
+        if len(about[1]) == len(CLIPS):
+            example = [str(path) for path in about[1]]
+            gr.Examples([example], clips, label="Two clips to try")
         choices = criteria(model)
         criterion = gr.Radio(
             choices,
@@ -275,7 +313,7 @@ def disk(model, clips, store):
         f"{second} from its center, among {len(names) - 2} enrolled speakers."
     )
     source = f"data:image/svg+xml;base64,{data}"
-    return f'<img class="disk" alt="{text}" src="{source}">'
+    return f'<img class="disk" alt="{text}" src="{source}">{PICTURE}'
 
 
 def cap(model):

@@ -6,19 +6,21 @@ Runs whose names differ only after the last dot (ham.1, ham.2) are one row: the
 mean, and the standard deviation. A speaker with several centers is at their
 mean. "Own" distances are those of the head, hyperbolic or the chord; the angle
 is what cosine scoring uses. The first table ends with random points of the same
-number and dimension, which have no hierarchy.
+number and dimension, which have no hierarchy: in many dimensions they are
+nearly equidistant, and a star is a tree, so no figure means much by itself.
 """
 
 import argparse
 import collections
+import math
 import pathlib
 
 import numpy as np
 import torch
+from scipy.cluster import hierarchy
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import permutation_test
 
-from speechbrain_hyperbolic.analysis import measures
 from speechbrain_hyperbolic.analysis.disk import distance_matrix
 from speechbrain_hyperbolic.analysis.runs import is_hyperbolic, read_run
 from speechbrain_hyperbolic.dataio.corpus import read_speaker_table
@@ -69,12 +71,78 @@ def table(title, columns, systems, measure):
         row(system, len(spaces), *cells)
 
 
+def gromov_delta(distances, max_points=256, seed=0):
+    """How far distances are from a tree's, by Gromov's four-point condition.
+
+    Four points have three sums of two opposite distances. Their delta is half
+    the difference of the two largest, which is 0 in a tree. Returns twice the
+    largest delta over the diameter (Khrulkov et al., "Hyperbolic Image
+    Embeddings", CVPR 2020), then the same of the mean delta, which hardly
+    depends on a single point. The cost is O(N^4), so of more than
+    ``max_points`` points a random subset of that size is used. Both figures
+    grow with N: compare sets of one size.
+    """
+    n = len(distances)
+    if n > max_points:
+        subset = np.random.default_rng(seed).choice(n, max_points, False)
+        distances, n = distances[np.ix_(subset, subset)], max_points
+    worst = total = 0.0
+    for last in range(3, n):
+        # But for a sign and a constant, Gromov products are the sums of
+        # distances: delta is the middle one of three less the smallest.
+        from_last = distances[last, :last]
+        products = from_last[:, None] + from_last - distances[:last, :last]
+        products /= 2
+        np.fill_diagonal(products, np.inf)  # y = z: delta is 0
+        for x in range(last - 2):
+            y = products[x, x + 1 :]
+            z = y[:, None]
+            middle = np.minimum(np.maximum(y, z), products[x + 1 :, x + 1 :])
+            delta = abs(middle - np.minimum(y, z))
+            worst = max(worst, delta.max())
+            total += delta.sum() / 2
+    scale = 2 / distances.max()
+    return scale * worst, scale * total / math.comb(n, 4)
+
+
+def dendrogram(distances):
+    """Average linkage of the points, in the form of ``scipy.cluster``."""
+    return hierarchy.linkage(squareform(distances), "average")
+
+
+def cophenetic_correlation(distances):
+    """Correlation of distances with the heights at which points join.
+
+    It is 1 for an ultrametric, whose dendrogram keeps every distance.
+    """
+    linkage = dendrogram(distances)
+    return hierarchy.cophenet(linkage, squareform(distances))[0]
+
+
+def dendrogram_purity(linkage, labels):
+    """How pure the subtrees are that join points of one label.
+
+    It is the mean, over all pairs of points with one label, of that label's
+    share in the smallest subtree that holds both (Heller and Ghahramani,
+    "Bayesian hierarchical clustering", ICML 2005). Merges at the same height
+    are one subtree. 1: each label has a subtree of its own.
+    """
+    heights = squareform(hierarchy.cophenet(linkage))
+    shares = []
+    for index, row in enumerate(heights):
+        same = np.flatnonzero(labels == labels[index])
+        joined = row[same[same != index]] * (1 + 1e-9)
+        inside = np.searchsorted(np.sort(row[same]), joined, side="right")
+        shares += list(inside / np.searchsorted(np.sort(row), joined, "right"))
+    return np.mean(shares)
+
+
 def purity(distances, labels):
     """Dendrogram purity of labels, and its 95 % quantile by chance."""
-    linkage = measures.dendrogram(distances)
+    linkage = dendrogram(distances)
     test = permutation_test(
         (np.arange(len(labels)),),
-        lambda order: measures.dendrogram_purity(linkage, labels[order]),
+        lambda order: dendrogram_purity(linkage, labels[order]),
         permutation_type="pairings",
         n_resamples=100,
         random_state=0,
@@ -109,8 +177,8 @@ def main():
         ["worst", "mean", "cophenetic"],
         {**systems, "random": [([], chord, angle)]},
         lambda distances, _: [
-            *measures.gromov_delta(distances),
-            measures.cophenetic_correlation(distances),
+            *gromov_delta(distances),
+            cophenetic_correlation(distances),
         ],
     )
     for name in LABELS:

@@ -214,8 +214,7 @@ def main():
             "sentence_len": SENTENCE,
             "noise_source": "generate",
             "rir_source": "generate",
-            "data_folder_noise": str(folder / "noise"),
-            "data_folder_rir": str(folder / "rir"),
+            "data_folder_noise": str(folder / "sounds"),
         }
         print(f"Commit {commit()}; {machine(options.device)}; {options}\n")
         print("| what | stock, examples/s | ours | ours / stock | ", end="")

@@ -1,6 +1,7 @@
 """Hyperbolic softmax losses for speaker verification with SpeechBrain."""
 
 import importlib
+import logging
 from typing import Any
 
 __version__ = "0.2.0.dev0"
@@ -17,10 +18,7 @@ _MODULES = {
     "RealAdditiveMargin": "nnet.margins",
     "MarginSchedule": "nnet.schedulers",
     "WarmUp": "nnet.schedulers",
-    "OneOf": "augment",
-    "AddBabble": "augment",
-    "prepare_noise": "dataio.noise",
-    "prepare_rirs": "dataio.noise",
+    "SpeakerAugmenter": "augment",
     "SharedEpochCounter": "dataio.crops",
     "RecentCheckpointer": "training.checkpoints",
     "AveragedPretrainer": "training.checkpoints",
@@ -33,6 +31,12 @@ _MODULES = {
 }
 
 __all__ = sorted(_MODULES)
+
+# SpeechBrain remarks in every command that torchvision, which nothing here
+# needs, is missing.
+logging.getLogger("speechbrain.utils.train_logger").addFilter(
+    lambda record: "torchvision" not in str(record.msg)
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,132 +1,281 @@
 """Waveform augmentation of the published protocol.
 
-Each utterance gives its clean crop and one augmented copy: the stock
-``Augmenter`` with ``concat_original`` around ``OneOf``.
+Each utterance gives its clean crop and one augmented copy: in a room, or with
+music, babble or noise. What a batch gets is a function of (seed, epoch, step),
+so a resumed run needs no state of it.
 """
 
-import inspect
-import pathlib
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
+import scipy.fft
 import torch
-from speechbrain.augment.time_domain import AddNoise
+from speechbrain.utils.distributed import get_rank
 
 from speechbrain_hyperbolic.dataio.files import StrPath
+from speechbrain_hyperbolic.dataio.noise import SoundBank
+from speechbrain_hyperbolic.errors import InputError
+
+NOISE, MUSIC, BABBLE, REVERB = range(4)
+_EPSILON = 1e-14  # amplitude of silence, as in the stock classes
+_ROOM = 1024  # rooms have multiples of it, so that FFTs have few lengths
 
 
-class OneOf(torch.nn.Module):
-    """Gives each utterance one augmentation, drawn at random.
+class Draws(NamedTuple):
+    """What a batch is augmented with; a row is an utterance's."""
 
-    The stock ``Augmenter`` draws one for the whole batch.
-
-    Arguments
-    ---------
-    augmentations : list of torch.nn.Module
-        Each takes ``(waveforms)`` or ``(waveforms, lengths)``; one with an
-        argument ``pool`` also gets the whole batch.
-
-    Example
-    -------
-    >>> one_of = OneOf([AddNoise(snr_low=0, snr_high=15), AddBabble()])
-    >>> one_of(torch.randn(4, 16000), torch.ones(4)).shape
-    torch.Size([4, 16000])
-    """
-
-    def __init__(self, augmentations: list[torch.nn.Module]) -> None:
-        super().__init__()
-        self.augmentations = torch.nn.ModuleList(augmentations)
-
-    def forward(
-        self, waveforms: torch.Tensor, lengths: torch.Tensor
-    ) -> torch.Tensor:
-        """Augments waveforms [batch, time] of relative lengths [batch]."""
-        # On the CPU, since reading the rows would otherwise wait for the GPU.
-        chosen = torch.randint(len(self.augmentations), (len(waveforms),))
-        augmented = torch.empty_like(waveforms)
-        for number, augmentation in enumerate(self.augmentations):
-            rows = (chosen == number).nonzero().squeeze(1)
-            if len(rows) == 0:
-                continue
-            accepted = inspect.signature(augmentation.forward).parameters
-            extra = {"lengths": lengths[rows], "pool": waveforms}
-            augmented[rows] = augmentation(
-                waveforms[rows],
-                **{k: v for k, v in extra.items() if k in accepted},
-            )
-        return augmented
+    kinds: np.ndarray  # [batch]: NOISE, MUSIC, BABBLE or REVERB
+    snr: np.ndarray  # [batch], in dB
+    voices: np.ndarray  # [batch]: how many sounds are added
+    sounds: np.ndarray  # [batch, most voices]: which, in [0, 1)
+    places: np.ndarray  # [batch, most voices]: where each begins, in [0, 1)
 
 
-class AddBabble(AddNoise):
-    """Adds the voices of several speakers.
+class SpeakerAugmenter:
+    """Adds to the utterances of a batch an augmented copy of each.
 
-    They are drawn from files of speech or, without any, from the batch.
+    It takes the place of the stock ``Augmenter`` and its readers. Each
+    utterance has a kind of augmentation, sounds, an SNR and a room of its own.
 
     Arguments
     ---------
-    speakers_low : int
-        Fewest voices. Published: 3.
-    speakers_high : int
-        Most voices. Published: 8.
-    snr_low : float
-        Lowest signal-to-noise ratio, in dB. Published: 13.
-    snr_high : float
-        Highest, in dB. Published: 20.
-    csv_file : str or pathlib.Path
-        Files of speech, as ``prepare_noise`` lists them. If the file does not
-        exist, voices are drawn from the batch.
-    **options : dict
-        For the stock AddNoise.
+    noise_source : str or pathlib.Path
+        A folder with subfolders ``noise``, ``music`` and ``speech`` (MUSAN), or
+        of any audio files, which are then noise and music. Or "download", the
+        archive at ``noise_url``; or "generate". Babble is made of ``speech``;
+        without it, of the batch's other utterances.
+    rir_source : str or pathlib.Path
+        Room impulse responses: a folder, of which ``simulated_rirs`` is used if
+        it is there (RIRS_NOISES). Or "download" or "generate".
+    folder : str or pathlib.Path
+        For the sounds in the form in which they are read. Runs can share it.
+    sample_rate : int
+        Of the utterances, in Hz.
+    noise_url : str
+        Archive of noise, as in the stock recipe.
+    rir_url : str
+        Archive of room impulse responses.
+    seed : int
+        Of the draws.
+    noise_snr : sequence of float
+        Lowest and highest signal-to-noise ratio of noise, in dB.
+    music_snr : sequence of float
+        Of music.
+    babble_snr : sequence of float
+        Of babble.
+    babble_speakers : sequence of int
+        Fewest and most voices of babble.
+
+    Raises
+    ------
+    InputError
+        If a range is not two numbers that ascend.
 
     Example
     -------
-    >>> waveforms = torch.randn(2, 16000)
-    >>> AddBabble()(waveforms, torch.ones(2), pool=waveforms).shape
-    torch.Size([2, 16000])
+    >>> folder = getfixture("tmpdir")
+    >>> augment = SpeakerAugmenter("generate", "generate", folder, 16000)
+    >>> waveforms, lengths = augment(torch.randn(4, 16000), torch.ones(4))
+    >>> waveforms.shape, lengths.shape
+    (torch.Size([8, 16000]), torch.Size([8]))
+    >>> augment.replicate_labels(torch.arange(4))
+    tensor([0, 1, 2, 3, 0, 1, 2, 3])
     """
-
-    csv_file: StrPath | None
 
     def __init__(
         self,
-        speakers_low: int = 3,
-        speakers_high: int = 8,
-        snr_low: float = 13,
-        snr_high: float = 20,
-        csv_file: StrPath | None = None,
-        **options: Any,
+        noise_source: StrPath,
+        rir_source: StrPath,
+        folder: StrPath,
+        sample_rate: int,
+        noise_url: str = "",
+        rir_url: str = "",
+        seed: int = 0,
+        noise_snr: Sequence[float] = (0, 15),
+        music_snr: Sequence[float] = (5, 15),
+        babble_snr: Sequence[float] = (13, 20),
+        babble_speakers: Sequence[int] = (3, 8),
     ) -> None:
-        super().__init__(
-            csv_file=csv_file, snr_low=snr_low, snr_high=snr_high, **options
-        )
-        self.speakers_low = speakers_low
-        self.speakers_high = speakers_high
+        ranges = [noise_snr, music_snr, babble_snr, babble_speakers]
+        for values in ranges:
+            if len(values) != 2 or not values[0] <= values[1]:
+                raise InputError(
+                    f"a range of wav_augment is {values}, expected its lowest "
+                    "and highest number, e.g. [3, 8]"
+                )
+        self.snr_ranges = np.array([*ranges[:3], (0, 0)])
+        self.babble_speakers = babble_speakers
+        place = folder, sample_rate
+        self.noises = SoundBank("noise_source", noise_source, noise_url, *place)
+        self.rooms = SoundBank("rir_source", rir_source, rir_url, *place)
+        self.seed = seed
+        self.go_to(0, 0)
 
-    def forward(
-        self, waveforms: torch.Tensor, lengths: torch.Tensor, pool: torch.Tensor
-    ) -> torch.Tensor:
-        """Adds babble to waveforms [batch, time], of files or of ``pool``."""
-        if self.csv_file and not pathlib.Path(self.csv_file).is_file():
-            self.csv_file = None  # then the stock class calls noise_funct
-        self.noise_funct = lambda speech: self._babble(speech, pool)
-        return super().forward(waveforms, lengths)
+    def prepare(self) -> None:
+        """Reads all sounds once, before a training."""
+        self.noises.prepare()
+        self.rooms.prepare()
 
-    def _load_noise(
-        self, lengths: torch.Tensor, max_length: torch.Tensor
+    def go_to(self, epoch: int, step: int) -> None:
+        """Says what batch comes next. Otherwise, batches are counted."""
+        self.epoch, self.step = epoch, step
+
+    def replicate_labels(self, labels: torch.Tensor) -> torch.Tensor:
+        """The labels [batch, ...] of both views: [2 * batch, ...]."""
+        return torch.cat([labels, labels])
+
+    @torch.no_grad()
+    def __call__(
+        self, waveforms: torch.Tensor, lengths: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mixes what the stock class draws from the files."""
-        voices, lengths = super()._load_noise(lengths, max_length)
-        return self._babble(voices, voices), lengths
+        """Waveforms [batch, time] and relative lengths [batch], followed by
+        those of the augmented copies: [2 * batch, time] and [2 * batch].
+        """
+        (batch, time), device = waveforms.shape, waveforms.device
+        draws = self.draw(batch)
+        self.step += 1
+        noise, rooms, direct = self.read(draws, time, waveforms.is_cuda)
+        noise = noise.to(device, non_blocking=True)
+        rooms = rooms.to(device, non_blocking=True)
+        snr = _send(draws.snr[:, None].astype(np.float32), device)
+        in_room = _send(np.flatnonzero(draws.kinds == REVERB), device)
+        if not self.noises.spans.get("speech"):
+            self._add_babble(noise, waveforms, draws)
 
-    def _babble(self, speech: torch.Tensor, pool: torch.Tensor) -> torch.Tensor:
-        # Each voice has its own random shift, so that in a small pool an
-        # utterance is at least not mixed with an aligned copy of itself.
-        babble = torch.zeros_like(speech)
-        for row in babble:
-            for _ in range(_draw(self.speakers_low, self.speakers_high + 1)):
-                voice = pool[_draw(0, len(pool))]
-                row += voice.roll(_draw(0, len(voice)))
-        return babble
+        both = torch.cat([waveforms, waveforms])
+        copies = both[batch:]
+        # On a CPU, the host may ask whether there is padding to leave alone.
+        padded = waveforms.is_cuda or bool((lengths < 1).any())
+        if padded:
+            ends = (lengths * time).round()[:, None]
+            valid = torch.arange(time, device=device) < ends
+            copies *= valid
+            noise *= valid
+        dry = copies[in_room]
+        mix(copies, noise, snr)
+        if len(rooms):
+            wet = reverberate(dry, rooms, direct)
+            if padded:
+                wet *= valid[in_room]
+            copies[in_room] = rescale(wet, dry)
+        return both, torch.cat([lengths, lengths])
+
+    def draw(self, batch: int) -> Draws:
+        """What the utterances get, from the seed, the epoch and the step."""
+        seeds = [self.seed, self.epoch, self.step, get_rank() or 0]
+        fewest, most = self.babble_speakers
+        numbers = np.random.default_rng(seeds).random((batch, 3 + 2 * most))
+        kind, snr, count = numbers[:, :3].T
+        possible = [BABBLE, *([REVERB] if self.rooms.spans["reverb"] else [])]
+        for number, name in ((NOISE, "noise"), (MUSIC, "music")):
+            possible += [number] if self.noises.spans[name] else []
+        kinds = np.sort(possible)[(kind * len(possible)).astype(int)]
+        low, high = self.snr_ranges[kinds].T
+        voices = fewest + (count * (most - fewest + 1)).astype(int)
+        voices = np.where(kinds == BABBLE, voices, 1)
+        # Voice n is from the n-th part of the sounds, so few are heard twice.
+        sounds = (np.arange(most) + numbers[:, 3 : 3 + most]) / voices[:, None]
+        places = numbers[:, 3 + most :]
+        snr = low + snr * (high - low)
+        return Draws(kinds, snr, voices, sounds, places)
+
+    def read(
+        self, draws: Draws, time: int, pin_memory: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """The noise of each utterance [batch, time], without what the banks do
+        not give; the rooms [rooms, longest] of the reverberant ones; and at
+        which sample of every room its direct path is.
+        """
+        names = {NOISE: "noise", MUSIC: "music"}
+        if self.noises.spans.get("speech"):
+            names[BABBLE] = "speech"
+        noise = torch.empty(len(draws.kinds), time, pin_memory=pin_memory)
+        for row, out in enumerate(noise.numpy()):
+            name = names.get(draws.kinds[row], "")
+            out[:] = self._crop(name, draws, row, 0, time) if name else 0
+            for voice in range(1, draws.voices[row] if name else 0):
+                out += self._crop(name, draws, row, voice, time)
+
+        found, peaks = [], []
+        for which in draws.sounds[draws.kinds == REVERB, 0]:
+            room = self.rooms.sound("reverb", which)
+            peak = int(np.abs(room.astype(np.int32)).argmax())
+            # What is further away from the direct path is never heard.
+            found.append(room[max(0, peak - time) : peak + time])
+            peaks.append(min(peak, time))
+        direct = max(peaks, default=0)
+        starts = [direct - peak for peak in peaks]
+        ends = [s + len(r) for s, r in zip(starts, found, strict=True)]
+        longest = -(-max(ends, default=1) // _ROOM) * _ROOM
+        rooms = torch.zeros(len(found), longest, pin_memory=pin_memory)
+        for out, room, start in zip(rooms.numpy(), found, starts, strict=True):
+            out[start : start + len(room)] = room
+        return noise, rooms, direct
+
+    def _crop(
+        self, kind: str, draws: Draws, row: int, voice: int, time: int
+    ) -> np.ndarray:
+        which, place = draws.sounds[row, voice], draws.places[row, voice]
+        return self.noises.crop(kind, which, place, time)
+
+    def _add_babble(
+        self, noise: torch.Tensor, batch: torch.Tensor, draws: Draws
+    ) -> None:
+        """Sums other utterances of the batch, each shifted at random."""
+        (count, time), device = batch.shape, batch.device
+        rows = np.flatnonzero(draws.kinds == BABBLE)
+        others = 1 + (draws.sounds[rows] * max(1, count - 1)).astype(int)
+        others = (rows[:, None] + others) % count
+        starts = 2 * time * others + (draws.places[rows] * time).astype(int)
+        heard = np.arange(starts.shape[1]) < draws.voices[rows, None]
+        at = _send(np.where(heard, starts, 0).T.copy(), device)
+        gains = _send(heard.T[..., None].astype(np.float32), device)
+        # Row n of this view is what begins at sample n.
+        pieces = torch.cat([batch, batch], 1).flatten().unfold(0, time, 1)
+        babble = torch.zeros_like(noise[: len(rows)])
+        for start, gain in zip(at, gains, strict=True):
+            babble += gain * pieces[start]
+        noise[_send(rows, device)] = babble
 
 
-def _draw(low: int, high: int) -> int:
-    return int(torch.randint(low, high, (1,)))
+def mix(
+    speech: torch.Tensor, noise: torch.Tensor, snr: torch.Tensor
+) -> torch.Tensor:
+    """Adds noise [batch, time] at an SNR [batch, 1] in dB, in place.
+
+    As in the stock AddNoise, the RMS amplitudes of the parts add up to that of
+    the speech.
+    """
+    share = 1 / (1 + 10 ** (snr / 20))
+    level = speech.norm(dim=1, keepdim=True)
+    gain = share * level / (noise.norm(dim=1, keepdim=True) + _EPSILON)
+    return speech.mul_(1 - share).addcmul_(noise, gain)
+
+
+def reverberate(
+    speech: torch.Tensor, rooms: torch.Tensor, direct: int
+) -> torch.Tensor:
+    """Convolves utterances [batch, time] with a room [batch, samples] each.
+
+    The ``direct`` path, at the same sample of all, stays in place. Unlike in
+    the stock AddReverb, the end of an utterance does not echo in its beginning.
+    """
+    time = speech.shape[1]
+    size = scipy.fft.next_fast_len(time + rooms.shape[1] - 1, real=True)
+    spectrum = torch.fft.rfft(speech, size) * torch.fft.rfft(rooms, size)
+    return torch.fft.irfft(spectrum, size)[:, direct : direct + time]
+
+
+def rescale(wet: torch.Tensor, dry: torch.Tensor) -> torch.Tensor:
+    """Keeps the mean absolute amplitude, as the stock AddReverb does."""
+    after, before = (x.abs().sum(1, keepdim=True) for x in (wet, dry))
+    return wet * (before / (after + _EPSILON))
+
+
+def _send(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """To the device, which is not waited for."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

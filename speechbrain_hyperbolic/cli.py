@@ -1,11 +1,13 @@
 """The command ``sb-hyperbolic``: what people do daily with a trained model."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import types
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from speechbrain_hyperbolic import __version__
@@ -47,7 +49,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     add = {}  # command -> its add_argument
-    for run in (verify, enroll, identify, export, push, recipes):
+    speaking = (verify, enroll, identify, embed)
+    others = (speakers, export, push, recipes, check)
+    for run in speaking + others:
         command = subparsers.add_parser(run.__name__, help=run.__doc__)
         command.set_defaults(run=run)
         add[run] = command.add_argument
@@ -59,20 +63,30 @@ def make_parser() -> argparse.ArgumentParser:
             )
             either.add_argument(
                 "--false-accepts",
-                type=float,
+                type=_rate,
                 metavar="RATE",
                 help="use the threshold measured at this rate of false "
-                "accepts, e.g. 0.01 (default: at the equal error rate)",
+                "accepts, e.g. 1%% or 0.01 (default: at the equal error rate)",
             )
-    for run in (verify, enroll, identify):
+    for run in speaking:
         add[run](
             "--model",
             default=os.environ.get(_MODEL),
             help=f"a folder, or user/model on the Hub (default: ${_MODEL})",
         )
+        add[run](
+            "--no-vad",
+            "--no_vad",
+            dest="vad",
+            action="store_false",
+            help="do not look for speech: embed all of a recording",
+        )
+        add[run](
+            "--channel", type=int, help="one channel, from 0 (default: mean)"
+        )
         add[run]("--revision", help="of a model on the Hub")
-        add[run]("--device", help="cpu or cuda (default: a GPU, if any)")
-    for run in (enroll, identify):
+        add[run]("--device", help="cpu, cuda or mps (default: a GPU, if any)")
+    for run in (enroll, identify, speakers):
         add[run]("--store", required=True, help="the file of voiceprints")
     for run in (export, push):
         add[run](
@@ -81,13 +95,24 @@ def make_parser() -> argparse.ArgumentParser:
             help="include the names of the training speakers",
         )
 
-    add[verify]("a")
-    add[verify]("b")
+    add[verify]("a", help="a recording of the speaker")
     add[enroll]("name")
-    add[enroll]("files", nargs="+", metavar="file")
+    for run in speaking:
+        add[run]("files", nargs="+", metavar="file", help="files or folders")
     add[enroll]("--how", default="mean", choices=("mean", "midpoint"))
-    add[identify]("files", nargs="+", metavar="file")
+    add[enroll](
+        "--add",
+        action="store_true",
+        help="to the speaker's earlier files, which are replaced otherwise",
+    )
     add[identify]("--top", type=int, default=5, help="speakers to show")
+    add[embed]("-o", "--output", required=True, help="the .npz file to write")
+    add[embed](
+        "--scores",
+        action="store_true",
+        help="also write the scores of all pairs of files",
+    )
+    add[speakers]("--remove", nargs="+", default=[], metavar="NAME")
 
     argument = add[export]
     argument("run_folder", help="the training's output folder")
@@ -99,7 +124,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     argument("--clips", nargs=2, metavar="file", help="two example recordings")
     argument("--training-data", default="", help="Markdown for the card")
-    argument("--license", default="apache-2.0", help="(default: apache-2.0)")
+    argument("--license", help="of the model, e.g. cc-by-4.0 (default: asked)")
     argument("--language", nargs="+", help="of the training data, e.g. en")
     argument("--datasets", nargs="+", default=[], help="their names on the Hub")
     argument("--onnx", action="store_true", help="also write model.onnx")
@@ -117,57 +142,116 @@ def make_parser() -> argparse.ArgumentParser:
     add[push]("--message", help="of the commit")
 
     add[recipes]("folder", help="the folder to create")
+
+    add[check]("data", help="a corpus: a folder or a list")
+    add[check]("--trials", help="a trial list")
+    add[check]("--enrollment-file", help="of the models of the trial list")
+    level = "the speaker's folder: its number, or a pattern with one group"
+    add[check]("--speaker-level", "--speaker_level", help=level)
     return parser
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Tell whether two recordings are of the same speaker."""
+    """Tell whether recordings are of the same speaker as the first one."""
     model = _load(options)
+    from speechbrain_hyperbolic.inference.many import each, find_files
+
     threshold = _threshold(model, options)
-    score = model.score(model.embed(options.a), model.embed(options.b))
-    same = score > threshold
-    _say(
-        options,
-        f"{'same speaker' if same else 'different speakers'}: "
-        f"{model.config.score} score {score:.3f}, threshold {threshold:.3f}",
-        same=same,
-        score=score,
-        threshold=threshold,
-    )
-    return SAME if same else DIFFERENT
+    files = find_files(options.files)
+    enrolled = model.embed(options.a)
+    code = SAME
+    for path, tested in each(files, model.embed):
+        score = model.score(enrolled, tested)
+        ratio = model.log_likelihood_ratio(enrolled, tested)
+        same = score > threshold
+        if not same:
+            code = DIFFERENT
+        text = f"{path}: " if len(files) > 1 else ""
+        text += "same speaker" if same else "different speakers"
+        text += f": {model.config.score} score {score:.3f}"
+        text += f", threshold {threshold:.3f}"
+        fields = {"same": same, "score": score, "threshold": threshold}
+        if len(files) > 1:
+            fields = {"file": path, **fields}
+        if ratio is not None:
+            text += f", log likelihood ratio {ratio:.2f}"
+            fields["log_likelihood_ratio"] = ratio
+        _say(options, text, **fields)
+    return code
 
 
 def enroll(options: argparse.Namespace) -> None:
     """Add a speaker to a store of voiceprints."""
-    if os.path.isfile(options.name):
-        raise InputError(f"{options.name} is a file: enroll NAME FILE ...")
+    name = options.name
+    if os.path.isfile(name):
+        raise InputError(f"{name} is a file: enroll NAME FILE ...")
     model = _load(options)
+    from speechbrain_hyperbolic.inference import many
     from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
 
-    voiceprint = model.enroll(options.files, how=options.how)
+    new = dict(many.each(many.find_files(options.files), model.embed))
     with VoiceprintStore.update(options.store, model.fingerprint) as store:
-        replaced = options.name in store.names
-        store.add(options.name, voiceprint)
+        known = name in store.names
+        rows = [embedding.vector for embedding in new.values()]
+        if known and options.add:
+            earlier = store.embeddings(name)
+            if not len(earlier):
+                raise InputError(
+                    f"{options.store} has no embeddings of {name}'s earlier "
+                    "files: enroll all files again, without --add"
+                )
+            rows += list(earlier)
+        store.add(name, model.voiceprint(rows, options.how), rows)
+    for i, score in many.strangers(model, rows, options.how).items():
+        file = list(new)[i] if i < len(new) else "an earlier file"
+        print(
+            f"warning: {file} does not agree with {name}'s other files (score "
+            f"{score:.3f}, threshold {model.threshold_at():.3f}): check that "
+            "all are of one speaker",
+            file=sys.stderr,
+        )
+    done = "extended" if options.add else "replaced"
     _say(
         options,
-        f"{options.name} {'replaced' if replaced else 'enrolled'} in "
+        f"{name} {done if known else 'enrolled'} in "
         f"{options.store}, which has {len(store)} speaker(s)",
-        name=options.name,
-        replaced=replaced,
+        name=name,
+        replaced=known and not options.add,
+        files=len(rows),
         speakers=len(store),
     )
+
+
+def speakers(options: argparse.Namespace) -> None:
+    """List the speakers of a store, or remove some."""
+    from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
+
+    store = VoiceprintStore.load(options.store)
+    if options.remove:
+        with VoiceprintStore.update(
+            options.store, store.model_fingerprint
+        ) as store:
+            for name in options.remove:
+                store.remove(name)
+    for name in store.names:
+        files = len(store.embeddings(name)) or None
+        text = f"{name}: {files or 'an unknown number of'} file(s)"
+        _say(options, text, name=name, files=files)
 
 
 def identify(options: argparse.Namespace) -> int:
     """Tell which enrolled speaker it is, if any."""
     model = _load(options)
+    from speechbrain_hyperbolic.inference.many import each, find_files
     from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
 
     store = VoiceprintStore.load(options.store, model.fingerprint)
     threshold = _threshold(model, options)
     code = SAME
-    for path in options.files:
-        found = model.identify(path, store, threshold, top=options.top)
+    for path, found in each(
+        find_files(options.files),
+        lambda path: model.identify(path, store, threshold, top=options.top),
+    ):
         if found.name is None:
             code = DIFFERENT
         ranking = ", ".join(f"{n} {s:.3f}" for n, s in found.ranking)
@@ -181,8 +265,23 @@ def identify(options: argparse.Namespace) -> int:
     return code
 
 
+def embed(options: argparse.Namespace) -> None:
+    """Write the embeddings of recordings to a file that NumPy reads."""
+    model = _load(options)
+    from speechbrain_hyperbolic.inference import many
+
+    files = many.find_files(options.files)
+    found = dict(many.each(files, model.embed))
+    many.write_embeddings(options.output, model, found, options.scores)
+    text = f"{options.output} has the embeddings of {len(found)} file(s)"
+    _say(options, text, output=options.output, files=len(found))
+
+
 def export(options: argparse.Namespace) -> None:
     """Make a model folder to share, with a card, from a training run."""
+    if options.license is None and sys.stdin.isatty() and sys.stdout.isatty():
+        asked = "License of the model, e.g. cc-by-4.0 (Enter: not stated): "
+        options.license = input(asked).strip() or None
     from speechbrain_hyperbolic.hub.export import export_run
 
     folder = export_run(**_arguments(options))
@@ -205,19 +304,70 @@ def recipes(options: argparse.Namespace) -> None:
     _say(options, str(folder), folder=str(folder))
 
 
+def check(options: argparse.Namespace) -> None:
+    """Show how a corpus and a trial list would be read; write nothing."""
+    from speechbrain_hyperbolic.dataio.check import check
+
+    found = check(
+        options.data,
+        options.trials,
+        options.enrollment_file,
+        options.speaker_level,
+    )
+    text = "\n".join(f"{key}: {value}" for key, value in found.items())
+    _say(options, text, **found)
+
+
 def _load(options: argparse.Namespace) -> Any:
     if not options.model:
         raise InputError(f"no model is given: pass --model, or set {_MODEL}")
     # Imported here, since SpeechBrain takes seconds: too long for --help.
+    with _late_scipy_stats():
+        import speechbrain  # noqa: F401
     from speechbrain_hyperbolic.inference.recognition import (
         HyperbolicSpeakerRecognition,
     )
 
-    return HyperbolicSpeakerRecognition.from_pretrained(
+    model = HyperbolicSpeakerRecognition.from_pretrained(
         options.model,
         revision=options.revision,
         run_opts={"device": options.device} if options.device else None,
     )
+    model.vad = model.vad and options.vad
+    model.channel = options.channel
+    return model
+
+
+@contextlib.contextmanager
+def _late_scipy_stats() -> Iterator[None]:
+    """SpeechBrain imports scipy.stats for one sampler of training, in a third
+    of the time of a command; here it is imported when that sampler asks."""
+
+    class LogNormal:
+        def __getattr__(self, name: str) -> Any:
+            from scipy import stats
+
+            return getattr(stats.lognorm, name)
+
+    stats = types.ModuleType("scipy.stats")
+    stats.lognorm = LogNormal()  # type: ignore[attr-defined]
+    known = sys.modules.setdefault(stats.__name__, stats)
+    try:
+        yield
+    finally:
+        if known is stats:
+            del sys.modules[stats.__name__]
+
+
+def _rate(text: str) -> float:
+    """A rate such as 0.01, 1% or 0.5 %."""
+    number, percent, _ = text.partition("%")
+    rate = float(number) / (100 if percent else 1)
+    if not 0 < rate < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a rate between 0 and 1, such as 0.01 or 1%"
+        )
+    return rate
 
 
 def _threshold(model: Any, options: argparse.Namespace) -> float:

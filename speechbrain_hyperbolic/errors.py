@@ -70,6 +70,11 @@ def one_line(error: BaseException) -> str | None:
     return None
 
 
+def how_to_install(extra: str) -> str:
+    """The command, for a clone: there is no release to install from."""
+    return f"in the repository's folder, pip install -e '.[{extra}]'"
+
+
 def shown(text: str, most: int = 80) -> str:
     """Text from outside, cut and escaped so that a terminal only shows it."""
     text = text if text.isprintable() else ascii(text)

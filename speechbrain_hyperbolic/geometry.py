@@ -131,17 +131,6 @@ def to_ball(points: Points) -> torch.Tensor:
     return points.spatial / (1 + points.radius.cosh()).unsqueeze(-1)
 
 
-def from_ball(ball: torch.Tensor) -> Points:
-    """Points from coordinates [..., D] in the Poincare ball."""
-    norm = torch.linalg.vector_norm(ball, dim=-1)
-    if not (norm < 1).all():
-        raise InputError(
-            f"a point has norm {norm.max():g}, expected below 1: it is "
-            "outside the Poincare ball"
-        )
-    return Points(ball, 2 / (1 - norm.square()), 2 * norm.atanh())
-
-
 def to_lorentz(points: Points) -> torch.Tensor:
     """Coordinates [..., 1 + D] on the hyperboloid t^2 = 1 + |s|^2, t first."""
     return torch.cat([points.radius.cosh().unsqueeze(-1), points.spatial], -1)

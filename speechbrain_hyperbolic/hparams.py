@@ -5,6 +5,7 @@ import io
 import pathlib
 import re
 import shutil
+from collections.abc import Iterable
 from typing import Any
 
 import ruamel.yaml
@@ -34,6 +35,26 @@ def load_hparams(path: str | pathlib.Path, overrides: str | dict = "") -> dict:
         raise InputError(f"{path}: {_one_line(error)}") from error
     except ruamel.yaml.constructor.ConstructorError as error:
         raise InputError(f"{path}: {shown(str(error.problem))}") from error
+
+
+def read_settings(
+    path: str | pathlib.Path, overrides: str | dict = ""
+) -> dict[str, Any]:
+    """The keys that are plain values, resolved; no object is made."""
+    return _settings(_parse(_resolved_text(path, overrides), path))
+
+
+def read_overrides(overrides: str) -> dict[str, Any]:
+    """The keys that a command line overrides, as YAML nodes."""
+    return _parse(overrides or "{}", "an option")
+
+
+def check_keys(path: str | pathlib.Path, keys: Iterable[str], use: str) -> None:
+    """Refuses a file that was written for another script."""
+    nodes = read_nodes(path)
+    for key in keys:
+        if key not in nodes:
+            raise InputError(f"{path} has no {key}, expected a file for {use}")
 
 
 def find_hparams(
@@ -138,6 +159,7 @@ def _override(
 ) -> None:
     if key not in nodes:
         close = difflib.get_close_matches(str(key), map(str, nodes))
+        close = close or [n for n in nodes if str(n).endswith(f"_{key}")]
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise InputError(f"{path} has no key {shown(str(key))}{hint}")
     node = nodes[key]

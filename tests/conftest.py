@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 
 import pytest
 from speechbrain.utils.importutils import LazyModule
@@ -23,6 +24,38 @@ def speechocean():
     if not path.exists():
         pytest.skip(f"{path} is absent: set SBH_SHARED to the folder of data")
     return path
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Debian's chromium, which reaches this machine only."""
+    webdriver = pytest.importorskip(
+        "selenium.webdriver", reason="selenium is not installed"
+    )
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("chromium or its driver is missing: apt-get install both")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in (
+        *("headless", "no-sandbox", "disable-gpu", "no-first-run"),
+        *("disable-background-networking", "window-size=1100,900"),
+        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
+        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    ):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def no_vad(monkeypatch):
+    """For tests whose voices are colored noise, which is no speech."""
+    from speechbrain_hyperbolic import HyperbolicSpeakerRecognition
+
+    monkeypatch.setattr(HyperbolicSpeakerRecognition, "vad", False)
 
 
 @pytest.fixture(scope="session")

@@ -1,98 +1,183 @@
-"""One augmentation an utterance, and babble at its level."""
+"""The augmented copies, against a loop over the utterances in float64."""
+
+import collections
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from speechbrain_hyperbolic.augment import AddBabble, OneOf
-from speechbrain_hyperbolic.dataio.noise import prepare_noise
+from speechbrain_hyperbolic.augment import (
+    BABBLE,
+    MUSIC,
+    NOISE,
+    REVERB,
+    SpeakerAugmenter,
+)
+from speechbrain_hyperbolic.errors import InputError
+
+RATE, BATCH, TIME = 16000, 60, 9000
+LENGTHS = torch.linspace(0.4, 1, BATCH)
 
 
-class Set(torch.nn.Module):
-    """Writes a constant."""
-
-    def __init__(self, value):
-        super().__init__()
-        self.value = value
-
-    def forward(self, waveforms):
-        return torch.full_like(waveforms, self.value)
-
-
-class SetWithPool(Set):
-    """Gets the lengths of its rows, and the whole batch."""
-
-    def forward(self, waveforms, lengths, pool):
-        assert len(waveforms) == len(lengths) < len(pool)
-        return super().forward(waveforms)
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """Of other lengths than an utterance; one direct path is late."""
+    folder = tmp_path_factory.mktemp("sounds")
+    generator = np.random.default_rng(0)
+    for number in range(10):
+        for kind in ("noise", "music", "speech", "rir"):
+            samples = generator.standard_normal(5000 + 1000 * number)
+            if kind == "rir":
+                samples *= np.exp(-np.arange(len(samples)) / 500) / 10
+                samples[100 * number] = -1
+            path = folder / kind / f"{number}.wav"
+            path.parent.mkdir(exist_ok=True)
+            soundfile.write(path, samples / 5, RATE)
+    return folder
 
 
-def test_each_utterance_has_its_own_choice():
+def make(sounds, folder, **options):
+    return SpeakerAugmenter(
+        sounds, sounds / "rir", folder / "bank", RATE, **options
+    )
+
+
+def batch():
     torch.manual_seed(0)
-    one_of = OneOf([Set(1.0), Set(2.0), SetWithPool(3.0)])
-    out = one_of(torch.zeros(3000, 4), torch.ones(3000))
-    assert (out == out[:, :1]).all()
-    counts = [(out[:, 0] == value).sum().item() for value in (1, 2, 3)]
-    assert sum(counts) == 3000
-    assert all(900 < count < 1100 for count in counts)
+    valid = torch.arange(TIME) < (LENGTHS * TIME).round()[:, None]
+    return torch.randn(BATCH, TIME) * valid
 
 
-@pytest.mark.parametrize("snr", [0.0, 13.0, 20.0])
-def test_babble_level(snr):
-    torch.manual_seed(0)
-    pool = torch.randn(20, 16000)
-    speech = torch.randn(5, 16000)
-    noisy = AddBabble(snr_low=snr, snr_high=snr)(speech, torch.ones(5), pool)
-    share = (noisy * speech).sum(1) / speech.square().sum(1)
-    babble = noisy - share.unsqueeze(1) * speech
-    ratio = share.square() * speech.square().sum(1) / babble.square().sum(1)
-    assert (10 * ratio.log10() - snr).abs().max() < 0.3
+def read(folder, which):
+    files = sorted(folder.iterdir())
+    return soundfile.read(files[int(which * len(files))])[0]
 
 
-def test_number_of_voices():
-    """Voices on separate frequencies are counted in the spectrum."""
-    torch.manual_seed(0)
-    time = torch.arange(16000) / 16000
-    frequencies = torch.arange(100, 4100, 100)
-    pool = torch.sin(2 * torch.pi * frequencies.unsqueeze(1) * time)
-    speech = torch.sin(2 * torch.pi * 6000 * time).repeat(200, 1)
-    noisy = AddBabble()(speech, torch.ones(200), pool)
-    spectrum = torch.fft.rfft(noisy).abs()[:, frequencies]
-    voices = (spectrum > 10).sum(1)
-    # A voice may be drawn twice, so a few rows have fewer than three.
-    assert voices.max() == 8
-    assert (voices >= 3).float().mean() > 0.95
-    assert set(voices.tolist()) >= {3, 4, 5, 6, 7, 8}
+def piece(sound, place):
+    """From a place of the sound, which is repeated if it is short."""
+    if len(sound) < TIME:
+        first = int(place * len(sound))
+        return np.array([sound[(first + n) % len(sound)] for n in range(TIME)])
+    first = int(place * (len(sound) - TIME + 1))
+    return sound[first : first + TIME]
 
 
-def test_a_batch_of_one():
-    speech = torch.randn(1, 1000)
-    out = AddBabble()(speech, torch.ones(1), pool=speech)
-    assert out.isfinite().all() and (out != speech).any()
+def expected(sounds, draws, row, waveforms, speech):
+    """One utterance's augmented copy, up to its end."""
+    end = round(float(LENGTHS[row]) * TIME)
+    clean = waveforms[row, :end].double().numpy()
+    pairs = zip(draws.sounds[row], draws.places[row], strict=True)
+    voices = list(pairs)[: draws.voices[row]]
+    if draws.kinds[row] == REVERB:
+        room = read(sounds / "rir", voices[0][0])
+        direct = np.abs(room).argmax()
+        wet = np.convolve(clean, room)[direct : direct + end]
+        return wet * np.abs(clean).mean() / np.abs(wet).mean()
+    if draws.kinds[row] == BABBLE and not speech:
+        others = [
+            waveforms[(row + 1 + int(which * (BATCH - 1))) % BATCH].numpy()
+            for which, _ in voices
+        ]
+        places = [int(place * TIME) for _, place in voices]
+        added = sum(np.roll(o, -p) for o, p in zip(others, places, strict=True))
+    else:
+        kind = {NOISE: "noise", MUSIC: "music", BABBLE: "speech"}
+        folder = sounds / kind[draws.kinds[row]]
+        added = sum(piece(read(folder, w), place) for w, place in voices)
+    added = added[:end] / np.sqrt((added[:end] ** 2).mean())
+    level = np.sqrt((clean**2).mean())
+    share = 1 / (1 + 10 ** (draws.snr[row] / 20))
+    return (1 - share) * clean + share * level * added
 
 
-def test_babble_of_files(tmp_path):
-    """Voices come from the files, not from the batch, where there are any."""
-    torch.manual_seed(0)
-    time = np.arange(16000) / 16000
-    for number in range(8):
-        tone = 0.3 * np.sin(2 * np.pi * (1000 + 100 * number) * time)
-        path = tmp_path / "musan" / "speech" / f"{number}.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, tone, 16000)
-    tables = [tmp_path / f"{kind}.csv" for kind in ("noise", "music", "speech")]
-    prepare_noise(tmp_path / "musan", "", tmp_path / "work", *tables)
-    speech = torch.sin(2 * torch.pi * 300 * torch.as_tensor(time)).float()
-    speech = speech.repeat(6, 1)
-    pool = torch.sin(2 * torch.pi * 5000 * torch.as_tensor(time)).float()
-    add = AddBabble(csv_file=tables[2], snr_low=13, snr_high=13)
-    noisy = add(speech, torch.ones(6), pool=pool.unsqueeze(0))
-    spectrum = torch.fft.rfft(noisy).abs()
-    of_files = spectrum[:, 1000:1800:100]
-    assert (of_files.amax(1) > 100).all()
-    assert ((of_files > 20).sum(1) >= 2).all()  # a mixture
-    assert (spectrum[:, 5000] < 1).all()
-    add = AddBabble(csv_file=tmp_path / "none.csv", snr_low=13, snr_high=13)
-    spectrum = torch.fft.rfft(add(speech, torch.ones(6), pool[None])).abs()
-    assert (spectrum[:, 5000] > 100).all()
+@pytest.mark.parametrize("speech", [True, False])
+def test_equals_a_loop_over_the_utterances(sounds, tmp_path, speech):
+    """Of every kind, to the end of each; what follows is silent."""
+    augment = make(sounds, tmp_path)
+    if not speech:
+        augment.noises.spans.pop("speech")
+    waveforms, draws = batch(), augment.draw(BATCH)
+    both, lengths = augment(waveforms, LENGTHS)
+    assert torch.equal(both[:BATCH], waveforms)
+    assert torch.equal(lengths, torch.cat([LENGTHS, LENGTHS]))
+    assert set(draws.kinds) == {NOISE, MUSIC, BABBLE, REVERB}
+    for row, copy in enumerate(both[BATCH:].double().numpy()):
+        truth = expected(sounds, draws, row, waveforms, speech)
+        end = len(truth)
+        assert np.abs(copy[:end] - truth).max() < 1e-4, draws.kinds[row]
+        assert not copy[end:].any()
+        if draws.kinds[row] == REVERB:
+            continue
+        share = 1 / (1 + 10 ** (draws.snr[row] / 20))
+        scaled = (1 - share) * waveforms[row, :end].double().numpy()
+        noise = copy[:end] - scaled
+        snr = 10 * np.log10((scaled**2).sum() / (noise**2).sum())
+        assert abs(snr - draws.snr[row]) < 1e-3
+
+
+def test_utterances_of_full_length(sounds, tmp_path):
+    """On CPUs, nothing is masked; the result is the same."""
+    augment, waveforms = make(sounds, tmp_path), torch.randn(20, TIME)
+    full, _ = augment(waveforms, torch.ones(20))
+    augment.go_to(0, 0)
+    padded = torch.nn.functional.pad(waveforms, (0, 1))
+    again, _ = augment(padded, torch.full((20,), TIME / (TIME + 1)))
+    augment.go_to(0, 0)
+    kinds = augment.draw(20).kinds
+    rooms = 20 + np.flatnonzero(kinds == REVERB)
+    assert (full[rooms] - again[rooms, :-1]).abs().max() < 1e-4
+
+
+def test_draws(sounds, tmp_path):
+    """Of all kinds and in the ranges; a babble is of different voices."""
+    draws = make(sounds, tmp_path, noise_snr=[-3, 2]).draw(4000)
+    counts = collections.Counter(draws.kinds.tolist())
+    assert all(900 < counts[kind] < 1100 for kind in range(4))
+    for kind, low, high in ((NOISE, -3, 2), (MUSIC, 5, 15), (BABBLE, 13, 20)):
+        snr = draws.snr[draws.kinds == kind]
+        assert low <= snr.min() < low + 0.1 and high - 0.1 < snr.max() <= high
+    babble = draws.kinds == BABBLE
+    assert set(draws.voices[babble]) == {3, 4, 5, 6, 7, 8}
+    assert set(draws.voices[~babble]) == {1}
+    for which, voices in zip(
+        draws.sounds[babble], draws.voices[babble], strict=True
+    ):
+        assert len({int(voices * w) for w in which[:voices]}) == voices
+    counts = np.bincount((10 * draws.sounds[~babble, 0]).astype(int))
+    assert counts.min() > 220
+    assert len(np.unique(draws.places[:, 0])) == 4000
+
+
+def test_the_seed_epoch_and_step_decide(sounds, tmp_path):
+    """Whatever else is drawn; under the stock script, steps are counted."""
+    waveforms, lengths = torch.randn(8, TIME), torch.ones(8)
+    augment = make(sounds, tmp_path, seed=3)
+    first, second = (augment(waveforms, lengths)[0] for _ in range(2))
+    torch.manual_seed(7)
+    again = make(sounds, tmp_path, seed=3)
+    again.go_to(0, 1)
+    assert torch.equal(again(waveforms, lengths)[0], second)
+    others = [first]
+    for seed, epoch, step in ((3, 1, 1), (3, 0, 2), (4, 0, 1)):
+        other = make(sounds, tmp_path, seed=seed)
+        other.go_to(epoch, step)
+        others.append(other(waveforms, lengths)[0])
+    assert all(not torch.equal(other, second) for other in others)
+    labels = torch.arange(8)[:, None]
+    assert torch.equal(augment.replicate_labels(labels), labels.repeat(2, 1))
+
+
+def test_silence_and_a_single_utterance(sounds, tmp_path):
+    augment = make(sounds, tmp_path)
+    augment.noises.spans.pop("speech")
+    for waveforms in (torch.zeros(12, TIME), torch.randn(1, TIME)):
+        for _ in range(6):
+            both, _ = augment(waveforms, torch.ones(len(waveforms)))
+            assert both.isfinite().all()
+
+
+@pytest.mark.parametrize("wrong", [[15, 0], [1], [1, 2, 3]])
+def test_a_range_must_ascend(tmp_path, wrong):
+    with pytest.raises(InputError, match="lowest and highest number"):
+        make(tmp_path, tmp_path, music_snr=wrong)

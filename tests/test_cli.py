@@ -1,6 +1,7 @@
 """The command, as people and scripts use it."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,15 +10,17 @@ import pytest
 import soundfile
 
 from speechbrain_hyperbolic import cli
+from speechbrain_hyperbolic.inference.config import Thresholds
 from speechbrain_hyperbolic.inference.recognition import (
     HyperbolicSpeakerRecognition,
 )
+from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
 from tests.conftest import ROOT
 from tests.inference.models import MEASURED, RATE, make_model
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def here(tmp_path, monkeypatch, no_vad):
     """A model and three recordings; the second repeats the first."""
     monkeypatch.chdir(tmp_path)
     make_model(tmp_path / "model", thresholds=MEASURED)
@@ -87,6 +90,96 @@ def test_enroll_and_identify(here, capsys):
     make_model(here / "other_model", seed=1)
     line = refused(capsys, *arguments, "--model=other_model")
     assert "voices was made by another model" in line
+
+
+def test_a_rate_is_a_number_or_a_percentage(here, capsys):
+    both = ["verify", "a.wav", "again.wav", "--json", "--false-accepts"]
+    for rate, threshold in (("1%", 0.7), ("10 %", 0.4), ("0.1", 0.4)):
+        assert printed(capsys, *both, rate)[1][0]["threshold"] == threshold
+    _, (found,) = printed(capsys, *both, "3%")
+    assert 0.4 < found["threshold"] < 0.7
+    assert "0.01 or 1%" in refused(capsys, *both, "150%")
+    assert "expected 0.01 to 0.1" in refused(capsys, *both, "0.001")
+
+
+def test_several_files_of_which_some_are_bad(here, capsys):
+    (here / "more" / "deep").mkdir(parents=True)
+    for name in ("a.wav", "other.wav"):
+        shutil.copy(name, f"more/deep/{name}")
+    (here / "more" / "bad.wav").write_bytes(b"RIFF")
+    code = cli.main(["verify", "a.wav", "again.wav", "more", "--threshold=2"])
+    lines, warned = capsys.readouterr()
+    files = ["again.wav", "more/deep/a.wav", "more/deep/other.wav"]
+    assert code == 1
+    assert [line.split(": ")[0] for line in lines.splitlines()] == files
+    assert "more/bad.wav" in warned and "1 of 4 files were passed" in warned
+    assert "more/bad.wav" in refused(capsys, "verify", "a.wav", "more/bad.wav")
+    (here / "empty").mkdir()
+    assert "without audio" in refused(capsys, "verify", "a.wav", "empty")
+
+
+def test_speakers_are_extended_listed_and_removed(here, capsys):
+    store = ["--store", "voices"]
+    printed(capsys, "enroll", "Bob", "other.wav", *store)
+    printed(capsys, "enroll", "Ada", "a.wav", *store)
+    arguments = ["enroll", "Ada", "other.wav", "--add", *store]
+    _, (line,) = printed(capsys, *arguments)
+    assert line.startswith("Ada extended in voices, which has 2")
+    model = HyperbolicSpeakerRecognition.from_pretrained("model")
+    found = dict(
+        zip(
+            *(
+                getattr(VoiceprintStore.load("voices"), k)
+                for k in ("names", "vectors")
+            ),
+            strict=True,
+        )
+    )
+    np.testing.assert_allclose(
+        found["Ada"], model.enroll(["other.wav", "a.wav"]), atol=1e-5
+    )
+    _, lines = printed(capsys, "speakers", *store)
+    assert sorted(lines) == ["Ada: 2 file(s)", "Bob: 1 file(s)"]
+    _, lines = printed(capsys, "speakers", "--remove", "Bob", *store, "--json")
+    assert lines == [{"name": "Ada", "files": 2}]
+    line = refused(capsys, "speakers", "--remove", "Bob", *store)
+    assert "Bob is not among the 1 enrolled" in line
+
+
+def test_files_that_do_not_agree_are_named(here, capsys):
+    make_model(here / "strict", thresholds=Thresholds(0.9999, {}))
+    arguments = ["enroll", "Ada", "a.wav", "again.wav", "other.wav"]
+    cli.main([*arguments, "--store=voices", "--model=strict"])
+    warned = capsys.readouterr().err
+    assert "other.wav does not agree with Ada's other files" in warned
+
+
+def test_embed(here, capsys):
+    arguments = ["embed", ".", "-o", "out.npz", "--scores", "--json"]
+    _, (found,) = printed(capsys, *arguments)
+    assert found == {"output": "out.npz", "files": 3}
+    model = HyperbolicSpeakerRecognition.from_pretrained("model")
+    with np.load("out.npz") as file:
+        assert file["files"].tolist() == [
+            "./a.wav",
+            "./again.wav",
+            "./other.wav",
+        ]
+        assert file["seconds"].tolist() == [1, 1, 1]
+        for path, vector in zip(file["files"], file["embeddings"], strict=True):
+            np.testing.assert_allclose(
+                vector, model.embed(str(path)).vector, atol=1e-5
+            )
+        score = model.score(file["embeddings"][0], file["embeddings"][2])
+        assert file["scores"][0, 2] == pytest.approx(score, abs=1e-6)
+        assert file["scores"].shape == (3, 3)
+
+
+def test_a_calibrated_model_tells_its_ratio(here, capsys):
+    fields = {"weights": [10.0], "offset": -5.0}
+    make_model(here / "model", thresholds=MEASURED, calibration=fields)
+    _, (line,) = printed(capsys, "verify", "a.wav", "again.wav")
+    assert line.endswith("threshold 0.500, log likelihood ratio 5.00")
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,15 @@
-"""Maps and distances against mpmath, geoopt and identities."""
+"""Maps and distances against mpmath and geoopt."""
 
 import geoopt
 import mpmath
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from speechbrain_hyperbolic import geometry
-from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.geometry import (
     Points,
     clip_to_ball,
     exponential_map,
-    from_ball,
     from_lorentz,
     midpoint,
     paired_distance,
@@ -77,36 +73,24 @@ def test_distance_against_mpmath(radius, dtype, tolerance):
     torch.testing.assert_close(
         paired_distance(x, y), pairs.diagonal(), rtol=1e-5, atol=0
     )
-
-
-@pytest.mark.parametrize("radius", [1e-3, 0.1, 1.0, 2.3])
-@pytest.mark.parametrize("gap", [1e-2, 1e-3, 1e-4])
-def test_close_pairs_in_float32(radius, gap):
-    """Within 1 % of what the float32 coordinates mean, in 50 digits."""
-    x = points_at([radius] * 4, 192, 0, torch.float64)
-    step = points_at([gap] * 4, 192, 1, torch.float64).spatial
-    step /= x.radius.cosh().unsqueeze(1)
-    x, y = (
-        from_lorentz(torch.nn.functional.pad(s.float(), (1, 0)))
-        for s in (x.spatial, x.spatial + step)
-    )
-    distance = paired_distance(x, y)
-    for i in range(4):
-        truth = exact_distance(row(x, i), row(y, i))
-        assert distance[i].item() == pytest.approx(truth, rel=0.01)
+    assert (paired_distance(x, x) < 1e-15).all()
 
 
 # The maps
 
 
-@pytest.mark.parametrize("c", [1.0, 1.5, 3.0, 5.0, 100.0])
-def test_clip_caps_the_radius(c):
-    """radius <= 2 artanh(1/sqrt(c)): 1.317 at c = 3, 0.962 at c = 5."""
+@pytest.mark.parametrize(
+    "c, published", [(1.0, None), (3.0, 1.317), (5.0, 0.962), (100.0, None)]
+)
+def test_clip_caps_the_radius(c, published):
+    """radius <= 2 artanh(1/sqrt(c))."""
     vectors = torch.randn(50, 8, dtype=torch.float64)
     vectors *= torch.logspace(-8, 8, 50, dtype=torch.float64).unsqueeze(1)
     points = clip_to_ball(vectors, c)
     cap = 2 * torch.tensor((1 - 1e-5) / c**0.5, dtype=torch.float64).atanh()
     assert points.radius.max() == pytest.approx(cap.item(), rel=1e-12)
+    if published:
+        assert cap.item() == pytest.approx(published, abs=1e-3)
     norm = vectors.norm(dim=1)
     inside = norm < 0.99 / c**0.5
     torch.testing.assert_close(
@@ -119,12 +103,6 @@ def test_clip_caps_the_radius(c):
     torch.testing.assert_close(cosine, torch.ones_like(cosine))
 
 
-@pytest.mark.parametrize("c, cap", [(3.0, 1.317), (5.0, 0.962)])
-def test_published_caps(c, cap):
-    far = torch.full((1, 4), 1e3)
-    assert clip_to_ball(far, c).radius.item() == pytest.approx(cap, abs=1e-3)
-
-
 def test_c_is_not_a_curvature():
     """One pair at c = 3, from the ball's own formula: the space is unit."""
     x = torch.tensor([[0.5, 0.0]], dtype=torch.float64)
@@ -132,14 +110,6 @@ def test_c_is_not_a_curvature():
     distance = paired_distance(clip_to_ball(x, 3.0), clip_to_ball(y, 3.0))
     truth = mpmath.acosh(1 + 2 * mpmath.mpf("0.5") / mpmath.mpf("0.5625"))
     assert distance.item() == pytest.approx(float(truth), rel=1e-12)
-
-
-def test_no_radial_gradient_beyond_the_cap():
-    vectors = torch.tensor([[3.0, 4.0], [0.1, 0.2]], requires_grad=True)
-    other = clip_to_ball(torch.tensor([[0.2, -0.3]]), 3.0)
-    pairwise_distance(clip_to_ball(vectors, 3.0), other).sum().backward()
-    radial = (vectors.grad * vectors).sum(1).detach()
-    assert radial[0].abs() < 1e-6 and radial[1].abs() > 1e-2
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -174,10 +144,9 @@ def test_lorentz_coordinates_against_geoopt(seed):
     torch.testing.assert_close(
         paired_distance(x, y), space.dist(to_lorentz(x), to_lorentz(y))
     )
-    for forth, back in ((to_ball, from_ball), (to_lorentz, from_lorentz)):
-        again = back(forth(x))
-        torch.testing.assert_close(again.spatial, x.spatial)
-        torch.testing.assert_close(again.radius, x.radius)
+    again = from_lorentz(to_lorentz(x))
+    torch.testing.assert_close(again.spatial, x.spatial)
+    torch.testing.assert_close(again.radius, x.radius)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -205,31 +174,6 @@ def test_midpoint_of_two_far_out(radius):
             rtol=1e-4,
             atol=0,
         )
-
-
-VECTORS = st.lists(
-    st.floats(-3, 3, allow_subnormal=False), min_size=4, max_size=4
-).map(lambda v: torch.tensor([v], dtype=torch.float64))
-
-
-@settings(max_examples=100, deadline=None)
-@given(VECTORS, VECTORS, VECTORS, st.integers(0, 1000))
-def test_metric(x, y, z, seed):
-    """Symmetry, triangle inequality, invariance under rotation."""
-    generator = torch.Generator().manual_seed(seed)
-    square = torch.randn(4, 4, generator=generator, dtype=torch.float64)
-    rotation = torch.linalg.qr(square).Q
-
-    def distance(one, two):
-        one, two = exponential_map(one), exponential_map(two)
-        return paired_distance(one, two).item()
-
-    assert distance(x, y) == pytest.approx(distance(y, x), abs=1e-12)
-    assert distance(x, z) <= distance(x, y) + distance(y, z) + 1e-7
-    assert distance(x @ rotation, y @ rotation) == pytest.approx(
-        distance(x, y), abs=1e-6
-    )
-    assert distance(x, x) < 1e-100
 
 
 # Gradients
@@ -294,18 +238,6 @@ def test_float32_gradients_at_every_norm(name):
     assert (error / gradients[1].abs().amax(1)).max() < 1e-4
 
 
-def test_learned_curvature():
-    torch.manual_seed(0)
-    vectors = torch.randn(3, 4, dtype=torch.float64)
-    curvature = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(
-        lambda kappa: pairwise_distance(
-            exponential_map(vectors, kappa), exponential_map(vectors + 1, kappa)
-        ),
-        (curvature,),
-    )
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("where", ["forward", "backward", "both"])
 def test_autocast_changes_nothing(where, dtype):
@@ -353,11 +285,3 @@ def test_tf32_is_off_within_and_restored(flag):
     finally:
         setattr(flags, flag, off)
         flags.allow_tf32 = before
-
-
-# Mistakes
-
-
-def test_outside_the_ball():
-    with pytest.raises(InputError, match="norm 1.5, expected below 1"):
-        from_ball(torch.tensor([[0.1, 0.2], [1.5, 0.0]]))

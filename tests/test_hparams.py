@@ -175,11 +175,10 @@ def test_defaults_are_the_published_ones(tmp_path):
         "out_n_neurons": 5994,
     }
     assert {key: hparams[key] for key in published} == published
-    names = ("add_music", "add_babble", "add_noise")
-    ranges = [(hparams[n].snr_low, hparams[n].snr_high) for n in names]
-    assert ranges == [(5, 15), (13, 20), (0, 15)]
-    babble = hparams["add_babble"]
-    assert (babble.speakers_low, babble.speakers_high) == (3, 8)
+    augment = hparams["wav_augment"]
+    ranges = [[0, 15], [5, 15], [13, 20]]
+    assert augment.snr_ranges[:3].tolist() == ranges
+    assert augment.babble_speakers == [3, 8]
     assert int(hparams["sample_rate"] * hparams["sentence_len"]) == 32240
     annealing = hparams["lr_annealing"]
     assert annealing(1) == pytest.approx((1e-3, 0.97e-3))

@@ -9,6 +9,7 @@ import filelock
 import numpy as np
 import torch
 import tqdm
+from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.losses.corpora import read_corpora
 from speechbrain_hyperbolic.dataio import audio
@@ -19,8 +20,7 @@ from speechbrain_hyperbolic.hparams import load_hparams
 COPIES = 3  # augmented ones of each training utterance
 SEED = 1986
 FRAMES, INDEX = "features.float16", "features.json"
-_AUGMENTATIONS = ("add_reverb", "add_music", "add_babble", "add_noise")
-_VOICES = 100  # recordings of training speakers, for babble
+_BATCH = 32  # recordings that are augmented together, and babble
 _DEV_EVERY = 20  # one in so many utterances is held out of training
 
 
@@ -42,8 +42,7 @@ def prepare(data_folders, work_folder, hparams_file, most_speakers=None):
     overrides = {
         "data_folder": "corpora",
         "output_folder": str(prepared),
-        "data_folder_noise": str(prepared / "noise"),
-        "data_folder_rir": str(prepared / "rir"),
+        "data_folder_noise": str(prepared),
         "noise_source": "generate",
         "rir_source": "generate",
     }
@@ -93,42 +92,42 @@ def _hold_out(rows):
 
 def _write(rows, hparams, work_folder, made_from):
     hparams["prepare_noise_data"]()
-    hparams["prepare_rir_data"]()
-    rate, fbank = hparams["sample_rate"], hparams["compute_features"]
-    torch.manual_seed(SEED)
-    draw = random.Random(SEED)
-    train = [row["path"] for row in rows if row["part"] == "train"]
-    voices = draw.sample(train, min(_VOICES, len(train)))
-    voices = [audio.load(path, rate) for path in voices]
+    fbank = hparams["compute_features"]
+    # Neighbors are of one speaker, whose own voice would be babble.
+    rows_in_batches = random.Random(SEED).sample(rows, len(rows))
     position, digest = 0, hashlib.sha256()
     with (
         atomic_path(work_folder / FRAMES) as temporary,
         open(temporary, "wb") as file,
     ):
-        for row in tqdm.tqdm(rows, "features", mininterval=5):
-            signals = [audio.load(row["path"], rate)[None]]
-            for _ in range(COPIES if row["part"] == "train" else 0):
-                signals.append(_augment(signals[0], voices, hparams, draw))
-            row["spans"] = []
-            for signal in signals:
-                frames = fbank(signal)[0].numpy().astype(np.float16)
-                file.write(frames.tobytes())
-                digest.update(frames.tobytes())
-                row["spans"].append((position, position + len(frames)))
-                position += len(frames)
+        for first in tqdm.trange(0, len(rows), _BATCH, desc="features"):
+            batch = rows_in_batches[first : first + _BATCH]
+            for row, signals in zip(
+                batch, _signals(batch, hparams), strict=True
+            ):
+                row["spans"] = []
+                for signal in signals:
+                    frames = fbank(signal[None])[0].numpy().astype(np.float16)
+                    file.write(frames.tobytes())
+                    digest.update(frames.tobytes())
+                    row["spans"].append((position, position + len(frames)))
+                    position += len(frames)
     # Machines round differently: this tells whose features they are.
     made_from = made_from | {"digest": digest.hexdigest()[:12]}
     with atomic_path(work_folder / INDEX) as temporary:
         temporary.write_text(json.dumps({"made_from": made_from, "rows": rows}))
 
 
-@torch.no_grad()
-def _augment(waveform, voices, hparams, draw):
-    """A copy with a reverberation, music, babble or noise of the recipe."""
-    name = draw.choice(_AUGMENTATIONS)
-    if name == "add_reverb":
-        return hparams[name](waveform)
-    if name != "add_babble":
-        return hparams[name](waveform, torch.ones(1))
-    pool = [audio.repeat_to(voice, waveform.shape[1]) for voice in voices]
-    return hparams[name](waveform, torch.ones(1), torch.stack(pool))
+def _signals(batch, hparams):
+    """Each recording, and if it is for training its augmented copies."""
+    signals = [audio.load(row["path"], hparams["sample_rate"]) for row in batch]
+    found = [[signal] for signal in signals]
+    padded = pad_sequence(signals, batch_first=True)
+    lengths = torch.tensor([len(s) for s in signals]) / padded.shape[1]
+    for _ in range(COPIES):
+        both, _ = hparams["wav_augment"](padded, lengths)
+        copies = both[len(batch) :]
+        for row, copy, each in zip(batch, copies, found, strict=True):
+            if row["part"] == "train":
+                each.append(copy[: len(each[0])])
+    return found

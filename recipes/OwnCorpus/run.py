@@ -1,17 +1,18 @@
-#!/usr/bin/env python3
 """A small speaker-verification system from a folder of speech.
 
 > python run.py                                    (a synthetic corpus: a demo)
 > python run.py --data_folder=/path/to/corpus [--trials=/path/to/trials.txt]
+> python run.py --data_folder=/path/to/corpus --hparams=am_ecapa.yaml
 
 The corpus is speaker/[session/]utterance.{wav,flac,ogg,m4a}; without a trial
 list, one is made. It runs, and shows, the commands of ../VoxCeleb: train an
-encoder with HAM-Softmax, verify it untrained and trained. All other options go
-to the training, e.g. --number_of_epochs=30 --margin=0.1.
+encoder with HAM-Softmax, verify it untrained and trained. Another system of
+../../hparams is trained in a folder of its own, on the same trials, and
+compared. All other options go to the training, e.g. --number_of_epochs=30
+--margin=0.1 --device=cpu --precision=bf16.
 """
 
 import argparse
-import csv
 import json
 import os
 import pathlib
@@ -22,20 +23,34 @@ import time
 
 import ruamel.yaml
 import speechbrain as sb
+import torch
 
+from speechbrain_hyperbolic.dataio.corpus import read_corpus
 from speechbrain_hyperbolic.dataio.files import atomic_path, lock_run
 from speechbrain_hyperbolic.dataio.make_trials import make_trial_list
 from speechbrain_hyperbolic.dataio.scores import read_score_table
+from speechbrain_hyperbolic.dataio.trials import read_trials
 from speechbrain_hyperbolic.errors import InputError, exit_on_error
-from speechbrain_hyperbolic.evaluation.plots import plot_det
-from speechbrain_hyperbolic.evaluation.results import (
-    format_results,
-    interval_note,
-    read_results,
+from speechbrain_hyperbolic.evaluation import results
+from speechbrain_hyperbolic.evaluation.bootstrap import (
+    compare_score_files,
+    format_comparison,
 )
-from speechbrain_hyperbolic.hparams import load_hparams
+from speechbrain_hyperbolic.evaluation.plots import plot_det
+from speechbrain_hyperbolic.hparams import (
+    find_hparams,
+    load_hparams,
+    read_nodes,
+    read_settings,
+)
 from speechbrain_hyperbolic.hub.export import export_model
-from speechbrain_hyperbolic.training.datasets import prepare
+from speechbrain_hyperbolic.hub.run_folder import loss_name
+from speechbrain_hyperbolic.training.checks import (
+    check_training,
+    no_trace_if_refused,
+)
+from speechbrain_hyperbolic.training.datasets import count_speakers, prepare
+from speechbrain_hyperbolic.training.monitor import duration
 
 HERE = pathlib.Path(__file__).resolve().parent
 VOXCELEB = HERE.parent / "VoxCeleb"
@@ -43,7 +58,9 @@ HPARAMS = VOXCELEB / "hparams"  # in a copy of the recipes
 if not HPARAMS.is_dir():
     HPARAMS = HERE.parents[1] / "hparams"  # in the repository
 
-# ham_ecapa.yaml made small enough for two CPU cores and some minutes
+# Folders that hold a corpus's audio, whose own name says nothing
+PARTS = {"audio", "wav", "aac", "flac", "data", "clips"}
+# An hparams file made small enough for two CPU cores and some minutes
 SMALL = {
     "channels": "96",
     "batch_size": "32",
@@ -65,12 +82,17 @@ def main():
     parser.add_argument("--data_folder", help="default: a synthetic corpus")
     parser.add_argument("--trials", help="default: a balanced list is made")
     parser.add_argument("--output_folder", help="default: results/CORPUS")
+    parser.add_argument("--hparams", default="ham_ecapa.yaml")
     options, extra = parser.parse_known_args()
-    began = time.monotonic()
-    name = pathlib.Path(options.data_folder or "synthetic_speech").name
-    output = pathlib.Path(options.output_folder or f"results/{name}").resolve()
-    data = pathlib.Path(options.data_folder or output / "synthetic_corpus")
-    trials = pathlib.Path(options.trials or output / "trials.txt")
+    shared = pathlib.Path(
+        options.output_folder or f"results/{name_of(options.data_folder)}"
+    ).resolve()
+    hparams_file = find_hparams(options.hparams, HPARAMS / "x")
+    # Other systems have folders of their own in that of the first.
+    is_first = hparams_file.stem == "ham_ecapa"
+    output = shared if is_first else shared / hparams_file.stem
+    data = pathlib.Path(options.data_folder or shared / "synthetic_corpus")
+    trials = pathlib.Path(options.trials or shared / "trials.txt")
     paths = {
         "data_folder": data.resolve(),
         "verification_file": trials.resolve(),
@@ -81,25 +103,30 @@ def main():
                 f"{path} has a '=' in its name, which SpeechBrain's command "
                 "line does not take: choose another folder"
             )
-
-    if options.data_folder is None:
-        print("Synthetic speech by eSpeak NG: no recordings of people.")
-        run(HERE / "synthetic_speech.py", paths["data_folder"])
     given = {argument.partition("=")[0] for argument in extra}
     training = [
-        HPARAMS / "ham_ecapa.yaml",
+        hparams_file,
         *as_options({**paths, "output_folder": output}),
         *(f"--{k}={v}" for k, v in SMALL.items() if f"--{k}" not in given),
         *extra,
     ]
-    with lock_run(output):  # which the training then does itself
-        speakers = prepare_data(training)
-    run(
-        VOXCELEB / "train_speaker_embeddings.py",
-        *training,
-        f"--out_n_neurons={speakers}",
-    )
 
+    with no_trace_if_refused(shared):
+        _, run_opts, overrides = sb.parse_arguments([*map(str, training)])
+        settings = read_settings(hparams_file, overrides)
+        check_training(settings, run_opts)
+        clock = Clock(output / "seconds.txt")
+        print(f"\n--- 1/3 preparing: {data}", flush=True)
+        if options.data_folder is None:
+            print("Synthetic speech by eSpeak NG: no recordings of people.")
+            run(clock, HERE / "synthetic_speech.py", paths["data_folder"])
+        with lock_run(output):  # which the training then does itself
+            prepare_data(settings, trials)
+    minutes = estimate(hparams_file, overrides, settings, run_opts)
+    print(f"\n--- 2/3 training, {minutes}", flush=True)
+    run(clock, VOXCELEB / "train_speaker_embeddings.py", *training)
+
+    print("\n--- 3/3 verifying", flush=True)
     export_model(output, output / "untrained" / "model", untrained=True)
     models = {
         "untrained": output / "untrained" / "model",
@@ -110,30 +137,87 @@ def main():
             **paths,
             "model_folder": model,
             "output_folder": output / system,
-            "cache_folder": output / "embeddings",
+            "cache_folder": shared / "embeddings",
         }
         run(
+            clock,
             VOXCELEB / "speaker_verification.py",
             HPARAMS / "verification.yaml",
             *as_options(verification),
             "--n_crops=0",
-            *(option for option in extra if option.startswith("--device=")),
+            *([f"--device={run_opts.device}"] if run_opts.device else []),
+            *(o for o in training if str(o).startswith("--speaker_level")),
         )
-    summarize(output, options.data_folder, time.monotonic() - began)
+    summarize(output, options.data_folder, clock.seconds())
+    if not is_first:
+        compare(shared, output)
 
 
-def prepare_data(training):
-    """Makes the trial list, prepares as the training will, counts speakers."""
-    hparams_file, _, overrides = sb.parse_arguments([*map(str, training)])
-    hparams = load_hparams(hparams_file, overrides)
-    trials = pathlib.Path(hparams["verification_file"])
+def name_of(data_folder):
+    """The name of a corpus; "audio" and the like are its parts."""
+    if data_folder is None:
+        return "synthetic_speech"
+    path = pathlib.Path(data_folder).resolve()
+    return path.parent.name if path.name in PARTS else path.name
+
+
+class Clock:
+    """The time of all sessions, kept in a file that a kill leaves."""
+
+    def __init__(self, path):
+        self.path, self.began = path, time.monotonic()
+        self.before = float(path.read_text()) if path.is_file() else 0.0
+
+    def seconds(self):
+        """Until now."""
+        return self.before + time.monotonic() - self.began
+
+    def save(self):
+        """For the next session."""
+        with atomic_path(self.path) as temporary:
+            temporary.write_text(f"{self.seconds():.0f}\n")
+
+
+def prepare_data(settings, trials):
+    """Makes the trial list, prepares as the training will, checks both."""
+    data_folder = settings["data_folder"]
+    corpus = read_corpus(
+        data_folder, settings.get("speaker_level"), outputs=trials.parent
+    )
     if not trials.exists():
-        make_trial_list(
-            hparams["data_folder"], trials, check_audio=hparams["check_audio"]
-        )
-    prepare(hparams)
-    with open(hparams["train_annotation"], newline="") as file:
-        return len({row["spk_id"] for row in csv.DictReader(file)})
+        make_trial_list(corpus, trials, check_audio=settings["check_audio"])
+    listed = read_trials(trials, settings.get("enrollment_file"), corpus)
+    results.check_both_classes(listed, trials)
+    results.locate(listed, corpus, trials)
+    prepare(settings)
+
+
+def estimate(hparams_file, overrides, settings, run_opts):
+    """The time that the training will take, from a step of it."""
+    log = pathlib.Path(settings["train_log"])
+    done = len(log.read_text().splitlines()) if log.is_file() else 0
+    left = max(0, settings["number_of_epochs"] - done)
+    overrides += f"\nout_n_neurons: {count_speakers(settings)}"
+    hparams = load_hparams(hparams_file, overrides)
+    modules = torch.nn.ModuleDict(hparams["modules"]).train()
+    device = run_opts.device or sb.utils.distributed.infer_device()
+    samples = int(hparams["sample_rate"] * hparams["sentence_len"])
+    views = 1 if hparams.get("wav_augment") is None else 2
+    waveforms = torch.randn(views * hparams["batch_size"], samples).to(device)
+    lengths = torch.ones(len(waveforms), device=device)
+    labels = torch.zeros(len(waveforms), 1, device=device)
+    modules.to(device)
+    for _ in range(2):  # the first is slower
+        began = time.monotonic()
+        x = modules["compute_features"](waveforms)
+        x = modules["mean_var_norm"](x, lengths)
+        x = modules["classifier"](modules["embedding_model"](x, lengths))
+        hparams["compute_cost"](x, labels).backward()
+        seconds = time.monotonic() - began
+    with open(settings["train_annotation"]) as file:
+        steps = sum(1 for _ in file) / hparams["batch_size"]
+    resumed = f", {left} of its epochs are left" if done else ""
+    return f"about {duration(left * steps * seconds)}{resumed}"
 
 
 def as_options(paths):
@@ -147,39 +231,68 @@ def as_options(paths):
         yield f"--{key}={text if plain == {'k': text} else json.dumps(text)}"
 
 
-def run(*command):
+def run(clock, *command):
     """Runs a script as a user would, and shows how."""
     command = [str(part) for part in command]
     print(f"\n$ python {shlex.join(command)}", flush=True)
     # Threads that spin while they wait halve the speed of a shared core.
     environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
-    code = subprocess.run([sys.executable, *command], env=environment)
-    if code.returncode:
-        sys.exit(code.returncode)
+    with subprocess.Popen(
+        [sys.executable, *command], env=environment
+    ) as process:
+        while process.returncode is None:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                clock.save()
+    if process.returncode:
+        sys.exit(process.returncode)
+    clock.save()
 
 
 def summarize(output, data_folder, seconds):
     """One screen: error rates before and after, and where things are."""
     rows, curves = {}, {}
     for system in ("untrained", "trained"):
-        results = read_results(output / system / "results.json")
-        rows |= {f"{system}, {name}": row for name, row in results.items()}
-        table = read_score_table(output / system / "scores.txt")
-        target = table.labels == 1
-        curves[system] = table.scores[target], table.scores[~target]
-    title = pathlib.Path(data_folder or "Synthetic speech").name
+        found = results.read_results(output / system / "results.json")
+        rows |= {f"{system}, {name}": row for name, row in found.items()}
+        curves[system] = scores_of(output / system / "scores.txt")
+    title = name_of(data_folder)
     plot_det(curves, output / "det.png", title=title)
+    nodes = read_nodes(output / "hyperparams.yaml")
+    loss = loss_name(nodes["classifier"], nodes["compute_cost"])
+    shown = shlex.quote(os.path.relpath(output))
     summary = (
-        f"HAM-Softmax on {data_folder or 'synthetic speech (eSpeak NG)'}, "
-        f"{seconds / 60:.1f} minutes; {interval_note(rows)}\n\n"
-        f"{format_results(rows)}\n\n"
+        f"{loss} on {data_folder or 'synthetic speech (eSpeak NG)'}, "
+        f"{duration(seconds)} in all; {results.interval_note(rows)}\n\n"
+        f"{results.format_results(rows)}\n\n"
         f"model:     {output / 'model'} (loads in stock SpeakerRecognition)\n"
         f"DET curve: {output / 'det.png'}\n"
-        f"scores:    {output / 'trained' / 'scores.txt'}\n"
+        f"scores:    {output / 'trained' / 'scores.txt'}\n\n"
+        "Next: make a folder to share, and compare two recordings\n\n"
+        f"    sb-hyperbolic export {shown} my-model\n"
+        "    sb-hyperbolic verify a.wav b.wav --model my-model\n"
     )
     with atomic_path(output / "summary.md") as temporary:
         temporary.write_text(summary)
     print(f"\n{summary}")
+
+
+def scores_of(path):
+    """The scores of target and of nontarget trials."""
+    table = read_score_table(path)
+    return table.scores[table.labels == 1], table.scores[table.labels == 0]
+
+
+def compare(first, second):
+    """Two systems on the same trials, if the first has been verified."""
+    files = [folder / "trained" / "scores.txt" for folder in (first, second)]
+    if files[0].is_file():
+        try:
+            table = format_comparison(compare_score_files(*files))
+        except InputError as error:  # too few speakers, or other trials
+            table = f"Not compared: {error}."
+        print(f"A: {first}\nB: {second}\n\n{table}\n")
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ def _find_espeak():
     except ImportError:
         raise _error(
             "the synthetic corpus needs the package espeakng-loader: "
-            "pip install speechbrain-hyperbolic[demo]"
+            "in the repository's folder, pip install -e '.[demo]'"
         ) from None
     library = espeakng_loader.get_library_path()
     data = espeakng_loader.get_data_path()

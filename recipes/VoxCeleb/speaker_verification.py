@@ -11,6 +11,7 @@ After an interruption, run it again to resume.
 """
 
 import functools
+import logging
 import os
 import sys
 
@@ -18,17 +19,21 @@ import speechbrain as sb
 from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_hyperbolic.dataio.corpus import read_speakers
+from speechbrain_hyperbolic.dataio.corpus import read_corpus
 from speechbrain_hyperbolic.dataio.scores import write_scores
 from speechbrain_hyperbolic.dataio.trials import fetch_trials, read_trials
 from speechbrain_hyperbolic.errors import exit_on_error
 from speechbrain_hyperbolic.evaluation import results, scorer
-from speechbrain_hyperbolic.evaluation.calibration import check_quality
+from speechbrain_hyperbolic.evaluation.calibration import (
+    check_quality,
+    features,
+)
 from speechbrain_hyperbolic.evaluation.extraction import (
     Encoder,
     extract,
     weights_fingerprint,
 )
+from speechbrain_hyperbolic.evaluation.metrics import check_priors
 from speechbrain_hyperbolic.evaluation.normalization import check_normalization
 from speechbrain_hyperbolic.evaluation.plots import (
     plot_det,
@@ -39,33 +44,54 @@ from speechbrain_hyperbolic.evaluation.scores import (
     make_score,
 )
 from speechbrain_hyperbolic.geometry import check_c
-from speechbrain_hyperbolic.hparams import find_hparams, load_hparams
+from speechbrain_hyperbolic.hparams import (
+    check_keys,
+    find_hparams,
+    load_hparams,
+)
+from speechbrain_hyperbolic.hub.export import add_thresholds
 from speechbrain_hyperbolic.inference.config import read_config
+from speechbrain_hyperbolic.training.checks import (
+    check_device,
+    no_trace_if_refused,
+)
 
 logger = get_logger(__name__)
 
 
 def main():
-    """Embeds, scores, evaluates."""
+    """Checks the command line and verifies."""
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
     hparams_file = find_hparams(hparams_file, __file__)
+    use = "verification, such as hparams/verification.yaml"
+    check_keys(hparams_file, ["model_folder", "enrollment"], use)
+    check_device(run_opts)
     hparams = load_hparams(hparams_file, overrides)
-    speakers = read_speakers(hparams["data_folder"])
+    with no_trace_if_refused(os.path.normpath(hparams["output_folder"])):
+        verify(hparams_file, run_opts, overrides, hparams)
+
+
+def verify(hparams_file, run_opts, overrides, hparams):
+    """Embeds, scores, evaluates."""
+    corpus = read_corpus(hparams["data_folder"], hparams.get("speaker_level"))
     score = check_options(hparams)
     output_folder = os.path.normpath(hparams["output_folder"])
     sb.create_experiment_directory(output_folder, hparams_file, overrides)
+    # Which otherwise fills log.txt with what it thinks of each font
+    logging.getLogger("matplotlib").setLevel(logging.INFO)
 
     # The trials, and others to calibrate on
     trial_list = fetch_trials(
         hparams["verification_file"], hparams["save_folder"]
     )
-    trials, paths = open_trials(trial_list, hparams, hparams["enrollment_file"])
+    trials, paths = open_trials(trial_list, corpus, hparams["enrollment_file"])
     lists = {"verification_file": trials}
     held_out = hparams["calibration_file"]
     if held_out:
         held_out = open_trials(
-            held_out, hparams, hparams["calibration_enrollment_file"]
+            held_out, corpus, hparams["calibration_enrollment_file"]
         )
+        results.check_both_classes(held_out[0], hparams["calibration_file"])
         scorer.check_held_out(held_out[0], trials)
         lists["calibration_file"] = held_out[0]
     run_folder = os.path.normpath(f"{hparams['model_folder']}/..")
@@ -80,24 +106,31 @@ def main():
         calibration = scorer.calibrate(score_trials, *held_out, quality)
     scores, sides = score_trials(trials, paths)
     if held_out:
-        scores = calibration(scorer.features(scores, sides, quality))
+        scores = calibration(features(scores, sides, quality))
         calibration.save(f"{output_folder}/calibration.json")
     models, utterances = trials.models, trials.utterances
     write_scores(
         f"{output_folder}/scores.txt",
         [models[row] for row in trials.enroll],
         [utterances[row] for row in trials.test],
-        trials.labels,
+        trials.labels if trials.labeled else None,
         scores,
     )
+    if not trials.labeled:
+        logger.info(
+            f"{trial_list} has no labels: {output_folder}/scores.txt has the "
+            "scores, and there are no error rates"
+        )
+        return
 
     # Error rates and plots
     found = results.evaluate_trials(
         trials,
         scores,
-        speakers,
+        corpus.labels,
         hparams["bootstrap_replicates"],
         calibrated=bool(held_out),
+        p_targets=hparams["p_targets"],
     )
     for result in found.values():  # an export takes only its own model's
         result["encoder"] = weights_fingerprint(
@@ -128,6 +161,9 @@ def main():
         f"scores.txt, results.json, det.png and scores.png are in "
         f"{output_folder}"
     )
+    if not hparams["n_crops"] and os.path.isfile(f"{run_folder}/train_log.txt"):
+        add_thresholds(hparams["model_folder"], output_folder)
+        logger.info(f"The thresholds are in {hparams['model_folder']} too.")
 
 
 def check_options(hparams):
@@ -136,17 +172,19 @@ def check_options(hparams):
         hparams["clip_c"] = read_config(hparams["model_folder"]).clip_c
     check_c(hparams["clip_c"])
     check_enrollment(hparams["enrollment"])
+    check_priors(hparams["p_targets"])
     check_quality(hparams["calibration_quality"] or [])
     if hparams["normalization"]:
         check_normalization(hparams["normalization"], hparams["top_k"])
     return make_score(hparams["score"], hparams["clip_c"])
 
 
-def open_trials(path, hparams, enrollment_file):
+def open_trials(path, corpus, enrollment_file):
     """The trials of a list, and where their audio is."""
-    trials = read_trials(path, enrollment_file)
-    results.check_both_classes(trials, path)
-    return trials, results.locate(trials, hparams["data_folder"], path)
+    trials = read_trials(path, enrollment_file, corpus)
+    if trials.labeled:
+        results.check_both_classes(trials, path)
+    return trials, results.locate(trials, corpus, path)
 
 
 def make_scorer(score, hparams, device):

@@ -22,16 +22,26 @@ from speechbrain_hyperbolic.dataio.files import lock_run
 from speechbrain_hyperbolic.errors import InputError, exit_on_error
 from speechbrain_hyperbolic.hparams import (
     HPARAMS,
+    check_keys,
     find_hparams,
     load_hparams,
     read_nodes,
+    read_overrides,
+    read_settings,
     save_resolved,
 )
 from speechbrain_hyperbolic.hub.export import export_model
 from speechbrain_hyperbolic.hub.run_folder import read_module
+from speechbrain_hyperbolic.hub.start import options_of_start
 from speechbrain_hyperbolic.inference.config import MODULES
 from speechbrain_hyperbolic.training.brain import SpeakerBrain
+from speechbrain_hyperbolic.training.checks import (
+    check_space,
+    check_training,
+    no_trace_if_refused,
+)
 from speechbrain_hyperbolic.training.datasets import (
+    count_speakers,
     make_datasets,
     prepare,
     save_labels,
@@ -47,16 +57,20 @@ logger = get_logger(__name__)
 
 
 def main():
-    """Loads the hparams file and trains."""
+    """Checks what can be checked, loads the hparams file and trains."""
     # All crops have one length, so the auto-tuner pays off.
     torch.backends.cudnn.benchmark = True
     keep_freed_memory()
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
     start_processes(run_opts)
     hparams_file = find_hparams(hparams_file, __file__)
-    hparams = load_hparams(hparams_file, overrides)
-    with lock_run(hparams["output_folder"]):
-        train(hparams_file, run_opts, overrides, hparams)
+    use = "training, such as hparams/ham_ecapa.yaml"
+    check_keys(hparams_file, ["classifier", "compute_cost"], use)
+    settings = read_settings(hparams_file, overrides)
+    check_training(settings, run_opts)
+    output_folder = settings["output_folder"]
+    with no_trace_if_refused(output_folder), lock_run(output_folder):
+        train(hparams_file, run_opts, overrides, settings)
 
 
 def warn_of_modules(settings):
@@ -69,20 +83,36 @@ def warn_of_modules(settings):
         logger.warning(f"{error}. The weights will be in the save folder only.")
 
 
-def train(hparams_file, run_opts, overrides, hparams):
-    """Prepares, trains and exports."""
-    output_folder = hparams["output_folder"]
-    data_folders(hparams["data_folder"])
-    sb.create_experiment_directory(output_folder)
-    check_resumable(hparams_file, overrides, hparams)
-    run_on_main(save_resolved, args=[hparams_file, overrides, output_folder])
-    warn_of_modules(pathlib.Path(output_folder) / HPARAMS)
+def complete(overrides, settings):
+    """Adds what the data and the model to start from say, unless given."""
+    options = read_overrides(overrides)
+    if settings.get("pretrain_path") is not None:
+        start = options_of_start(settings, options)
+        options |= read_overrides(start)
+    if "out_n_neurons" in settings and "out_n_neurons" not in options:
+        options["out_n_neurons"] = count_speakers(settings)
+        logger.info(f"{options['out_n_neurons']} training speakers")
+    return options
 
-    run_on_main(prepare, args=[hparams])
+
+def train(hparams_file, run_opts, overrides, settings):
+    """Prepares, trains and exports."""
+    output_folder = settings["output_folder"]
+    data_folders(settings["data_folder"])
+    # A wrong value is told before the corpus is read, which may take long.
+    load_hparams(hparams_file, overrides)
+    sb.create_experiment_directory(output_folder)
+    run_on_main(prepare, args=[settings])
+    overrides = complete(overrides, settings)
+    hparams = load_hparams(hparams_file, overrides)
     train_data, valid_data, label_encoder = make_datasets(hparams)
     run_on_main(save_labels, args=[label_encoder, hparams])
+    check_resumable(hparams_file, overrides, hparams)
+    check_space(hparams)
+    run_on_main(save_resolved, args=[hparams_file, overrides, output_folder])
+    warn_of_modules(pathlib.Path(output_folder) / HPARAMS)
     for key in ("prepare_noise_data", "prepare_rir_data"):
-        if key in hparams:
+        if key in hparams and hparams.get("wav_augment") is not None:
             run_on_main(hparams[key])
 
     brain = SpeakerBrain(

@@ -3,9 +3,9 @@
     python -m speechbrain_hyperbolic.analysis OUTPUT_FOLDER [OUTPUT_FOLDER ...]
 
 For each folder: the speakers on the Poincare disk, as a PNG file and as a page
-for the browser, and histograms of their radii. For all of them together:
-training curves. The folder's hyperparams.yaml is executed: give only folders of
-your own trainings.
+for the browser, and histograms of their radii. (TensorBoard shows the training
+curves, see the key tensorboard_folder.) The folder's hyperparams.yaml is
+executed: give only folders of your own trainings.
 """
 
 import argparse
@@ -15,17 +15,12 @@ from collections.abc import Iterator, Sequence
 
 from speechbrain_hyperbolic.analysis.columns import columns_of
 from speechbrain_hyperbolic.analysis.disk import draw_disk
-from speechbrain_hyperbolic.analysis.figures import (
-    draw_curves,
-    draw_radii,
-    save_figure,
-)
+from speechbrain_hyperbolic.analysis.figures import draw_radii, save_figure
 from speechbrain_hyperbolic.analysis.page import write_page
 from speechbrain_hyperbolic.analysis.runs import (
     Run,
     embed_training,
     is_hyperbolic,
-    read_log,
     read_run,
 )
 from speechbrain_hyperbolic.dataio.corpus import read_speaker_table
@@ -65,15 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folders = [pathlib.Path(folder).resolve() for folder in options.folders]
     common = pathlib.Path(os.path.commonpath(folders))
     output = pathlib.Path(options.output or common / "analysis")
-    logs = {}
     for folder in dict.fromkeys(folders):
         run = read_run(folder)
         name = "-".join(folder.relative_to(common).parts) or folder.name
-        logs[name] = read_log(folder / "train_log.txt", run.prefix)
         target = output if len(folders) == 1 else output / name
         for path in _draw_run(run, name, target, options):
             print(path)
-    print(save_figure(draw_curves(logs), output / "curves.png"))
 
 
 def _draw_run(

@@ -1,15 +1,13 @@
-"""Training curves and histograms of radii, and what all figures share."""
+"""Histograms of radii, and what all figures share."""
 
 import pathlib
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from speechbrain_hyperbolic.dataio.files import atomic_path
-from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.evaluation.plots import COLORS, LINES
+from speechbrain_hyperbolic.evaluation.plots import COLORS
 from speechbrain_hyperbolic.training.monitor import CAP_TOLERANCE
 
 
@@ -39,50 +37,6 @@ def save_figure(figure: Figure, path: pathlib.Path) -> pathlib.Path:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
     return path
-
-
-_PANELS = {
-    "training loss": "train loss",
-    "validation loss": "valid loss",
-    "validation error (%)": "valid ErrorRate",
-    "median radius of centers": "train radius_centers_50",
-    "median radius of embeddings": "train radius_embeddings_50",
-    "centers on the cap (%)": "train cap_centers",
-    "embeddings on the cap (%)": "train cap_embeddings",
-}
-
-
-def draw_curves(logs: dict[str, dict[str, np.ndarray]]) -> Figure:
-    """Draws the logs of runs, epoch by epoch, in the panels that have data."""
-    known = {name for log in logs.values() for name in log}
-    panels = {title: key for title, key in _PANELS.items() if key in known}
-    if not panels:
-        raise InputError("no log has a loss, an error rate or a radius")
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = new_figure(3.2 * columns, 0.6 + 2.7 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid[len(panels) :]:
-        axes.remove()
-    for axes, (title, key) in zip(grid, panels.items(), strict=False):
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("epoch")
-        axes.grid(color="0.9")
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        for index, (name, log) in enumerate(logs.items()):
-            values = log.get(key, np.full(len(log["epoch"]), np.nan))
-            axes.plot(
-                log["epoch"],
-                100 * values if title.endswith("(%)") else values,
-                color=COLORS[index % len(COLORS)],
-                linestyle=LINES[index // len(COLORS) % len(LINES)],
-                marker="o" if len(values) == 1 else "",
-                label=name,
-            )
-        # A line at 0 should not be lost in the frame.
-        axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])
-    add_legend(grid[0], 4)
-    return figure
 
 
 def draw_radii(

@@ -1,11 +1,10 @@
-"""Reads what a training run left: its centers, their speakers, its log."""
+"""Reads what a training run left: its centers and their speakers."""
 
 import io
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import ruamel.yaml
 import torch
 from hyperpyyaml import load_hyperpyyaml
@@ -32,15 +31,13 @@ class Run(NamedTuple):
     """What a training run left.
 
     ``head`` has the mean weights of the last epochs; of a joint classifier it
-    is the first hyperbolic head, or else the first. ``prefix`` starts the
-    names of its statistics in the log. ``speakers`` are those of the centers;
-    sub-centers are centers.
+    is the first hyperbolic head, or else the first. ``speakers`` are those of
+    the centers, one by one, sub-centers included.
     """
 
     folder: pathlib.Path
     nodes: dict
     head: Any
-    prefix: str
     speakers: list[str]
 
     @torch.no_grad()
@@ -69,18 +66,16 @@ def read_run(folder: str | pathlib.Path) -> Run:
     nodes = read_nodes(folder / HPARAMS)
     classifier = _load(folder, nodes, ["classifier"])["classifier"]
     heads = list(getattr(classifier, "heads", [classifier]))
-    number = next((n for n, h in enumerate(heads) if is_hyperbolic(h)), 0)
-    head = heads[number].eval()
+    head = next(filter(is_hyperbolic, heads), heads[0]).eval()
     path = folder / "save" / LABELS
     encoder = CategoricalEncoder()
     if not encoder.load_if_possible(path):
         raise InputError(f"{path} is missing: it names the speakers")
-    prefix = f"head{number + 1}_" if len(heads) > 1 else ""
     sub_centers = getattr(head, "sub_centers", 1)
     speakers = [
         encoder.ind2lab[i // sub_centers] for i in range(len(head.weight))
     ]
-    return Run(folder, nodes, head, prefix, speakers)
+    return Run(folder, nodes, head, speakers)
 
 
 def _load(
@@ -110,33 +105,6 @@ def _load(
         state = average_epochs(folder / "save", count, name)
         load_weights(name, modules[name], state, folder / "save")
     return modules
-
-
-def read_log(path: pathlib.Path, prefix: str = "") -> dict[str, np.ndarray]:
-    """Name -> values [epochs] of SpeechBrain's train_log.txt.
-
-    Lines other than those of epochs, and values that are not numbers, are
-    ignored. If an epoch appears twice, its last line counts. NaN stands where
-    an epoch has no value. ``prefix`` is removed from the names.
-    """
-    if not path.is_file():
-        raise InputError(f"{path} is missing: expected the log of a training")
-    epochs = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        values = {}
-        for item in line.replace(" - ", ", ").split(", "):
-            name, _, value = item.rpartition(": ")
-            try:
-                values[name.replace(f" {prefix}", " ")] = float(value)
-            except ValueError:
-                continue
-        if line.startswith("epoch: ") and "epoch" in values:
-            epochs[values["epoch"]] = values
-    if not epochs:
-        raise InputError(f"{path} has no line 'epoch: ...': train first")
-    rows = [epochs[epoch] for epoch in sorted(epochs)]
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {n: np.array([row.get(n, np.nan) for row in rows]) for n in names}
 
 
 @torch.no_grad()

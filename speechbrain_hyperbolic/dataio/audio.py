@@ -1,40 +1,71 @@
 """Reads any audio file as one channel at one sample rate.
 
-soundfile reads wav, flac, ogg and the other formats of libsndfile; PyAV reads
-m4a, the format in which VoxCeleb2 is released, and mp4.
+soundfile reads wav, flac, ogg, mp3 and the other formats of libsndfile; PyAV
+reads the rest, such as m4a, the format in which VoxCeleb2 is released. What a
+file is, its first bytes tell, not its name.
 """
 
 import contextlib
+import functools
+import itertools
 import math
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
 import av
 import numpy as np
-import scipy.signal
 import soundfile
 import torch
 import torchaudio
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio.files import StrPath
+from speechbrain_hyperbolic.dataio.segments import frames_within, split_segment
 from speechbrain_hyperbolic.errors import InputError
 
-_EXTENSIONS = (".wav", ".flac", ".ogg", ".m4a")
+logger = get_logger(__name__)
+
+_EXTENSIONS = (
+    *(".wav", ".flac", ".ogg", ".m4a", ".mp3", ".opus", ".oga", ".aac", ".amr"),
+    *(".webm", ".mka", ".mkv", ".mp4", ".mov", ".3gp", ".3g2", ".wma", ".sph"),
+    *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".m4b", ".awb"),
+)
 EXTENSIONS = _EXTENSIONS + tuple(e.upper() for e in _EXTENSIONS)
 SAMPLE_RATES = (1000, 768000)  # Hz
-# Mean absolute amplitude below which the stock preparation drops a chunk
-SILENCE = 5e-4
 
-_BY_AV = (".m4a", ".mp4")
-# FFmpeg detects formats by content, and would open whatever a playlist names.
-_FORMATS = "mov"
-# The header is exact to two frames, and decoding starts one frame early.
+# How files of these formats begin, as libsndfile reads them and as FFmpeg does
+_BEGIN = (
+    *(b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b".snd", b"caff", b"fLaC"),
+    *(b"OggS", b"NIST_1A", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2"),
+    *(b"\xff\xfa", b"\xff\xfd", b"\xff\xfc", b"\xff\xe3", b"\xff\xe2"),
+)
+_BEGIN_FOR_AV = (
+    *(b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"#!AMR"),
+    *(b"\xff\xf1", b"\xff\xf9", b"\xff\xf0", b"\xff\xf8"),
+)
+_BOXES = (b"ftyp", b"moov", b"mdat", b"wide")  # of QuickTime and MP4, at 4
+_PICTURES = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"jxl ", b"crx ")
+# FFmpeg would open whatever a playlist names: no playlists, and no network.
+_AV_OPTIONS = {
+    "format_whitelist": "mov,matroska,webm,aac,amr,mp3,ogg,wav,w64,asf,caf,"
+    "aiff,au,flac",
+    "protocol_whitelist": "file",
+}
+# libsndfile decodes these differently after seeking.
+_DECODED_IN_ORDER = ("OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III")
+# The header is exact to two frames, and decoding starts two frames early.
 _AAC_FRAMES = 2048
+_FAR = 5  # seconds from which on seeking is faster than decoding
+_PACKED = 8  # channels, from which on PyAV reads planes that don't exist
 _NO_LENGTH = 2**40  # frames; libsndfile says 2^63 - 1 where it knows none
+_SKIPPED = 2**20  # frames that are decoded at a time to be dropped
 _LARGEST_KERNEL = 10**7  # samples, roughly, of torchaudio's resampling kernel
+# What is left of the power of channels whose mean cancels; it is 1 where they
+# are equal, and 1 / channels^2 where all others are silent.
+_CANCELED = 0.04
 # What libsndfile logs where the end of a file is missing. A program that
 # writes to a pipe can't know the size, and writes one above 2^31 - 4097.
 _WAV_SIZE = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -46,6 +77,7 @@ _DECODER_ERRORS = (
     *(soundfile.SoundFileError, av.FFmpegError, OSError, MemoryError),
     *(AttributeError, TypeError, IndexError, ValueError),
 )
+_WAV = ("WAV", "WAVEX", "RF64")  # formats whose length a pipe can't know
 # RIFF, size, WAVEfmt, 16, format, channels, sample rate, bytes per second,
 # bytes per frame, bits per sample
 _WAV_HEADER = struct.Struct("<4sI8sIHHIIHH")
@@ -59,46 +91,297 @@ class AudioInfo(NamedTuple):
     channels: int
 
 
+def looks_like_audio(path: StrPath) -> bool:
+    """Whether the name or, for other names, the first bytes are of audio."""
+    if os.path.splitext(path)[1].lower() in _EXTENSIONS:
+        return True
+    try:
+        if not os.path.isfile(path):  # a named pipe would wait for a writer
+            return False
+        with open(path, "rb", buffering=0) as file:
+            head = file.read(16)
+    except (OSError, ValueError):
+        return False
+    return head.startswith(_BEGIN) or _is_for_av(head)
+
+
 def info(path: StrPath) -> AudioInfo:
-    """Reads the header; refuses truncated wav and ogg files."""
-    found = _info_of_pcm(path)
-    if found is None:
-        with _naming(path):
-            found = _info(path)
-    _check_rate(path, found.sample_rate)
-    if not 0 < found.frames < _NO_LENGTH:
+    """Reads the header; refuses truncated wav and ogg files.
+
+    Files whose header doesn't tell the length are decoded.
+    """
+    with _opened(split_segment(path)[0]) as sound:
+        frames = sound.count()
+    _check_rate(path, sound.rate)
+    frames = frames_within(path, frames, sound.rate)
+    if not 0 < frames < _NO_LENGTH:
         raise InputError(
             f"{path} is empty, or its header doesn't tell its length: replace "
             "or remove the file, or convert it to wav"
         )
-    return found
+    return AudioInfo(sound.rate, frames, sound.channels)
 
 
-def _info(path: StrPath) -> AudioInfo:
-    if not _is_for_av(path):
-        with soundfile.SoundFile(str(path)) as sound:
-            _check_log(path, sound)
-            return AudioInfo(sound.samplerate, sound.frames, sound.channels)
-    with _open_by_av(path) as container:
-        stream = container.streams.audio[0]
-        # Without a duration it's a TypeError, which _naming handles.
-        length = stream.duration * stream.time_base  # type: ignore[operator]
-        frames = round(length * stream.rate)
-        return AudioInfo(stream.rate, frames, stream.channels)
+def load(
+    path: StrPath,
+    sample_rate: int = 16000,
+    start: int = 0,
+    stop: int | None = None,
+    file: BinaryIO | None = None,
+    channel: int | None = None,
+) -> torch.Tensor:
+    """Reads samples ``start`` to ``stop``, at ``sample_rate``: float32 [time].
+
+    Channels are averaged, unless ``channel`` is the number of one, from 0.
+    ``file`` is read instead of ``path``, its name.
+    """
+    source, first, _ = split_segment(path)
+    if source != str(path):
+        found = info(path)
+        length = _to_rate(found.frames, found.sample_rate, sample_rate)
+        stop = round(first * sample_rate) + (length if stop is None else stop)
+        start += round(first * sample_rate)
+    parts = load_parts(source, sample_rate, [(start, stop)], file, channel)
+    return next(iter(parts))
 
 
-def _info_of_pcm(path: StrPath) -> AudioInfo | None:
-    """The header of a 16-bit wav file, in a fifth of soundfile's time."""
-    # Non-blocking, because opening a named pipe would wait for a writer.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
-    try:
-        file = os.open(path, flags)
-        try:
-            head, size = os.read(file, 256), os.fstat(file).st_size
-        finally:
-            os.close(file)
-    except (OSError, ValueError):
+def load_parts(
+    path: StrPath,
+    sample_rate: int,
+    bounds: Iterable[tuple[int, int | None]],
+    file: BinaryIO | None = None,
+    channel: int | None = None,
+) -> Iterator[torch.Tensor]:
+    """As ``load`` of each (start, stop), in order, in one pass of the file."""
+    with _opened(path, file) as sound:
+        rate = sound.rate
+        _check_rate(path, rate)
+        for start, stop in bounds:
+            first, last, least = _to_rate(start, sample_rate, rate), None, 1
+            if stop is not None:
+                wanted = _to_rate(stop - start, sample_rate, rate)
+                last = first + wanted
+                least = max(1, wanted - max(sound.slack, 1))  # rounded bounds
+            samples = to_mono(sound.read(first, last), channel, str(path))
+            if len(samples) < least:
+                raise _truncated(path)
+            if not np.isfinite(samples).all():
+                raise InputError(
+                    f"{path} has NaN or infinite samples: replace or remove "
+                    "the file"
+                )
+            part = resample(torch.from_numpy(samples), rate, sample_rate)
+            yield part if stop is None else part[: stop - start]
+
+
+class _Pcm:
+    """16-bit wav, in a fifth of soundfile's time."""
+
+    slack = 0
+
+    def __init__(self, stream: BinaryIO, header: AudioInfo, data: int) -> None:
+        self.stream = stream
+        self.rate, self.frames, self.channels = header
+        self.data = data
+
+    def count(self) -> int:
+        return self.frames
+
+    def read(self, first: int, last: int | None) -> np.ndarray:
+        """Samples of all channels, float32 [time, channels]."""
+        block = 2 * self.channels
+        last = self.frames if last is None else min(last, self.frames)
+        self.stream.seek(self.data + first * block)
+        content = self.stream.read(max(last - first, 0) * block)
+        samples = np.frombuffer(content, "<i2").astype(np.float32)
+        samples *= 2.0**-15
+        return samples.reshape(-1, self.channels)
+
+
+class _BySoundfile:
+    """What libsndfile reads."""
+
+    def __init__(self, source: StrPath | BinaryIO, path: StrPath) -> None:
+        readable = hasattr(source, "read")
+        self.sound = soundfile.SoundFile(source if readable else str(source))
+        self.path = path
+        self.rate, self.channels = self.sound.samplerate, self.sound.channels
+        lossy = self.sound.subtype in _DECODED_IN_ORDER
+        self.slack = _AAC_FRAMES if lossy else 0
+        self.seeks = self.sound.seekable() and not lossy
+        if lossy:  # else soundfile seeks after each reading
+            self.sound.seekable = lambda: False  # type: ignore[method-assign]
+        self.position = 0
+
+    def count(self) -> int:
+        _check_log(self.path, self.sound)
+        return self.sound.frames
+
+    def read(self, first: int, last: int | None) -> np.ndarray:
+        end = last
+        if end is None:
+            _check_log(self.path, self.sound)
+            end = self.sound.frames
+        if self.seeks:
+            self.sound.seek(first)
+        while not self.seeks and self.position < first:
+            wanted = min(first - self.position, _SKIPPED)
+            found = len(self.sound.read(wanted, "float32"))
+            self.position += found or first
+        samples = self.sound.read(
+            max(end - first, 0), "float32", always_2d=True
+        )
+        self.position = first + len(samples)
+        if last is None and len(samples) < end - first - self.slack:
+            raise _truncated(self.path)
+        return samples
+
+
+class _ByAv:
+    """What FFmpeg reads."""
+
+    slack = _AAC_FRAMES
+
+    def __init__(self, source: StrPath | BinaryIO, path: StrPath) -> None:
+        self.source, self.path = source, path
+        self._open()
+
+    def _open(self) -> None:
+        if isinstance(self.source, (str, os.PathLike)):
+            source: str | BinaryIO = f"file:{self.source}"  # colons or not
+        else:
+            source = self.source
+            source.seek(0)
+        self.container = av.open(
+            source,
+            "r",
+            options=_AV_OPTIONS,
+            metadata_errors="replace",  # in tags, which are not used
+        )
+        if not self.container.streams.audio:
+            raise InputError(f"{self.path} has no audio: leave it out")
+        self.stream = stream = self.container.streams.audio[0]
+        self.rate, self.channels = stream.rate, stream.channels
+        self.unit = float((stream.time_base or 0) * self.rate)
+        # Only QuickTime and MP4 tell the length exactly.
+        exact = self.container.format.name.startswith("mov")
+        length = stream.duration if exact else None
+        self.frames = round(length * self.unit) if length else None
+        self.resampler: av.AudioResampler | None = None
+        self.blocks = self._decode()
+        self.rest = np.zeros((0, self.channels), np.float32)
+        self.position = 0  # of the rest
+
+    def _decode(self) -> Iterator[np.ndarray]:
+        for frame in self.container.decode(self.stream):
+            yield from self._arrays(frame)
+
+    def _arrays(self, frame: av.AudioFrame) -> Iterator[np.ndarray]:
+        known = frame.format.name == "fltp" and self.channels < _PACKED
+        same = frame.sample_rate == self.rate and self.resampler is None
+        if known and same:
+            planes = [
+                np.frombuffer(memoryview(plane), np.float32, frame.samples)  # type: ignore[arg-type]
+                for plane in frame.planes
+            ]
+            yield np.stack(planes, 1) if planes[1:] else planes[0][:, None]
+            return
+        if self.resampler is None:
+            self.resampler = av.AudioResampler(format="flt", rate=self.rate)
+        for part in self.resampler.resample(frame):
+            yield part.to_ndarray().reshape(part.samples, -1)
+
+    def count(self) -> int:
+        return self.frames or sum(map(len, self.blocks))
+
+    def read(self, first: int, last: int | None) -> np.ndarray:
+        if last is not None and first - self.position > _FAR * self.rate:
+            samples = self._read_by_seeking(first, last)
+            if samples is not None:
+                return samples
+        samples = self._read_on(first, last)
+        if last is None and self.frames:
+            if len(samples) < self.frames - first - _AAC_FRAMES:
+                raise _truncated(self.path)
+        return samples
+
+    def _read_by_seeking(self, first: int, last: int) -> np.ndarray | None:
+        """None where only decoding from the start gives the samples."""
+        twice = []
+        if self.frames and self.stream.codec_context.profile == "LC":
+            origin = self.stream.start_time or 0
+            for _ in range(2):
+                place = int((first - _AAC_FRAMES) / self.unit) + origin
+                self.container.seek(place, stream=self.stream)
+                frame = next(self.container.decode(self.stream))
+                self.rest = np.concatenate([*self._arrays(frame)])
+                self.position = round(((frame.pts or 0) - origin) * self.unit)
+                self.blocks = self._decode()
+                twice.append(self._read_on(first, last))
+            # Bands of noise are drawn by a generator that every earlier frame
+            # moves: where there are any, the second time differs.
+            if np.array_equal(twice[0], twice[1]):
+                return twice[0]
+        self._open()
         return None
+
+    def _read_on(self, first: int, last: int | None) -> np.ndarray:
+        """Decodes up to ``last``, and drops what is before ``first``."""
+        blocks, end = [], self.position
+        for block in itertools.chain([self.rest], self.blocks):
+            start, end = end, end + len(block)
+            if end > first:
+                blocks.append(block[max(0, first - start) :])
+            if last is not None and end >= last:
+                break
+        samples = np.concatenate([self.rest[:0], *blocks])
+        if last is None:
+            return samples
+        kept = max(0, last - first)
+        self.rest, self.position = samples[kept:], min(end, last)
+        return samples[:kept]
+
+
+@contextlib.contextmanager
+def _opened(
+    path: StrPath, file: BinaryIO | None = None
+) -> Iterator[_Pcm | _BySoundfile | _ByAv]:
+    """The reader of a file; its errors name the file."""
+    with (
+        _naming(path, exists=file is not None),
+        contextlib.nullcontext(file) if file else open(path, "rb") as stream,
+    ):
+        head, size = stream.read(256), stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        source = file or path
+        pcm = _pcm_header(head, size)
+        if pcm:
+            yield _Pcm(stream, *pcm)
+        elif _is_for_av(head):
+            yield _ByAv(source, path)
+        else:
+            yield _by_either(source, path, stream)
+
+
+def _by_either(
+    source: StrPath | BinaryIO, path: StrPath, stream: BinaryIO
+) -> _BySoundfile | _ByAv:
+    """libsndfile first; FFmpeg knows more codecs, and wav without a length."""
+    try:
+        sound = _BySoundfile(source, path)
+        if sound.sound.frames or sound.sound.format not in _WAV:
+            return sound
+    except soundfile.SoundFileError:
+        try:
+            return _ByAv(source, path)
+        except _DECODER_ERRORS:
+            pass
+        raise
+    return _ByAv(source, path)
+
+
+def _pcm_header(head: bytes, size: int) -> tuple[AudioInfo, int] | None:
+    """What a 16-bit wav file says, and where its samples begin."""
     data = head.find(b"data", _WAV_HEADER.size)
     if data < 0 or len(head) < data + 8:
         return None
@@ -111,100 +394,36 @@ def _info_of_pcm(path: StrPath) -> AudioInfo | None:
         return None
     if not size == length + 8 == data + 8 + samples:
         return None
-    return AudioInfo(rate, samples // block, channels)
+    return AudioInfo(rate, samples // block, channels), data + 8
 
 
-def load(
-    path: StrPath,
-    sample_rate: int = 16000,
-    start: int = 0,
-    stop: int | None = None,
-    file: BinaryIO | None = None,
-) -> torch.Tensor:
-    """Reads samples ``start`` to ``stop``, at ``sample_rate``: float32 [time].
-
-    Channels are averaged. ``file`` is read instead of ``path``, its name.
-    """
-    decode = _decode_by_av if _is_for_av(path) else _decode
-    with _naming(path, exists=file is not None):
-        samples, rate = decode(path, sample_rate, start, stop, file)
-    _check_rate(path, rate)
-    least = 1
-    if stop is not None:
-        slack = _AAC_FRAMES if _is_for_av(path) else 1  # bounds are rounded
-        least = max(1, _to_rate(stop - start, sample_rate, rate) - slack)
-    if len(samples) < least:
-        raise _truncated(path)
-    if not np.isfinite(samples).all():
-        raise InputError(
-            f"{path} has NaN or infinite samples: replace or remove the file"
-        )
-    waveform = resample(torch.from_numpy(samples), rate, sample_rate)
-    return waveform if stop is None else waveform[: stop - start]
-
-
-def _decode(
-    path: StrPath,
-    sample_rate: int,
-    start: int,
-    stop: int | None,
-    file: BinaryIO | None,
-) -> tuple[np.ndarray, int]:
-    with soundfile.SoundFile(file or str(path)) as sound:
-        rate = sound.samplerate
-        sound.seek(_to_rate(start, sample_rate, rate))
-        if stop is None:
-            _check_log(path, sound)
-            wanted = sound.frames - sound.tell()
-        else:
-            wanted = _to_rate(stop - start, sample_rate, rate)
-        samples = sound.read(max(wanted, 0), "float32", always_2d=True)
-    if stop is None and len(samples) < wanted:
-        raise _truncated(path)
-    return _to_mono(samples), rate
-
-
-def _decode_by_av(
-    path: StrPath,
-    sample_rate: int,
-    start: int,
-    stop: int | None,
-    file: BinaryIO | None,
-) -> tuple[np.ndarray, int]:
-    with _open_by_av(file or path) as container:
-        stream = container.streams.audio[0]
-        rate = stream.rate
-        unit = float(stream.time_base * rate)  # type: ignore[operator]
-        first = _to_rate(start, sample_rate, rate)
-        end = round(stream.duration * unit)  # type: ignore[operator]
-        last = end
-        if stop is not None:
-            last = first + _to_rate(stop - start, sample_rate, rate)
-        if first > _AAC_FRAMES:
-            container.seek(int((first - _AAC_FRAMES) / unit), stream=stream)
-        # Packed: with eight channels PyAV reads planes that don't exist.
-        resampler = av.AudioResampler(format="flt", rate=rate)
-        blocks, position = [np.zeros(0, np.float32)], None
-        for frame in container.decode(stream):
-            if position is None:
-                position = round((frame.pts or 0) * unit)
-            for part in resampler.resample(frame):
-                block = part.to_ndarray().reshape(part.samples, -1)
-                blocks.append(_to_mono(block[max(0, first - position) :]))
-                position += len(block)
-            if stop is not None and position >= last:
-                break
-    samples = np.concatenate(blocks)
-    if stop is not None:
-        return samples[: last - first], rate
-    if len(samples) < end - first - _AAC_FRAMES:
-        raise _truncated(path)
-    return samples, rate
-
-
-def _to_mono(samples: np.ndarray) -> np.ndarray:
+def to_mono(
+    samples: np.ndarray, channel: int | None = None, name: str = "the audio"
+) -> np.ndarray:
+    """One channel of [time, channels]: their mean, or that of a number."""
     # By NumPy: many threads read files, and PyTorch would start more in each.
-    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(1)
+    channels = samples.shape[1]
+    if channel is not None and not 0 <= channel < channels:
+        raise InputError(
+            f"{name} has {channels} channel(s): channel {channel} is not one "
+            f"of 0 to {channels - 1}"
+        )
+    if channel is not None or channels == 1:
+        return samples[:, channel or 0]
+    mean = samples.mean(1)
+    powers = np.einsum("ij,ij->j", samples, samples)
+    if mean @ mean < _CANCELED / channels**2 * powers.max():
+        _warn_of_cancellation(name)
+        return samples[:, powers.argmax()]
+    return mean
+
+
+@functools.cache  # once for each file
+def _warn_of_cancellation(name: str) -> None:
+    logger.warning(
+        f"{name} has channels of opposite phase, whose mean cancels: its "
+        "loudest channel is read"
+    )
 
 
 def resample(
@@ -216,9 +435,12 @@ def resample(
     common = math.gcd(rate_from, rate_to)
     if rate_from * rate_to // common**2 <= _LARGEST_KERNEL:
         return torchaudio.functional.resample(waveform, rate_from, rate_to)
-    # Without a common factor of the rates the kernel would take gigabytes.
+    # Without a common factor of the rates the kernel would take gigabytes. The
+    # import takes half a second, which commands that need no other rate save.
+    from scipy.signal import resample_poly
+
     return torch.from_numpy(
-        scipy.signal.resample_poly(
+        resample_poly(
             waveform.numpy(), rate_to // common, rate_from // common
         ).astype(np.float32)
     )
@@ -230,17 +452,10 @@ def repeat_to(waveform: torch.Tensor, samples: int) -> torch.Tensor:
     return (waveform.repeat(times) if times > 1 else waveform)[:samples]
 
 
-def _is_for_av(path: StrPath) -> bool:
-    return os.path.splitext(path)[1].lower() in _BY_AV
-
-
-def _open_by_av(source: StrPath | BinaryIO) -> av.container.InputContainer:
-    return av.open(
-        source if hasattr(source, "read") else str(source),
-        "r",
-        options={"format_whitelist": _FORMATS},
-        metadata_errors="replace",  # in tags, which are not used
-    )
+def _is_for_av(head: bytes) -> bool:
+    """Whether FFmpeg reads what begins so, rather than libsndfile."""
+    is_box = head[4:8] in _BOXES and head[8:12] not in _PICTURES
+    return is_box or head.startswith(_BEGIN_FOR_AV)
 
 
 def _to_rate(samples: int, rate_from: int, rate_to: int) -> int:

@@ -10,8 +10,8 @@ import random
 from collections.abc import Iterable
 
 from speechbrain_hyperbolic.dataio.corpus import (
-    list_audio,
-    read_splits,
+    Corpus,
+    read_corpus,
     speaker_of,
 )
 from speechbrain_hyperbolic.dataio.files import StrPath
@@ -21,6 +21,11 @@ from speechbrain_hyperbolic.dataio.preparation import (
 )
 from speechbrain_hyperbolic.dataio.trials import Trial, write_trials
 from speechbrain_hyperbolic.errors import InputError, exit_on_error
+
+LEVEL_HELP = (
+    "which folder below data_folder is the speaker, by number, or a pattern "
+    "with one group over paths (default: told by the layout)"
+)
 
 
 def make_trials(
@@ -54,22 +59,18 @@ def make_trials(
 
 
 def choose_test_speakers(
-    data_folder: StrPath,
-    speakers: Iterable[str],
-    test_share: float = 0.2,
-    seed: int = 0,
+    corpus: Corpus, test_share: float = 0.2, seed: int = 0
 ) -> set[str]:
     """Those of split "test" in speakers.csv; without splits a random share."""
     if test_share == 1:
-        return set(speakers)
-    splits = read_splits(data_folder)
-    if splits:
-        return {s for s in speakers if splits.get(s) == "test"}
-    speakers = sorted(speakers)
+        return set(corpus.speakers)
+    if splits := corpus.splits():
+        return {speaker for speaker, v in splits.items() if v == "test"}
+    speakers = sorted(corpus.speakers)
     count = max(2, round(test_share * len(speakers)))
     if count >= len(speakers):
         raise InputError(
-            f"{data_folder} has {len(speakers)} speakers: too few to reserve "
+            f"{corpus.source} has {len(speakers)} speakers: too few to reserve "
             f"{count} of them for a trial list"
         )
     return set(random.Random(seed).sample(speakers, count))
@@ -82,15 +83,20 @@ def make_trial_list(
     pairs_per_speaker: int = 100,
     check_audio: str = "header",
     seed: int = 0,
+    speaker_level: int | str | None = None,
 ) -> list[Trial]:
     """Writes a trial list, and the unusable files to ``PATH.skipped``."""
-    paths = list_audio(data_folder, outputs=pathlib.Path(path).parent)
-    speakers = choose_test_speakers(
-        data_folder, {speaker_of(u) for u in paths}, test_share, seed
+    corpus = read_corpus(
+        data_folder, speaker_level, outputs=pathlib.Path(path).parent
     )
-    paths = {u: p for u, p in paths.items() if speaker_of(u) in speakers}
+    speakers = choose_test_speakers(corpus, test_share, seed)
+    paths = {
+        name: path
+        for name, path in corpus.paths().items()
+        if speaker_of(name) in speakers
+    }
     utterances, problems = read_utterances(paths, check_audio=check_audio)
-    report_problems(problems, f"{path}.skipped")
+    report_problems(problems, f"{path}.skipped", corpus.skipped)
     trials = make_trials((u.id for u in utterances), pairs_per_speaker, seed)
     write_trials(trials, path)
     return trials
@@ -112,6 +118,7 @@ def main() -> None:
     parser.add_argument("--pairs_per_speaker", type=int, default=100)
     parser.add_argument("--check_audio", default="header")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--speaker_level", help=LEVEL_HELP)
     options = vars(parser.parse_args())
     with exit_on_error():
         trials = make_trial_list(**options)

@@ -1,16 +1,16 @@
-"""Noise, music, speech and room responses for augmentation, as CSV files.
+"""The sounds of augmentation, memory-mapped.
 
-They come from a folder of wav files (MUSAN, RIRS_NOISES or your own), from the
-stock recipe's download, or from a generator.
+A bank is one file of 16-bit samples at the recipe's sample rate and an index of
+the sounds in it. It is made once of each source; then a crop of a noise is a
+slice of an array, and nothing is decoded while a model trains.
 """
 
-import csv
 import functools
 import hashlib
+import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
 
 import filelock
 import numpy as np
@@ -21,254 +21,237 @@ from speechbrain.utils.data_utils import download_file
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio import audio
-from speechbrain_hyperbolic.dataio.files import Stamp, StrPath, atomic_path
+from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
 from speechbrain_hyperbolic.errors import InputError
 
 logger = get_logger(__name__)
 
-_Generate = Callable[[np.random.Generator], np.ndarray]
-RATE = 16000
-GENERATED = 40  # files of a kind
-# Seconds to which files are cut and noises repeated: the stock AddNoise reads
-# whole files, and pads a noise that is shorter than the crop with silence.
-PIECE = 10
+GENERATED = 40  # sounds of a kind
+SECONDS = 10  # of a generated noise
+_NAMED = 10  # files left out that the log names; the index names all
+
+# A file, or kind and number of a generated sound
+_Sound = pathlib.Path | tuple[str, int]
 
 
-def prepare_noise(
-    source: str,
-    url: str,
-    work_folder: StrPath,
-    noise_csv: StrPath,
-    music_csv: StrPath,
-    speech_csv: StrPath | None = None,
-) -> None:
-    """Writes the CSV files of noise, music, and speech for babble.
-
-    A file that was made from the same source is kept.
-
-    Arguments
-    ---------
-    source : str
-        A folder, with subfolders ``noise``, ``music`` and ``speech`` (MUSAN)
-        or of any wav files, for both noise and music. Or "download", the
-        archive at ``url``; or "generate".
-    url : str
-        Archive of noise, as in the stock recipe.
-    work_folder : str or pathlib.Path
-        For the archive, and for copies in the right format and length.
-    noise_csv : str or pathlib.Path
-        File to write.
-    music_csv : str or pathlib.Path
-        File to write.
-    speech_csv : str or pathlib.Path
-        File to write if the source has a folder ``speech``; without it,
-        ``AddBabble`` mixes utterances of the batch.
-
-    Raises
-    ------
-    InputError
-        If the download fails, or the source has no wav files.
-
-    Example
-    -------
-    >>> folder = pathlib.Path(getfixture("tmpdir"))
-    >>> (folder / "musan").mkdir()
-    >>> soundfile.write(folder / "musan" / "a.wav", np.zeros(160000), 16000)
-    >>> files = folder / "noise.csv", folder / "music.csv"
-    >>> prepare_noise(str(folder / "musan"), "", folder, *files)
-    >>> files[0].read_text().splitlines()[0]
-    'ID,duration,wav,wav_format,wav_opts'
+class SoundBank:
+    """Noise, music and speech of a ``noise_source``, or rooms of a
+    ``rir_source``: a folder, "download" or "generate".
     """
-    prepare = functools.partial(
-        _prepare, "noise_source", source, url, work_folder, PIECE
+
+    def __init__(
+        self,
+        option: str,
+        source: StrPath,
+        url: str,
+        folder: StrPath,
+        sample_rate: int,
+    ) -> None:
+        self.option, self.url, self.sample_rate = option, url, sample_rate
+        self.source = str(source)
+        if self.source not in ("download", "generate"):
+            self.source = str(pathlib.Path(source).resolve())
+        where = url if self.source == "download" else self.source
+        made_from = json.dumps([where, sample_rate])
+        key = hashlib.sha256(made_from.encode()).hexdigest()[:12]
+        name = option.removesuffix("_source")
+        self.path = pathlib.Path(folder) / f"{name}_{key}.int16"
+        self.archive = self.path.with_name(f"{name}_archive")
+        self.index = self.path.with_suffix(".json")
+
+    @functools.cached_property
+    def spans(self) -> dict[str, list[list[int]]]:
+        """Start and length of each sound of a kind."""
+        if not self.index.is_file():
+            self.prepare()
+        return json.loads(self.index.read_text())["spans"]
+
+    @functools.cached_property
+    def samples(self) -> np.ndarray:
+        # A plain array, since slicing a memmap takes ten times as long
+        return np.asarray(np.memmap(self.path, np.int16, "r"))
+
+    def sound(self, kind: str, which: float) -> np.ndarray:
+        """The sound at ``which`` in [0, 1) of a kind, int16 [time]."""
+        spans = self.spans[kind]
+        start, length = spans[int(which * len(spans))]
+        return self.samples[start : start + length]
+
+    def crop(
+        self, kind: str, which: float, place: float, samples: int
+    ) -> np.ndarray:
+        """A piece from ``place`` in [0, 1) of a sound; a short one repeats."""
+        sound = self.sound(kind, which)
+        if len(sound) < samples:
+            return np.resize(np.roll(sound, -int(place * len(sound))), samples)
+        start = int(place * (len(sound) - samples + 1))
+        return sound[start : start + samples]
+
+    def prepare(self) -> None:
+        """Makes the bank, unless it was made of as many files and bytes."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(self.path.with_suffix(".lock")):
+            sounds = self._find()
+            paths = [s for group in sounds.values() for s in group]
+            sizes = [
+                p.stat().st_size for p in paths if isinstance(p, os.PathLike)
+            ]
+            size = [len(paths), sum(sizes)]
+            if self.index.is_file():
+                if json.loads(self.index.read_text())["size"] == size:
+                    return
+                self.index.unlink()
+            self._write(sounds, size)
+
+    def _find(self) -> dict[str, list[_Sound]]:
+        rooms = self.option == "rir_source"
+        if self.source == "generate":
+            kinds = ["reverb"] if rooms else ["noise", "music"]
+            return {k: [(k, n) for n in range(GENERATED)] for k in kinds}
+        folder = pathlib.Path(self.source)
+        if self.source == "download":
+            folder = self._download()
+        if rooms:
+            simulated = _files(folder / "simulated_rirs")
+            return {"reverb": simulated or _files(folder)}
+        speech = _files(folder / "speech")
+        every = sorted({*_files(folder)} - {*speech})
+        noise, music = (_files(folder / kind) for kind in ("noise", "music"))
+        return {
+            "noise": noise or every,
+            "music": music or every,
+            "speech": speech,
+        }
+
+    def _download(self) -> pathlib.Path:
+        """Under a lock, since banks of several sample rates share it."""
+        partial = self.archive.with_suffix(".partial")
+        try:
+            with filelock.FileLock(self.archive.with_suffix(".lock")):
+                if not self.archive.is_dir():
+                    shutil.rmtree(partial, ignore_errors=True)  # a killed run's
+                    packed = partial / "archive.zip"
+                    download_file(self.url, str(packed), unpack=True)
+                    packed.unlink()
+                    os.replace(partial, self.archive)
+        except (OSError, shutil.ReadError) as error:
+            raise InputError(
+                f"can't download {self.url} ({error}): pass --{self.option}="
+                "FOLDER with sounds of your own, e.g. MUSAN or RIRS_NOISES, or "
+                f"--{self.option}=generate for synthetic ones"
+            ) from error
+        return self.archive
+
+    def _write(self, sounds: dict[str, list[_Sound]], size: list[int]) -> None:
+        # A file that is both noise and music is stored once.
+        every = dict.fromkeys(s for group in sounds.values() for s in group)
+        spans, left_out, end = {}, [], 0
+        what = f"Reading {self.option}"
+        bar = tqdm.tqdm(every, what, unit="sound", dynamic_ncols=True)
+        with atomic_path(self.path) as temporary:
+            with open(temporary, "wb") as file:
+                for sound in bar:
+                    try:
+                        samples = self._read(sound)
+                    except InputError as error:
+                        left_out.append(str(error))
+                        continue
+                    file.write(samples.tobytes())
+                    spans[sound] = end, len(samples)
+                    end += len(samples)
+            if not spans:
+                raise InputError(
+                    f"{self.source} has no audio files for augmentation: pass "
+                    f"a folder, 'download' or 'generate' as --{self.option}"
+                )
+        of_kinds = {
+            kind: [spans[sound] for sound in group if sound in spans]
+            for kind, group in sounds.items()
+        }
+        with atomic_path(self.index) as temporary:
+            index = {"size": size, "spans": of_kinds, "left_out": left_out}
+            temporary.write_text(json.dumps({"source": self.source, **index}))
+        counts = ", ".join(f"{len(v)} of {k}" for k, v in of_kinds.items() if v)
+        logger.info(f"Sounds of {self.source} ({counts}) are in {self.path}.")
+        if left_out:
+            logger.warning(
+                f"{len(left_out)} of {len(every)} files in {self.source} are "
+                f"not used (all are in {self.index}): "
+                + "; ".join(left_out[:_NAMED])
+            )
+
+    def _read(self, sound: _Sound) -> np.ndarray:
+        """int16, scaled by a power of two: files of 16 bits stay as they are,
+        but for rooms, whose level does not matter and whose tails are quiet.
+        """
+        if isinstance(sound, tuple):
+            generator = np.random.default_rng(sound[1])
+            samples = _GENERATORS[sound[0]](generator, self.sample_rate)
+            samples = samples / np.abs(samples).max() / 2
+        else:
+            samples = self._load(sound).numpy()
+        peak = np.abs(samples).max()
+        if peak == 0:
+            raise InputError(f"{sound} is silent")
+        bits = np.floor(np.log2(2**15 / peak))
+        if self.option == "noise_source":
+            bits = min(bits, 15)
+        scaled = np.rint(np.ldexp(samples, int(bits)))
+        return np.clip(scaled, -(2**15), 2**15 - 1).astype(np.int16)
+
+    def _load(self, path: pathlib.Path) -> torch.Tensor:
+        if self.option == "rir_source" and audio.info(path).channels > 1:
+            # The first microphone: a mean over several would smear the room.
+            samples, rate = soundfile.read(path, dtype="float32")
+            first = torch.from_numpy(samples[:, 0].copy())
+            return audio.resample(first, rate, self.sample_rate)
+        return audio.load(path, self.sample_rate)
+
+
+def _files(folder: pathlib.Path) -> list[_Sound]:
+    """All but hidden ones; reading them tells which are audio."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
     )
-    prepare(noise_csv, "noise", _noise)
-    prepare(music_csv, "music", _music)
-    if speech_csv and pathlib.Path(source, "speech").is_dir():
-        prepare(speech_csv, "speech", None)
-    elif speech_csv:
-        pathlib.Path(speech_csv).unlink(missing_ok=True)
 
 
-def prepare_rirs(
-    source: str, url: str, work_folder: StrPath, rir_csv: StrPath
-) -> None:
-    """Writes the CSV file of room impulse responses.
-
-    Arguments
-    ---------
-    source : str
-        A folder: the simulated rooms of RIRS_NOISES, or all of another
-        folder. Or "download" or "generate", as in ``prepare_noise``.
-    url : str
-        Archive of room impulse responses, as in the stock recipe.
-    work_folder : str or pathlib.Path
-        As in ``prepare_noise``.
-    rir_csv : str or pathlib.Path
-        File to write; one that was made from the same source is kept.
-
-    Raises
-    ------
-    InputError
-        If the download fails, or the source has no wav files.
-
-    Example
-    -------
-    >>> folder = pathlib.Path(getfixture("tmpdir"))
-    >>> prepare_rirs("generate", "", folder, folder / "rir.csv")
-    >>> len((folder / "rir.csv").read_text().splitlines())
-    41
-    """
-    arguments = "rir_source", source, url, work_folder, 0
-    _prepare(*arguments, rir_csv, "simulated_rirs", _rir)
-
-
-def _prepare(
-    option: str,
-    source: StrPath,
-    url: str,
-    work_folder: StrPath,
-    shortest: float,
-    csv_file: StrPath,
-    subfolder: str,
-    generate: _Generate | None,
-) -> None:
-    path = pathlib.Path(csv_file)
-    stamp = Stamp(
-        path.with_suffix(".json"), {"source": str(source), "url": url}
-    )
-    if path.is_file() and stamp.matches():
-        return
-    stamp.path.unlink(missing_ok=True)
-    if source == "download":
-        folder = _download(url, pathlib.Path(work_folder) / "archive", option)
-    elif source == "generate" and generate:
-        logger.info(f"Generating {GENERATED} files of synthetic {path.stem}.")
-        folder = path.parent / "generated" / path.stem
-        _generate(generate, folder)
-    else:
-        folder = pathlib.Path(source)
-    if (folder / subfolder).is_dir():
-        folder = folder / subfolder
-    write_noise_csv(folder, path, work_folder, shortest)
-    stamp.write()
-
-
-def _download(url: str, folder: pathlib.Path, option: str) -> pathlib.Path:
-    partial = folder.with_name(f"{folder.name}.partial")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder.with_name(f"{folder.name}.lock")):
-            if folder.is_dir():  # another run has downloaded it meanwhile
-                return folder
-            shutil.rmtree(partial, ignore_errors=True)  # of a killed run
-            download_file(url, str(partial / "archive.zip"), unpack=True)
-            (partial / "archive.zip").unlink()
-            os.replace(partial, folder)
-    except (OSError, shutil.ReadError) as error:
-        raise InputError(
-            f"can't download {url} ({error}): pass --{option}=FOLDER with "
-            "sounds of your own, e.g. MUSAN or RIRS_NOISES, or "
-            f"--{option}=generate for synthetic ones"
-        ) from error
-    return folder
-
-
-def write_noise_csv(
-    folder: StrPath, path: StrPath, work_folder: StrPath, shortest: float = 0
-) -> None:
-    """Lists a folder's wav files for the stock AddNoise and AddReverb."""
-    folder = pathlib.Path(folder)
-    # Without hidden ones, which a killed process may have left
-    files = sorted(
-        file for file in folder.rglob("*.wav") if not file.name.startswith(".")
-    )
-    if not files:
-        raise InputError(
-            f"{folder} has no wav files for augmentation: pass a folder, "
-            "'download' or 'generate' as --noise_source or --rir_source"
-        )
-    copies = pathlib.Path(work_folder) / "copies"
-    bar = tqdm.tqdm(files, desc=f"Listing {folder.name}", dynamic_ncols=True)
-    with (
-        atomic_path(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as out,
-    ):
-        writer = csv.writer(out)
-        writer.writerow(["ID", "duration", "wav", "wav_format", "wav_opts"])
-        for number, file in enumerate(bar):
-            for piece in _pieces(file, copies, shortest):
-                header = audio.info(piece)
-                seconds = header.frames / header.sample_rate
-                name = f"{piece.stem}_{number}"
-                writer.writerow([name, seconds, piece, "wav", ""])
-
-
-def _pieces(
-    file: pathlib.Path, copies: pathlib.Path, shortest: float
-) -> list[pathlib.Path]:
-    """The file itself, or copies: mono, at 16 kHz, of PIECE seconds."""
-    header = audio.info(file)
-    seconds = header.frames / header.sample_rate
-    if (header.channels, header.sample_rate) == (1, RATE) and (
-        shortest <= seconds <= 2 * PIECE
-    ):
-        return [file]
-    key = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]
-    count = max(1, int(seconds // PIECE))
-    pieces = [copies / f"{file.stem}_{key}_{n}.wav" for n in range(count)]
-    if not all(piece.is_file() for piece in pieces):
-        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
-        # The first channel: a mean over microphones would smear a room.
-        channel = torch.from_numpy(samples[:, 0].copy())
-        waveform = audio.resample(channel, rate, RATE)
-        if len(waveform) < shortest * RATE:
-            waveform = audio.repeat_to(waveform, int(shortest * RATE))
-        for number, piece in enumerate(pieces):
-            start = number * PIECE * RATE
-            samples = waveform[start : start + PIECE * RATE]
-            with atomic_path(piece) as temporary:
-                soundfile.write(temporary, samples.numpy(), RATE)
-    return pieces
-
-
-def _generate(generate: _Generate, folder: pathlib.Path) -> None:
-    for number in range(GENERATED):
-        samples = generate(np.random.default_rng(number))
-        samples = 0.5 * samples / np.abs(samples).max()
-        with atomic_path(folder / f"{number:03d}.wav") as temporary:
-            soundfile.write(temporary, samples, RATE)
-
-
-def _noise(generator: np.random.Generator) -> np.ndarray:
+def _noise(generator: np.random.Generator, rate: int) -> np.ndarray:
     """Noise with a spectral slope of 0 to -9 dB per octave."""
-    spectrum = np.fft.rfft(generator.standard_normal(PIECE * RATE))
-    frequency = np.fft.rfftfreq(PIECE * RATE, 1 / RATE)
+    spectrum = np.fft.rfft(generator.standard_normal(SECONDS * rate))
+    frequency = np.fft.rfftfreq(SECONDS * rate, 1 / rate)
     slope = generator.uniform(0, 1.5)
     return np.fft.irfft(spectrum / np.maximum(frequency, 30) ** slope)
 
 
-def _music(generator: np.random.Generator) -> np.ndarray:
+def _music(generator: np.random.Generator, rate: int) -> np.ndarray:
     """Decaying chords of harmonic tones."""
-    time = np.arange(RATE) / RATE
-    decay = np.exp(-4 * time)
-    harmonics = np.arange(1, 5)[:, None]
-    samples = np.zeros((PIECE + 1) * RATE)
+    samples = np.zeros((SECONDS + 1) * rate)
     gap = generator.uniform(0.2, 0.6)
-    for onset in range(0, PIECE * RATE, round(gap * RATE)):
+    for onset in range(0, SECONDS * rate, round(gap * rate)):
         for semitone in generator.integers(0, 36, size=3):
-            phase = 2 * np.pi * 110 * 2 ** (semitone / 12) * harmonics * time
-            tone = decay * (np.sin(phase) / harmonics).sum(0)
-            samples[onset : onset + RATE] += tone
-    return samples[: PIECE * RATE]
+            samples[onset : onset + rate] += _tone(int(semitone), rate)
+    return samples[: SECONDS * rate]
 
 
-def _rir(generator: np.random.Generator) -> np.ndarray:
+@functools.cache
+def _tone(semitone: int, rate: int) -> np.ndarray:
+    time = np.arange(rate) / rate
+    harmonics = np.arange(1, 5)[:, None]
+    phase = 2 * np.pi * 110 * 2 ** (semitone / 12) * harmonics * time
+    return np.exp(-4 * time) * (np.sin(phase) / harmonics).sum(0)
+
+
+def _room(generator: np.random.Generator, rate: int) -> np.ndarray:
     """A direct path and a tail that decays by 60 dB in 0.2 to 0.8 s."""
     decay = generator.uniform(0.2, 0.8)
-    time = np.arange(round(decay * RATE)) / RATE
+    time = np.arange(round(decay * rate)) / rate
     tail = generator.standard_normal(len(time)) * 10 ** (-3 * time / decay)
     tail *= generator.uniform(0.02, 0.2)
-    tail[: round(0.002 * RATE)] = 0
+    tail[: round(0.002 * rate)] = 0
     tail[0] = 1
     return tail
+
+
+_GENERATORS = {"noise": _noise, "music": _music, "reverb": _room}

@@ -6,25 +6,28 @@ Headers are read in parallel; files that can't be used are left out and listed.
 import contextlib
 import csv
 import hashlib
+import os
 import pathlib
 import random
+import re
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import numpy as np
 import tqdm
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.dataio.corpus import (
-    list_audio,
-    read_splits,
+    Corpus,
+    read_corpus,
     speaker_of,
 )
 from speechbrain_hyperbolic.dataio.files import Stamp, StrPath, atomic_path
+from speechbrain_hyperbolic.dataio.segments import split_segment
+from speechbrain_hyperbolic.dataio.speech import is_silent
 from speechbrain_hyperbolic.dataio.tables import check_name, read_table
 from speechbrain_hyperbolic.errors import InputError, shown
 
@@ -47,7 +50,7 @@ class Utterance(NamedTuple):
 
 
 def prepare_corpus(
-    data_folder: StrPath,
+    data_folder: StrPath | Corpus,
     save_folder: StrPath,
     test_speakers: Collection[str],
     split_ratio: Sequence[int] = (90, 10),
@@ -55,6 +58,7 @@ def prepare_corpus(
     check_audio: str = "header",
     seed: int = 0,
     skip_prep: bool = False,
+    speaker_level: int | str | None = None,
 ) -> None:
     """Writes train.csv and dev.csv without the test speakers, and skipped.txt.
 
@@ -63,23 +67,29 @@ def prepare_corpus(
     save_folder = pathlib.Path(save_folder)
     if skip_prep:
         return
-    held_out = set(test_speakers)
-    held_out |= {s for s, v in read_splits(data_folder).items() if v == "test"}
-    paths = list_audio(data_folder, outputs=save_folder)
-    paths = {u: p for u, p in paths.items() if speaker_of(u) not in held_out}
-    names = "\n".join(paths.values())
+    corpus = read_corpus(data_folder, speaker_level, outputs=save_folder)
+    held_out = corpus.held_out(test_speakers)
+    paths = {
+        name: path
+        for name, path in corpus.paths().items()
+        if speaker_of(name) not in held_out
+    }
+    names = "\n".join(f"{name} {path}" for name, path in paths.items())
     stamp = Stamp(
         save_folder / "prepare.json",
         {
-            "files": hashlib.sha256(names.encode()).hexdigest(),
+            "files": hashlib.sha256(os.fsencode(names)).hexdigest(),
             "split_ratio": list(split_ratio),
             "sample_rate": sample_rate,
             "check_audio": check_audio,
             "seed": seed,
         },
     )
+    summary = save_folder / "summary.txt"
     if stamp.matches():
         logger.info(f"Already prepared: delete {stamp.path} to do it again.")
+        if summary.is_file():
+            logger.info(summary.read_text().strip())
         return
     if stamp.path.is_file():
         logger.warning(
@@ -89,20 +99,42 @@ def prepare_corpus(
         )
     stamp.path.unlink(missing_ok=True)
     utterances, problems = read_utterances(paths, sample_rate, check_audio)
-    report_problems(problems, save_folder / "skipped.txt")
+    report_problems(problems, save_folder / "skipped.txt", corpus.skipped)
+    speakers = {u.spk_id for u in utterances}
     if not utterances:
         raise InputError(
-            f"data_folder {data_folder} has no utterances left to train on: "
-            f"{len(test_speakers)} speakers are reserved for the trials, and "
+            f"data_folder {corpus.source} has no utterances left to train on: "
+            f"{len(held_out)} speakers are reserved for the trials, and "
             f"{len(problems)} files can't be used"
+        )
+    if len(speakers) == 1:
+        raise InputError(
+            f"data_folder {corpus.source} has one training speaker, "
+            f"{shown(min(speakers))} ({len(utterances)} utterances), where "
+            "training needs two or more: look at 'sb-hyperbolic check', and "
+            "pass --speaker_level if the speaker is another folder"
         )
     train, dev = split_utterances(utterances, split_ratio, seed)
     write_csv(train, save_folder / "train.csv")
     write_csv(dev, save_folder / "dev.csv")
-    stamp.write()
-    logger.info(
+    line = (
         f"{len(train)} train and {len(dev)} dev utterances of "
-        f"{len({u.spk_id for u in train})} speakers"
+        f"{summarize(utterances)}"
+    )
+    with atomic_path(summary) as temporary:
+        temporary.write_text(f"{line}\n")
+    stamp.write()
+    logger.info(line)
+
+
+def summarize(utterances: Sequence[Utterance]) -> str:
+    """Speakers, hours, and the shortest and longest utterance, in words."""
+    seconds = [utterance.duration for utterance in utterances]
+    speakers = len({utterance.spk_id for utterance in utterances})
+    return (
+        f"{speakers} speakers: {len(seconds)} utterances, "
+        f"{sum(seconds) / 3600:.2f} hours, the shortest {min(seconds):.2f} s, "
+        f"the longest {max(seconds):.2f} s"
     )
 
 
@@ -151,26 +183,48 @@ def _read(
     try:
         rate, frames, _ = audio.info(path)
         if decode:
-            samples = audio.load(path, rate).numpy()
-            if np.abs(samples).mean() < audio.SILENCE:
+            if is_silent(audio.load(path, rate), rate):
                 return f"{path} is silent: replace or remove the file"
     except InputError as error:
         return str(error)
-    stop = round(frames * sample_rate / rate)
+    file, seconds, _ = split_segment(path)
+    start = round(seconds * sample_rate)
+    stop = start + round(frames * sample_rate / rate)
     speaker = sys.intern(speaker_of(name))
-    return Utterance(name, frames / rate, path, 0, stop, speaker)
+    return Utterance(name, frames / rate, file, start, stop, speaker)
 
 
-def report_problems(problems: dict[str, str], path: StrPath) -> None:
-    """Warns of files that are left out, and lists all of them in a file."""
-    if not problems:
+def report_problems(
+    problems: Mapping[str, str],
+    path: StrPath,
+    skipped: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Warns of files that are left out, and lists all of them in a file.
+
+    ``skipped`` are others, by reason, which were not read at all.
+    """
+    lines = [*problems.values()]
+    lines += [f"{p}: {why}" for why, ps in (skipped or {}).items() for p in ps]
+    if not lines:
         pathlib.Path(path).unlink(missing_ok=True)
         return
     for line in list(problems.values())[:_SHOWN]:
         logger.warning(f"left out: {line}")
-    logger.warning(f"left out {len(problems)} file(s), listed in {path}")
+    reasons = Counter(map(reason_of, problems.values()))
+    reasons.update({why: len(paths) for why, paths in (skipped or {}).items()})
+    counts = ", ".join(f"{n} {why}" for why, n in reasons.most_common())
+    logger.warning(f"left out {len(lines)} ({counts}), listed in {path}")
     with atomic_path(path) as temporary:
-        temporary.write_text("".join(f"{p}\n" for p in problems.values()))
+        temporary.write_text(
+            "".join(f"{line}\n" for line in lines), "utf-8", "replace"
+        )
+
+
+def reason_of(problem: str) -> str:
+    """What is wrong with a file, without its name and the advice."""
+    text = re.sub(r"\([^()]*\)", "", problem)
+    text = re.sub(r"^.*?\.\w+(?:#t=\S+)? (?=is |has |can't )", "", text)
+    return " ".join(re.split("[:,]", text, maxsplit=1)[0].split())
 
 
 def split_utterances(

@@ -24,8 +24,13 @@ class ScoreTable(NamedTuple):
 
 
 def read_score_table(path: StrPath) -> ScoreTable:
-    """Reads a score file; an InputError names the line that is wrong."""
+    """Reads a score file, or that of a verification's output folder.
+
+    An InputError names the line that is wrong.
+    """
     path = pathlib.Path(path)
+    if path.is_dir():
+        path = path / "scores.txt"
     if not path.is_file():
         raise InputError(f"{path} is missing: no such score file")
     # -sig: spreadsheets write a byte order mark. Not splitlines, which also
@@ -64,21 +69,21 @@ def write_scores(
     path: StrPath,
     enroll: Iterable[str],
     test: Iterable[str],
-    labels: npt.ArrayLike,
+    labels: npt.ArrayLike | None,
     scores: npt.ArrayLike,
 ) -> None:
-    """Writes a score file with all digits, so that no new ties arise."""
-    rows = zip(
-        enroll,
-        test,
-        np.asarray(labels, int).tolist(),
-        np.asarray(scores, float).tolist(),
-        strict=True,
-    )
+    """Writes a score file with all digits, so that no new ties arise.
+
+    Without labels its lines are ``enroll test score``.
+    """
+    columns = [enroll, test, np.asarray(scores, float).tolist()]
+    if labels is not None:
+        columns.insert(2, np.asarray(labels, int).tolist())
     with atomic_path(path) as temporary:
         temporary.write_text(
             "".join(
-                f"{e} {t} {label} {score!r}\n" for e, t, label, score in rows
+                " ".join(map(str, row)) + "\n"
+                for row in zip(*columns, strict=True)
             ),
             encoding="utf-8",
         )

@@ -9,10 +9,12 @@ Needs ``pip install webdataset``.
 """
 
 import argparse
+import contextlib
 import io
 import json
 import pathlib
 import random
+import tarfile
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -108,12 +110,17 @@ class Shards:
                 f"{path} is missing: pass the folder of a finished packing as "
                 "--shards_folder"
             )
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        self.sample_rate = manifest["sample_rate"]
-        self.speakers = manifest["speakers"]
-        shards = manifest["shardlist"]
-        self.paths = [self.folder / shard["url"] for shard in shards]
-        self.counts = np.array([shard["nsamples"] for shard in shards])
+        try:
+            manifest = json.loads(path.read_bytes())
+            self.sample_rate = manifest["sample_rate"]
+            self.speakers = manifest["speakers"]
+            shards = manifest["shardlist"]
+            self.paths = [self.folder / shard["url"] for shard in shards]
+            self.counts = np.array([shard["nsamples"] for shard in shards])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} is damaged: pack again into another folder"
+            ) from error
         for shard, own in zip(self.paths, shards, strict=True):
             if not shard.is_file() or shard.stat().st_size != own["filesize"]:
                 raise InputError(
@@ -137,7 +144,18 @@ class Shards:
             empty_check=False,
             select_files=lambda name: name.partition(".")[0] in keys,
         )
-        return {keys[sample["__key__"]]: sample for sample in dataset}
+        found: dict[int, dict[str, Any]] = {}
+        with contextlib.suppress(tarfile.TarError, ValueError):
+            for sample in dataset:
+                sample["json"] = json.loads(sample["json"])
+                found[keys[sample["__key__"]]] = sample
+        if missing := set(numbers) - set(found):
+            shard = self.counts.cumsum().searchsorted(min(missing), "right")
+            raise InputError(
+                f"{self.paths[shard]} is damaged: pack again into another "
+                "folder"
+            )
+        return found
 
 
 class ShardDataset(torch.utils.data.IterableDataset):
@@ -224,7 +242,7 @@ class ShardDataset(torch.utils.data.IterableDataset):
         return numbers
 
     def _item(self, sample: dict[str, Any]) -> dict[str, Any]:
-        entry = json.loads(sample["json"])
+        entry = sample["json"]
         suffix = next(k for k in sample if k[:2] != "__" and k != "json")
         path = pathlib.Path(sample["__url__"], f"{sample['__key__']}.{suffix}")
         content = io.BytesIO(sample[suffix])

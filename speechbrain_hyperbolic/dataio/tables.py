@@ -1,28 +1,67 @@
-"""The one reader of CSV files with a header."""
+"""The one reader of CSV files with a header, as any program writes them."""
 
+import codecs
 import csv
-import pathlib
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 
 from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.errors import InputError, shown
 
+# A column's name -> names that it has elsewhere: Common Voice, VoxCeleb, ...
+SPEAKER_COLUMNS = {
+    "spk_id": "speaker speakerid spk spkid client clientid subject subjectid "
+    "voxceleb1id voxceleb2id cnceleb1id cnceleb2id cncelebid uttspk spkname "
+    "speakername",
+    "sex": "gender",
+    "lang": "language locale",
+    "split": "set subset partition",
+}
+PATH_COLUMNS = {
+    **SPEAKER_COLUMNS,
+    "path": "wav file filename filepath audio audiopath audiofilepath "
+    "audiofile wavpath wavfile relativepath uttpath",
+    "session": "sessionid sess video videoid chapter recording youtubeid",
+    "offset": "offsetseconds starttime",
+    "duration": "dur seconds",
+}
+
 
 def read_table(
-    path: StrPath, columns: Collection[str]
+    path: StrPath,
+    columns: Collection[str],
+    synonyms: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields line number and row; rows without any text are skipped."""
-    path = pathlib.Path(path)
+    """Yields line number and row; rows without any text are skipped.
+
+    Commas, semicolons or tabs separate the fields. ``synonyms`` are other names
+    of columns, without blanks and underscores.
+    """
+    path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} is missing: no such CSV file")
-    # -sig: spreadsheets write a byte order mark
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
+    with open(path, newline="", encoding=encoding_of(path)) as file:
         try:
-            names = reader.fieldnames or []
+            start = file.readline()
+            file.seek(0)
+            separator = max(",\t;", key=start.count)
+            # Only CSV has quotes: in a TSV file they belong to the text.
+            is_csv = separator != "\t"
+            reader = csv.DictReader(
+                file,
+                delimiter=separator,
+                skipinitialspace=is_csv,
+                quoting=csv.QUOTE_MINIMAL if is_csv else csv.QUOTE_NONE,
+            )
+            found = reader.fieldnames or []
+            names = reader.fieldnames = _renamed(found, synonyms or {})
             for name in columns:
                 if name not in names:
-                    raise InputError(f"{path} has no column {name}")
+                    raise InputError(
+                        f"{path} has no column {name}: it has "
+                        f"{shown(', '.join(names)) or 'no header'}"
+                    )
             for row in reader:
                 # How DictReader marks a row that is too long or too short
                 if None in row or None in row.values():
@@ -33,11 +72,46 @@ def read_table(
                     )
                 if any(row.values()):
                     yield reader.line_num, row
-        except (UnicodeDecodeError, csv.Error) as error:
+        except (UnicodeError, csv.Error) as error:
             raise InputError(
-                f"{path} can't be read as CSV ({error}, after line "
-                f"{reader.line_num}): correct it, or save it as UTF-8"
+                f"{path} can't be read as CSV ({error}): correct it, or save "
+                "it as UTF-8"
             ) from error
+
+
+def encoding_of(path: StrPath) -> str:
+    """The encoding of a text: UTF-8 or 16, else what Windows writes."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with open(path, "rb") as file:
+        start = file.read(4)
+        if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "utf-16"
+        if len(start) == 4 and 0 in start[:2]:  # without a byte order mark
+            return "utf-16-le" if start[1] == 0 else "utf-16-be"
+        try:
+            decoder.decode(start)
+            while block := file.read(2**20):
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return "cp1252"
+    return "utf-8-sig"  # spreadsheets write a byte order mark
+
+
+def _renamed(found: Collection[str], synonyms: Mapping[str, str]) -> list[str]:
+    """The names of columns, each by our name for it where we have one."""
+    known = {
+        other: name
+        for name, others in synonyms.items()
+        for other in (name.replace("_", ""), *others.split())
+    }
+    names: list[str] = []
+    for text in found:
+        name = text.strip()
+        ours = known.get(re.sub(r"[\W_]", "", name.lower()), name)
+        # The first one counts: VoxCeleb's tables also have VGGFace's names.
+        names.append(name if ours in names else ours)
+    return names
 
 
 def check_name(path: StrPath, line: int, column: str, text: str) -> None:

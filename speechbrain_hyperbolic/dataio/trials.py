@@ -1,11 +1,11 @@
 """Trial lists, as arrays.
 
 A line is ``label enroll test`` (VoxCeleb: label 1 for the same speaker, 0 for
-different ones) or ``enroll test label`` (CN-Celeb; Kaldi's target and
-nontarget). The test side is an utterance, named by its path below the corpus:
-``speaker/[session/]utterance.wav``; the extension may be left out. The
-enrollment side is an utterance too, or a model of several, which an enrollment
-file lists: ``model utterance utterance ...`` a line.
+different ones) or ``enroll test label``, or any other form that ``columns``
+knows; without labels it is only scored. The test side is an utterance, named by
+its path below the corpus: ``speaker/[session/]utterance.wav``; the extension
+may be left out. The enrollment side is an utterance too, or a model of several,
+which an enrollment file lists: ``model utterance utterance ...`` a line.
 """
 
 import dataclasses
@@ -17,23 +17,32 @@ from typing import NamedTuple
 import numpy as np
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_hyperbolic.dataio.audio import EXTENSIONS
-from speechbrain_hyperbolic.dataio.corpus import speaker_of
+from speechbrain_hyperbolic.dataio.columns import (
+    LABELS,
+    UNLABELED,
+    read_columns,
+)
+from speechbrain_hyperbolic.dataio.corpus import Corpus, speaker_of
 from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
+from speechbrain_hyperbolic.dataio.names import (
+    clean_path,
+    has_audio_extension,
+    nearest,
+    without_extension,
+)
+from speechbrain_hyperbolic.dataio.tables import encoding_of
 from speechbrain_hyperbolic.errors import InputError, shown
 
 logger = get_logger(__name__)
 
-LABELS = {"1": 1, "0": 0, "target": 1, "nontarget": 0}
 # In CN-Celeb's lists the model of speaker id00800 is id00800-enroll.
 MODEL_SUFFIX = "-enroll"
-_LABEL_FIRST, _LABEL_LAST = "label enroll test", "enroll test label"
 
 
 class Trial(NamedTuple):
     """One comparison of a model and an utterance."""
 
-    label: int  # 1: same speaker, 0: different speakers
+    label: int  # 1: same speaker, 0: different speakers, -1: not known
     enroll: str  # an utterance id, or a model of the enrollment file
     test: str  # an utterance id: path below the corpus, without extension
 
@@ -42,12 +51,14 @@ class Trial(NamedTuple):
 class TrialList:
     """N trials as arrays of rows; iterating yields each as a ``Trial``."""
 
-    labels: np.ndarray  # int8 [N]; 1: target, 0: nontarget
+    labels: np.ndarray  # int8 [N]; 1: target, 0: nontarget, -1: not known
     enroll: np.ndarray  # int32 [N]: rows of models
     test: np.ndarray  # int32 [N]: rows of utterances
     models: list[str]
     members: list[np.ndarray]  # for each model the rows of its utterances
     utterances: list[str]  # ids of all that is enrolled or tested, each once
+    columns: tuple[str, ...] = ()  # of the file that it was read from
+    missing: tuple[str, ...] = ()  # utterances that the corpus lacks
 
     @classmethod
     def of(
@@ -86,6 +97,11 @@ class TrialList:
         ):
             yield Trial(label, self.models[enroll], self.utterances[test])
 
+    @property
+    def labeled(self) -> bool:
+        """Whether the list tells which trials are of the same speaker."""
+        return not (self.labels == UNLABELED).any()
+
     def speakers(self) -> tuple[np.ndarray, np.ndarray]:
         """Speakers of the enrollment and of the test sides, each [N]."""
         by_utterance = np.array([speaker_of(u) for u in self.utterances])
@@ -94,18 +110,36 @@ class TrialList:
 
 
 def read_trials(
-    path: StrPath, enrollment_file: StrPath | None = None
+    path: StrPath,
+    enrollment_file: StrPath | None = None,
+    corpus: Corpus | None = None,
 ) -> TrialList:
     """Reads a trial list; an InputError names the line that is wrong.
 
-    Without an ``enrollment_file`` each model is one utterance.
+    Without an ``enrollment_file`` each model is one utterance. With a
+    ``corpus``, names become its ids, however the list writes them.
     """
-    enrollment = read_enrollment(enrollment_file) if enrollment_file else None
-    path = pathlib.Path(path)
+    ids = _Ids(corpus)
+    enrollment = None
+    if enrollment_file:
+        enrollment = read_enrollment(enrollment_file, corpus)
+    path = _existing(path, "trial list")
     lines: list[int] = []
-    trials = TrialList.of(_read(path, enrollment, lines), enrollment)
+    columns, rows = read_columns(path, enrollment)
+    trials = TrialList.of(_read(path, enrollment, rows, lines, ids), enrollment)
     if not lines:
-        raise InputError(f"{path} has no trials: expected {_LABEL_FIRST!r}")
+        raise InputError(f"{path} has no trials: expected 'label enroll test'")
+    words = " ".join(role or "..." for role in columns)
+    logger.info(f"{path}: {len(lines)} trials, read as {words!r}")
+    missing = [u for u in trials.utterances if not ids.has(u)]
+    if missing:
+        logger.warning(
+            f"{path}: {len(missing)} of {len(trials.utterances)} utterances "
+            f"are not in the corpus, such as {shown(missing[0])}"
+        )
+    trials = dataclasses.replace(
+        trials, columns=columns, missing=tuple(missing)
+    )
     _check_repeats(trials, path, lines)
     return trials
 
@@ -113,31 +147,58 @@ def read_trials(
 def _read(
     path: pathlib.Path,
     enrollment: dict[str, list[str]] | None,
+    rows: Iterable[tuple[int, int, str, str]],
     lines: list[int],
+    ids: "_Ids",
 ) -> Iterator[tuple[int, str, str]]:
     """Yields trials, and appends their line numbers to ``lines``."""
-    models, tests = {}, {}  # as written -> id, so that each is checked once
-    form = None
-    for number, fields in _lines(path, "trial list"):
-        # The first line tells where the labels are.
-        if form is None:
-            last = fields[0] not in LABELS and fields[-1] in LABELS
-            form = _LABEL_LAST if last else _LABEL_FIRST
-        line = " ".join(fields)
-        if form == _LABEL_LAST:
-            fields = [fields[-1], *fields[:-1]]
-        if len(fields) != 3 or fields[0] not in LABELS:
-            raise InputError(
-                f"{path}, line {number}: {line[:80]!r} is no trial, "
-                f"expected {form!r} with label 0 or 1"
-            )
-        label, model, test = fields
-        if model not in models:
-            models[model] = _model(model, enrollment, f"{path}, line {number}")
-        if test not in tests:
-            tests[test] = _utterance_id(test, f"{path}, line {number}")
+    models: dict[str, str] = {}  # as written -> id, to check each once
+    for number, label, model, test in rows:
+        where = f"{path}, line {number}"
+        if enrollment is None:
+            model = ids(model, where)
+        else:
+            if model not in models:
+                models[model] = _model(model, enrollment, where)
+            model = models[model]
         lines.append(number)
-        yield LABELS[label], models[model], tests[test]
+        yield label, model, ids(test, where)
+
+
+class _Ids:
+    """From names as lists write them to the ids of a corpus."""
+
+    def __init__(self, corpus: Corpus | None) -> None:
+        self.corpus = corpus
+        self._known: dict[str, str] = {}
+
+    def __call__(self, name: str, where: str) -> str:
+        if name not in self._known:
+            self._known[name] = self._find(name, where)
+        return self._known[name]
+
+    def has(self, id: str) -> bool:
+        corpus = self.corpus
+        return corpus is None or (
+            id in corpus.recordings or id in corpus.for_trials
+        )
+
+    def _find(self, name: str, where: str) -> str:
+        found = self.corpus and self.corpus.resolve([name])[name]
+        if found:
+            return found
+        path = clean_path(name)
+        if path.startswith("/") or ".." in path.split("/"):
+            raise InputError(
+                f"{where}: {shown(name)} leaves the corpus, expected a path "
+                "below it: speaker/[session/]utterance"
+            )
+        id = without_extension(path)
+        if self.corpus is not None:
+            speaker, slash, rest = id.partition("/")
+            matched = self.corpus.match_speaker(speaker)
+            return f"{matched or speaker}{slash}{rest}"
+        return id
 
 
 def _check_repeats(
@@ -163,57 +224,43 @@ def _check_repeats(
         )
 
 
-def _model(
-    name: str, enrollment: dict[str, list[str]] | None, where: str
-) -> str:
-    if enrollment is None:
-        return _utterance_id(name, where)
+def _model(name: str, enrollment: dict[str, list[str]], where: str) -> str:
     for model in (name, name.removesuffix(MODEL_SUFFIX)):
         if model in enrollment:
             return model
     raise InputError(
         f"{where}: {shown(name)} is not among the {len(enrollment)} models of "
-        "the enrollment file"
+        f"the enrollment file{nearest(name, enrollment)}"
     )
 
 
-def _utterance_id(name: str, where: str) -> str:
-    if name.startswith("/") or ".." in name.split("/"):
-        raise InputError(
-            f"{where}: {shown(name)} leaves the corpus, expected a path below "
-            "it: speaker/[session/]utterance"
-        )
-    stem, dot, extension = name.rpartition(".")
-    # Nothing would be left of "a/.wav".
-    known = stem[-1:] not in ("", "/") and dot + extension.lower() in EXTENSIONS
-    return stem if known else name
-
-
-def _lines(path: pathlib.Path, what: str) -> Iterator[tuple[int, list[str]]]:
-    """Yields (number, fields) of the lines that are not empty."""
+def _existing(path: StrPath, what: str) -> pathlib.Path:
+    path = pathlib.Path(path)
     if not path.is_file():
         raise InputError(f"{path} is missing: no such {what}")
-    # -sig: spreadsheets write a byte order mark
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            if fields := line.split():
-                yield number, fields
+    return path
 
 
-def read_enrollment(path: StrPath) -> dict[str, list[str]]:
+def read_enrollment(
+    path: StrPath, corpus: Corpus | None = None
+) -> dict[str, list[str]]:
     """Model -> ids of its utterances, as in CN-Celeb's enroll.map."""
-    path = pathlib.Path(path)
-    enrollment = {}
-    for number, (model, *names) in _lines(path, "enrollment file"):
-        where = f"{path}, line {number}"
-        utterances = [_utterance_id(name, where) for name in names]
-        repeats = len(set(utterances)) < len(utterances)
-        if not utterances or repeats or model in enrollment:
-            raise InputError(
-                f"{where}: expected 'model utterance ...', one line for each "
-                f"model and no utterance twice, for {shown(model)}"
-            )
-        enrollment[model] = utterances
+    path, ids = _existing(path, "enrollment file"), _Ids(corpus)
+    enrollment: dict[str, list[str]] = {}
+    with open(path, encoding=encoding_of(path), errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            if not (fields := line.split()):
+                continue
+            (model, *names), where = fields, f"{path}, line {number}"
+            utterances = [ids(name, where) for name in names]
+            repeats = len(set(utterances)) < len(utterances)
+            if not utterances or repeats or model in enrollment:
+                raise InputError(
+                    f"{where}: expected 'model utterance ...', one line for "
+                    "each model and no utterance twice, for "
+                    f"{shown(model)}"
+                )
+            enrollment[model] = utterances
     if not enrollment:
         raise InputError(f"{path} is empty: expected 'model utterance ...'")
     return enrollment
@@ -226,11 +273,21 @@ def trial_speakers(trials: TrialList) -> set[str]:
 
 def write_trials(trials: Iterable[Trial], path: StrPath) -> None:
     """Writes a trial list, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(
-            "".join(f"{t.label} {t.enroll} {t.test}\n" for t in trials),
-            encoding="utf-8",
-        )
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="\n") as file,
+    ):
+        for label, *names in trials:
+            fields = list(map(_written, names))
+            if label != UNLABELED:
+                fields.insert(0, str(label))
+            file.write(" ".join(fields) + "\n")
+
+
+def _written(name: str) -> str:
+    """A name that is read as itself: a.m4a would lose its end, 1 be a label."""
+    unclear = has_audio_extension(name) or name.lower() in LABELS
+    return f"{name}.wav" if unclear else name
 
 
 def fetch_trials(source: str, folder: StrPath) -> pathlib.Path:
@@ -245,7 +302,7 @@ def fetch_trials(source: str, folder: StrPath) -> pathlib.Path:
         try:
             with atomic_path(path) as temporary:
                 urllib.request.urlretrieve(source, temporary)
-                next(_read(temporary, None, []), None)  # no error page
+                _refuse_page(temporary)
         except (OSError, InputError) as error:
             raise InputError(
                 f"can't download verification_file {source} ({error}): pass "
@@ -254,3 +311,11 @@ def fetch_trials(source: str, folder: StrPath) -> pathlib.Path:
                 "trials.txt' makes one for your own corpus"
             ) from error
     return path
+
+
+def _refuse_page(path: pathlib.Path) -> None:
+    """Finds a server's error page in place of a list."""
+    for row in read_columns(path)[1]:
+        if row.enroll.startswith("<"):
+            raise InputError("it is a web page and no trial list")
+        return

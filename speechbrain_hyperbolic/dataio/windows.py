@@ -22,12 +22,14 @@ def split_windows(
 
 
 def read_windows(
-    path: StrPath, sample_rate: int
+    path: StrPath, sample_rate: int, channel: int | None = None
 ) -> tuple[int, Iterator[torch.Tensor]]:
     """As ``split_windows`` of an audio file, read one window at a time."""
     header = audio.info(path)
     bounds = _bounds(header.frames / header.sample_rate, sample_rate)
-    return len(bounds), (audio.load(path, sample_rate, *b) for b in bounds)
+    return len(bounds), audio.load_parts(
+        path, sample_rate, bounds, channel=channel
+    )
 
 
 def _bounds(seconds: float, sample_rate: int) -> list[tuple[int, int | None]]:

@@ -11,12 +11,15 @@ import pathlib
 import time
 import uuid
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
+from speechbrain_hyperbolic.dataio.segments import split_segment
 from speechbrain_hyperbolic.errors import InputError
 
 logger = get_logger(__name__)
@@ -34,7 +37,7 @@ def identity(path: StrPath, made_by: str = "") -> bytes:
     cache is not used there.
     """
     try:
-        status = os.stat(path)
+        status = os.stat(split_segment(path)[0])
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror}): replace it or leave it "
@@ -45,17 +48,45 @@ def identity(path: StrPath, made_by: str = "") -> bytes:
     return hashlib.sha256(text).digest()[:16]
 
 
+def arithmetic(device: str | torch.device = "cpu") -> str:
+    """Names what makes a device's embeddings differ by more than 1e-5.
+
+    It is empty for float32 on the CPU, so that old caches serve.
+    """
+    kind = torch.device(device).type
+    names = [] if kind == "cpu" else [kind]
+    # In products and in convolutions
+    if any(map(_has_tf32, (torch.backends.cuda.matmul, torch.backends.cudnn))):
+        names += ["tf32"] if kind == "cuda" else []
+    if torch.is_autocast_enabled(kind):
+        names.append(str(torch.get_autocast_dtype(kind)).split(".")[-1])
+    return "".join(f"-{name}" for name in names)
+
+
+def _has_tf32(flags: Any) -> bool:
+    try:
+        return flags.allow_tf32
+    except RuntimeError:  # the newer flag was set, and they must not be mixed
+        return flags.fp32_precision != "ieee"
+
+
 class Cache:
     """The embeddings that one model has given under one setting.
 
     ``cache_folder`` may serve any number of models. ``model`` is a fingerprint
     in hexadecimal, ``setting`` whatever else decides the embeddings, as a file
-    name. As a context manager it also writes what was added when the block
-    raises.
+    name; the ``device`` on which they are computed decides too. As a context
+    manager it also writes what was added when the block raises.
     """
 
-    def __init__(self, cache_folder: StrPath, model: str, setting: str) -> None:
-        name = f"v{VERSION}-{model[:32]}-{setting}"
+    def __init__(
+        self,
+        cache_folder: StrPath,
+        model: str,
+        setting: str,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        name = f"v{VERSION}-{model[:32]}-{setting}{arithmetic(device)}"
         self.folder = pathlib.Path(cache_folder) / name
         self.folder.mkdir(parents=True, exist_ok=True)
         self._pending: list[tuple] = []

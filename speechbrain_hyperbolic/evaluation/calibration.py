@@ -11,8 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from scipy.special import logit
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
 from speechbrain_hyperbolic.errors import InputError
@@ -68,6 +66,10 @@ class Calibration:
         Source: Brummer and du Preez, "Application-independent evaluation of
         speaker detection", Computer Speech & Language 20(2-3), 2006.
         """
+        # Imported here, since it takes a second: too long to verify two clips.
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.preprocessing import StandardScaler
+
         check_quality(quality)
         check_prior(p_target)
         features = _columns(features)
@@ -101,6 +103,22 @@ class Calibration:
         with atomic_path(path) as temporary:
             text = json.dumps(dataclasses.asdict(self), indent=2)
             temporary.write_text(text + "\n")
+
+
+def features(
+    scores: np.ndarray, sides: dict, quality: Sequence[str]
+) -> np.ndarray:
+    """What a calibration takes, [N, 1 + 2 * measures].
+
+    These are the score, and the logs of the smaller and of the larger value of
+    each measure: it does not matter which side is the enrollment. ``sides``
+    maps a measure to its values (enroll, test).
+    """
+    columns = [scores]
+    for name in quality:
+        logs = np.log(sides[name])
+        columns += [logs.min(0), logs.max(0)]
+    return np.column_stack(columns)
 
 
 def _columns(features: npt.ArrayLike) -> np.ndarray:

@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import isotonic_regression
 from scipy.special import logit
 
 from speechbrain_hyperbolic.errors import InputError, is_finite
@@ -194,6 +193,9 @@ def min_cllr(
     target_scores: npt.ArrayLike, nontarget_scores: npt.ArrayLike
 ) -> float:
     """The least ``cllr`` of any increasing function of the scores."""
+    # Imported here, for the start-up time of commands that need no cllr
+    from scipy.optimize import isotonic_regression
+
     _, n_missed, n_rejected = operating_points(target_scores, nontarget_scores)
     # The numbers of trials of each class at each distinct score.
     targets, nontargets = np.diff(n_missed), np.diff(n_rejected)
@@ -253,6 +255,16 @@ def check_prior(p_target: float) -> float:
             f"p_target is {p_target}, expected a number above 0 and below 1"
         )
     return p_target
+
+
+def check_priors(p_targets: Sequence[float]) -> None:
+    """Checks a list of priors."""
+    if not (isinstance(p_targets, Sequence) and p_targets):
+        raise InputError(
+            f"p_targets is {p_targets!r}, expected a list such as [0.01, 0.05]"
+        )
+    for p_target in p_targets:
+        check_prior(p_target)
 
 
 def metric_cell(

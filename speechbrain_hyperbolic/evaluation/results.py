@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,9 @@ from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
 from speechbrain_hyperbolic.dataio.trials import TrialList
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation.bootstrap import (
-    METRICS,
+    ENOUGH_SPEAKERS,
+    MIN_ERRORS,
+    MIN_ERRORS_OF_EER,
     bootstrap_intervals,
 )
 from speechbrain_hyperbolic.evaluation.metrics import (
@@ -45,7 +48,7 @@ def locate(
 
 def check_both_classes(trials: TrialList, trial_list: StrPath) -> None:
     """Refuses a list without error rates before hours of scoring."""
-    targets = int(trials.labels.sum())
+    targets = int((trials.labels == 1).sum())
     if targets in (0, len(trials)):
         kind = "target" if targets else "nontarget"
         raise InputError(
@@ -61,9 +64,11 @@ def evaluate(
     test_speakers: npt.ArrayLike,
     replicates: int = 1000,
     calibrated: bool = False,
+    p_targets: Sequence[float] = P_TARGETS,
 ) -> dict:
-    """Error rates by name, and their "intervals", None for few speakers.
+    """Error rates by name, and their "intervals".
 
+    These are None for few speakers, and so is that of a metric for few errors.
     Scores that are ``calibrated``, natural log-likelihood ratios, also get
     "act_dcf_<p_target>", "cllr" and "min_cllr".
     """
@@ -73,18 +78,24 @@ def evaluate(
     summary: dict = {
         "n_target": classes[0].size,
         "n_nontarget": classes[1].size,
+        "n_speakers": np.unique([enroll_speakers, test_speakers]).size,
         "eer": value,
         "eer_threshold": threshold,
     }
-    for p_target in P_TARGETS:
+    for p_target in p_targets:
         summary[f"min_dcf_{p_target:g}"], _ = min_dcf(*classes, p_target)
     if calibrated:
-        for p_target in P_TARGETS:
+        for p_target in p_targets:
             summary[f"act_dcf_{p_target:g}"] = act_dcf(*classes, p_target)
         summary["cllr"] = cllr(*classes)
         summary["min_cllr"] = min_cllr(*classes)
     summary["intervals"] = bootstrap_intervals(
-        scores, labels, enroll_speakers, test_speakers, replicates
+        scores,
+        labels,
+        enroll_speakers,
+        test_speakers,
+        replicates,
+        p_targets=p_targets,
     )
     return summary
 
@@ -95,6 +106,7 @@ def evaluate_trials(
     speakers: dict | None = None,
     replicates: int = 1000,
     calibrated: bool = False,
+    p_targets: Sequence[float] = P_TARGETS,
 ) -> dict:
     """``evaluate`` for "all trials" and, where known, "same-sex trials".
 
@@ -118,6 +130,7 @@ def evaluate_trials(
             test[chosen],
             replicates=replicates,
             calibrated=calibrated,
+            p_targets=p_targets,
         )
         for name, chosen in subsets.items()
     }
@@ -134,11 +147,17 @@ def read_results(path: StrPath) -> dict:
     return json.loads(pathlib.Path(path).read_text())
 
 
+def metrics_of(result: dict) -> list[str]:
+    """The metrics of a result that may have intervals."""
+    return ["eer", *(name for name in result if name.startswith("min_dcf_"))]
+
+
 def format_results(results: dict) -> str:
     """A Markdown table with a row for each named result of ``evaluate``."""
-    names = list(METRICS)
-    if all("cllr" in result for result in results.values()):
-        names += [*(f"act_dcf_{p:g}" for p in P_TARGETS), "cllr"]
+    first = next(iter(results.values()))
+    names = metrics_of(first)
+    names += [name for name in first if name.startswith("act_dcf_")]
+    names += [name for name in first if name == "cllr"]
     titles = [metric_cell(name, 0)[0] for name in names]
     rows = [["", "trials", *titles]]
     for subset, result in results.items():
@@ -154,6 +173,16 @@ def format_results(results: dict) -> str:
 
 def interval_note(results: dict) -> str:
     """What a reader needs to know about the intervals of a table."""
-    if all(result["intervals"] for result in results.values()):
-        return "in brackets 95 % intervals by bootstrap over speakers"
-    return "too few speakers for intervals"
+    if not all(result["intervals"] for result in results.values()):
+        return "too few speakers for intervals"
+    note = "in brackets 95 % intervals by bootstrap over speakers"
+    fewest = min(result["n_speakers"] for result in results.values())
+    if fewest < ENOUGH_SPEAKERS:
+        note += f", too narrow for as few as {fewest} speakers"
+    if any(None in result["intervals"].values() for result in results.values()):
+        note += (
+            f"; none where fewer than {MIN_ERRORS} speakers (EER: "
+            f"{MIN_ERRORS_OF_EER}) are missed or as few pairs of speakers "
+            "falsely accepted"
+        )
+    return note

@@ -16,7 +16,10 @@ from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.dataio.trials import TrialList, trial_speakers
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.evaluation.calibration import Calibration
+from speechbrain_hyperbolic.evaluation.calibration import (
+    Calibration,
+    features,
+)
 from speechbrain_hyperbolic.evaluation.extraction import Embeddings
 from speechbrain_hyperbolic.evaluation.normalization import (
     Statistics,
@@ -25,7 +28,13 @@ from speechbrain_hyperbolic.evaluation.normalization import (
     normalize,
     speaker_means,
 )
-from speechbrain_hyperbolic.evaluation.scores import Score, Table, enroll
+from speechbrain_hyperbolic.evaluation.scores import (
+    Hyperbolic,
+    Score,
+    Table,
+    enroll,
+)
+from speechbrain_hyperbolic.geometry import cap_norm
 
 logger = get_logger(__name__)
 
@@ -93,12 +102,18 @@ class Scorer:
             check_normalization(normalization, self.top_k)
             # Errors should come before hours of embedding.
             cohort = cohort or Cohort({}, [])
-            size, needed = len(set(cohort.speakers)), self.top_k or 2
-            if size < needed:
+            size = len(set(cohort.speakers))
+            if size < 2:
                 raise InputError(
-                    f"the cohort has {size} speakers, expected {needed} or "
-                    "more: pass a cohort_file with more, or a smaller top_k"
+                    f"the cohort has {size} speakers, expected 2 or more, and "
+                    "at best hundreds: pass a cohort_file with more"
                 )
+            if self.top_k and size < self.top_k:
+                logger.warning(
+                    f"the cohort has {size} speakers, fewer than top_k = "
+                    f"{top_k}: as-norm uses all of them, as s-norm does"
+                )
+                self.top_k = size
             means = speaker_means(embed(cohort.paths).views, cohort.speakers)
             self.cohort = score.prepare(means)
 
@@ -110,6 +125,8 @@ class Scorer:
         ``paths`` maps all utterances of the list to files.
         """
         embeddings = self.embed({u: paths[u] for u in trials.utterances})
+        if isinstance(self.score, Hyperbolic):
+            _tell_of_the_cap(embeddings, self.score.c)
         test = self.score.prepare(embeddings.views)
         if all(len(rows) == 1 for rows in trials.members):
             # Models are utterances: they share the table and the statistics.
@@ -137,6 +154,20 @@ class Scorer:
 
     def _statistics(self, table: Table) -> Statistics:
         return cohort_statistics(self.score, table, self.cohort, self.top_k)
+
+
+def _tell_of_the_cap(embeddings: Embeddings, c: float) -> None:
+    """Says why hyperbolic scores may give the error rates of the cosine."""
+    norms = embeddings.views.norm(dim=-1)
+    share = 100 * float((norms >= cap_norm(c)).double().mean())
+    line = f"{share:.4g} % of the embeddings lie on the cap of clip_c = {c:g}, "
+    line += "where the distance is a function of the cosine"
+    if share == 100:
+        line += (
+            ": without crops, normalization and several utterances of a model, "
+            "all error rates are those of --score=cosine"
+        )
+    logger.info(line)
 
 
 def _sides(
@@ -189,18 +220,3 @@ def calibrate(
     scores, sides = scorer(trials, paths)
     measured = features(scores, sides, quality)
     return Calibration.fit(measured, trials.labels, quality)
-
-
-def features(
-    scores: np.ndarray, sides: dict, quality: Sequence[str]
-) -> np.ndarray:
-    """What a calibration takes, [N, 1 + 2 * measures], of a Scorer's output.
-
-    These are the score, and the logs of the smaller and of the larger value of
-    each measure: it does not matter which side is the enrollment.
-    """
-    columns = [scores]
-    for name in quality:
-        logs = np.log(sides[name])
-        columns += [logs.min(0), logs.max(0)]
-    return np.column_stack(columns)

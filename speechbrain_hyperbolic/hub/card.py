@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from speechbrain_hyperbolic.evaluation.bootstrap import METRICS
 from speechbrain_hyperbolic.evaluation.metrics import metric_cell
 from speechbrain_hyperbolic.evaluation.results import (
     format_results,
     interval_note,
+    metrics_of,
 )
 from speechbrain_hyperbolic.inference.config import MODULES, ModelConfig
 from speechbrain_hyperbolic.inference.model import TRUSTED
@@ -42,7 +42,7 @@ def make_card(
     clips: bool = False,
     onnx: bool = False,
     training_data: str = "",
-    license: str = "apache-2.0",
+    license: str | None = None,
     language: str | Sequence[str] | None = None,
     datasets: Sequence[str] = (),
 ) -> ModelCard:
@@ -91,7 +91,7 @@ def _eval_results(measurement: Measurement) -> list[EvalResult]:
     slug = re.sub(r"[^\w.-]+", "-", measurement.trial_list.lower())
     entries = []
     for subset, result in measurement.results.items():
-        for key in METRICS:
+        for key in metrics_of(result):
             kind, _, p_target = key.rpartition("_")
             arguments: dict[str, Any] = {}
             if kind:

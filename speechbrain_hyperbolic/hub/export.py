@@ -100,7 +100,7 @@ def export_run(
     verification_folder: str | pathlib.Path | None = None,
     clips: Sequence[str | pathlib.Path] | None = None,
     training_data: str = "",
-    license: str = "apache-2.0",
+    license: str | None = None,
     language: str | Sequence[str] | None = None,
     datasets: Sequence[str] = (),
     speaker_names: bool = False,
@@ -115,10 +115,16 @@ def export_run(
     says that nothing was measured. ``clips`` are two recordings to try the
     model with, copied without their names and tags. ``training_data`` describes
     the data in Markdown, ``datasets`` gives its names on the Hub, ``language``
-    its ISO 639 codes. ``speaker_names`` adds label_encoder.txt, the names of
-    the training speakers. ``overwrite`` replaces an earlier export.
+    its ISO 639 codes, ``license`` is that of the model. ``speaker_names`` adds
+    label_encoder.txt, the names of the training speakers. ``overwrite``
+    replaces an earlier export.
     """
     run_folder, folder = pathlib.Path(run_folder), pathlib.Path(folder)
+    if license is None:
+        logger.warning(
+            "The card states no license: choose one that the training data "
+            "allow, such as license='cc-by-4.0' (--license)."
+        )
     if onnx:
         check_packages()
     _check_free(folder, overwrite)
@@ -141,7 +147,9 @@ def export_run(
     verified = _find_verification(run_folder, verification_folder, state)
     if verified:
         measurement, fields = _read_verification(verified, speakers)
-        config = dataclasses.replace(config, **fields)
+        # What another verification gave the run's model does not fit.
+        none = dict.fromkeys(("thresholds", "trials", "calibration"))
+        config = dataclasses.replace(config, **none | fields)
 
     name = folder.resolve().name
     with _whole_folder(folder) as new:
@@ -173,6 +181,16 @@ def export_run(
             datasets=datasets,
         ).save(new / "README.md")
     return folder
+
+
+def add_thresholds(
+    folder: str | pathlib.Path, verification_folder: str | pathlib.Path
+) -> None:
+    """Gives a run's own model what its verification has measured."""
+    config, modules = load_model(folder, _classes(read_config(folder)))
+    _, fields = _read_verification(pathlib.Path(verification_folder), set())
+    config = dataclasses.replace(config, **fields)
+    save_model(folder, config, modules["embedding_model"].state_dict())
 
 
 def _classes(config: ModelConfig) -> list[str]:

@@ -10,24 +10,23 @@ import io
 import logging
 import math
 import pathlib
+import threading
 import types
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
+import tqdm
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.nnet.pooling import StatisticsPooling
 from speechbrain.processing.features import STFT
-from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio.files import atomic_path
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, how_to_install
 from speechbrain_hyperbolic.evaluation.extraction import SHORTEST, Encoder
 from speechbrain_hyperbolic.inference.model import fingerprint, load_model
-
-logger = get_logger(__name__)
 
 TOLERANCE = 1e-4
 # (waveforms, seconds) on which each exported file is checked
@@ -57,10 +56,10 @@ def export_onnx(
             # Its noise is (9 - 8 g) eps, with g symmetric about 1/2.
             mean = 5 * module.eps
             module._get_gauss_noise = lambda *_, mean=mean, **__: mean
-    logger.info("Converting the model to ONNX, which takes about a minute")
     # Converting replaces the STFT.
     reference = Encoder(**copy.deepcopy(modules))  # type: ignore[arg-type]
-    model = _convert(WaveformEncoder(**modules), config.sample_rate)
+    with _elapsed("Converting to ONNX, a minute or two"):
+        model = _convert(WaveformEncoder(**modules), config.sample_rate)
     mark = fingerprint(config, encoder.state_dict())
     properties = {"sample_rate": str(config.sample_rate), "fingerprint": mark}
     onnx.helper.set_model_props(model, properties)
@@ -80,6 +79,25 @@ def export_onnx(
     return path
 
 
+@contextlib.contextmanager
+def _elapsed(what: str) -> Iterator[None]:
+    """Shows the time that something takes, while it takes it."""
+    done = threading.Event()
+    with tqdm.tqdm(desc=what, bar_format="{desc}: {elapsed}") as bar:
+
+        def show() -> None:
+            while not done.wait(1):
+                bar.refresh()
+
+        thread = threading.Thread(target=show)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
 def check_packages() -> tuple[types.ModuleType, types.ModuleType]:
     """onnx and onnxruntime, or an InputError that says what to install."""
     try:
@@ -88,8 +106,8 @@ def check_packages() -> tuple[types.ModuleType, types.ModuleType]:
         import onnxscript  # noqa: F401, needed by torch.onnx.export
     except ImportError as error:
         raise InputError(
-            f"the ONNX export needs the package {error.name}: pip install "
-            "'speechbrain-hyperbolic[onnx]'"
+            f"the ONNX export needs the package {error.name}: "
+            f"{how_to_install('onnx')}"
         ) from error
     return onnx, onnxruntime
 

@@ -5,10 +5,11 @@ huggingface_hub's own settings apply: HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE.
 
 import pathlib
 
-from huggingface_hub import HfApi, constants, errors, get_token
+from huggingface_hub import HfApi, constants, get_token
 
 from speechbrain_hyperbolic import __version__
 from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.inference.download import LOG_IN, explain_errors
 
 LABELS = "label_encoder.txt"
 # Not imported from inference.model, since that takes seconds
@@ -18,7 +19,6 @@ FILES = (
     *(*REQUIRED, "hyperparams.yaml", "embedding_model.ckpt", "README.md"),
     *("results.json", "det.png", "model.onnx", "examples/*.wav"),
 )
-_LOG_IN = "run `hf auth login`, or set HF_TOKEN to a token"
 
 
 def push_model(
@@ -43,11 +43,11 @@ def push_model(
         if not (folder / name).is_file():
             raise InputError(f"{folder} has no {name}: export the model first")
     if get_token() is None:
-        raise InputError(f"you are not logged in to the Hub: {_LOG_IN}")
+        raise InputError(f"you are not logged in to the Hub: {LOG_IN}")
     api = HfApi(
         library_name="speechbrain-hyperbolic", library_version=__version__
     )
-    try:
+    with explain_errors(repo_id):
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private and not api.model_info(repo_id).private:
             raise InputError(
@@ -64,31 +64,5 @@ def push_model(
             allow_patterns=[*FILES, *[LABELS] * speaker_names],
             delete_patterns=[*FILES, LABELS],
         )
-    except InputError:
-        raise
-    except (errors.HTTPError, OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{repo_id}: {_explain(error)}") from error
     url = f"{constants.ENDPOINT}/{repo_id}"
     return url if revision is None else f"{url}/tree/{revision}"
-
-
-def _explain(error: BaseException) -> str:
-    """One line, without the client's text about a failed request: it can hold
-    a signed address."""
-    while isinstance(error, RuntimeError) and error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, errors.HfHubHTTPError):
-        status = error.response.status_code
-        reason = " ".join((error.server_message or "no reason given").split())
-        advice = {
-            401: f"it does not accept the token: {_LOG_IN}",
-            403: "check the user in the name, or log in with a token that can "
-            "write there",
-        }.get(status, "try again later")
-        return f"the Hub answered {status} ({reason}): {advice}"
-    if isinstance(error, errors.HTTPError | ConnectionError):
-        return (
-            f"the connection to {constants.ENDPOINT} failed "
-            f"({type(error).__name__}): check the network and try again"
-        )
-    return " ".join(str(error).split())

@@ -19,6 +19,10 @@ from speechbrain_hyperbolic.hparams import tag_of
 
 _HYPERBOLIC = {"clip", "exponential", "smooth_cap"}
 _KINDS = {"AngularMargin": "AdditiveMargin"}  # its name in SpeechBrain
+_AUGMENTATIONS = {
+    "Augmenter": "",
+    "SpeakerAugmenter": "reverberation, noise, music or babble",
+}
 # (outputs of the classifier, margin) -> names without and with a margin
 _LOSSES = {
     ("distance", "AdditiveMargin"): ("H-Softmax", "HAM-Softmax"),
@@ -106,11 +110,13 @@ def describe_training(
     if not ended:
         raise InputError(f"{log} has no epochs, expected a finished run")
     path = save_folder(run_folder, nodes) / "train.csv"
+    if not path.is_file():  # a table of the user's own
+        path = pathlib.Path(nodes.get("train_annotation", path))
     rows = [row for _, row in read_table(path, ("spk_id", "duration"))]
     speakers = {row["spk_id"] for row in rows}
     maps = {_map(node) for node in _walk(nodes["classifier"])}
     built = [_short(n) for n in _walk(nodes.get("wav_augment")) if class_of(n)]
-    augment = [name for name in built if name not in ("Augmenter", "OneOf")]
+    augment = [_AUGMENTATIONS.get(name, name) for name in built]
     training = {
         "loss": loss_name(nodes["classifier"], nodes["compute_cost"]),
         "loss_yaml": _yaml(nodes, "classifier", "compute_cost"),
@@ -123,7 +129,7 @@ def describe_training(
         "averaged": min(int(nodes.get("epochs_to_average", 1)), int(ended[-1])),
         "crop": float(nodes["sentence_len"]),
         "batch_size": int(nodes["batch_size"]),
-        "augmentation": ", ".join(dict.fromkeys(augment)),
+        "augmentation": ", ".join(filter(None, dict.fromkeys(augment))),
         "fine_tuned": nodes.get("pretrain_path") is not None,
     }
     return training, speakers

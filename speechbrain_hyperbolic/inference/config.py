@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import re
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -11,18 +12,26 @@ import numpy.typing as npt
 
 from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.errors import InputError, is_finite, shown
+from speechbrain_hyperbolic.evaluation.calibration import (
+    Calibration,
+    check_quality,
+)
 from speechbrain_hyperbolic.evaluation.metrics import eer, error_rates
 from speechbrain_hyperbolic.evaluation.scores import SCORES
 
 CONFIG = "config.json"
 FORMAT = "speechbrain-hyperbolic 2"
 MODULES = ("compute_features", "mean_var_norm", "embedding_model")
-FALSE_ACCEPTS = (0.1, 0.01, 0.001)
+# Thresholds of other rates are interpolated.
+FALSE_ACCEPTS = tuple(
+    digit / power for power in (10, 100, 1000, 10000) for digit in (5, 2, 1)
+)
 # With so many false accepts the true number is, at 95 %, within a factor of 2.
 _FEWEST_FALSE_ACCEPTS = 10
 _LARGEST = 200_000  # so that a stranger's layers fit in memory
 _PLAIN = f"text, true, false, null, a list, or a number up to {_LARGEST}"
 _MODULE = '{"class": "package.Class", argument: value, ...}'
+_CALIBRATION = "what calibration.json of a verification has, or null"
 _CLASS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
 
@@ -32,6 +41,17 @@ def _is_plain(value: object, depth: int = 3) -> bool:
     if isinstance(value, (int, float)):
         return abs(value) <= _LARGEST
     return value is None or isinstance(value, str)
+
+
+def _is_calibration(fields: Any) -> bool:
+    try:
+        calibration = Calibration(**fields)
+        check_quality(calibration.quality)
+        numbers = [*calibration.weights, calibration.offset]
+    except (InputError, TypeError):
+        return False
+    expected = 2 + 2 * len(calibration.quality)
+    return len(numbers) == expected and all(map(is_finite, numbers))
 
 
 def _is_threshold(rate: object, threshold: object) -> bool:
@@ -59,6 +79,32 @@ class Thresholds:
         expected = 'thresholds by rate, such as {"0.01": 0.5}'
         _check("false_accepts", rates, valid, expected)
 
+    def at(self, false_accepts: float) -> float:
+        """The threshold of a rate between those measured.
+
+        It is interpolated over the normal quantile of the rate, in which the
+        threshold of normal scores is linear. Other rates raise an InputError.
+        """
+        measured = {float(rate): x for rate, x in self.false_accepts.items()}
+        rates = sorted(measured)
+        if not rates or not rates[0] <= false_accepts <= rates[-1]:
+            known = f"{rates[0]:g} to {rates[-1]:g}" if rates else "no rates"
+            raise InputError(
+                f"no threshold was measured at a false-accept rate of "
+                f"{false_accepts:g}, expected {known}: lower ones take more "
+                "nontarget trials, ten false accepts each"
+            )
+        if false_accepts in measured:
+            return measured[false_accepts]
+        quantile = NormalDist().inv_cdf
+        return float(
+            np.interp(
+                quantile(false_accepts),
+                [quantile(rate) for rate in rates],
+                [measured[rate] for rate in rates],
+            )
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -68,7 +114,8 @@ class ModelConfig:
     by name, which are texts, numbers, booleans, None or lists of them. Only
     ``embedding_model`` has weights. ``clip_c`` is the c of the clip in
     training, for the hyperbolic score; ``trials`` describes the trials on which
-    the thresholds were measured. A wrong value raises an InputError.
+    the thresholds were measured. ``calibration`` turns the score of two whole
+    utterances into a log-likelihood ratio. A wrong value raises an InputError.
     """
 
     compute_features: dict[str, Any]
@@ -79,6 +126,7 @@ class ModelConfig:
     clip_c: float = 3.0
     thresholds: Thresholds | None = None  # None: not measured
     trials: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None  # the fields of a Calibration
 
     def __post_init__(self) -> None:
         rate, c = self.sample_rate, self.clip_c
@@ -86,6 +134,9 @@ class ModelConfig:
         _check("sample_rate", rate, valid, "an integer from 1000 to 192000")
         _check("score", self.score, self.score in SCORES, f"one of {SCORES}")
         _check("clip_c", c, is_finite(c) and c >= 1, "a number of 1 or more")
+        if self.calibration is not None:
+            valid = _is_calibration(self.calibration)
+            _check("calibration", self.calibration, valid, _CALIBRATION)
         for name, kind in (("thresholds", Thresholds), ("trials", dict)):
             value = getattr(self, name)
             valid = value is None or isinstance(value, kind)
@@ -123,8 +174,8 @@ def measure_thresholds(
 ) -> Thresholds:
     """Thresholds at the equal error rate and at given false-accept rates.
 
-    The rates are those of 0.1, 0.01 and 0.001 that amount to ten false accepts
-    or more: 0.001 takes 10,000 nontarget trials.
+    The rates are 0.5, 0.2, 0.1, 0.05 and so on, as long as they amount to ten
+    false accepts or more: 0.001 takes 10,000 nontarget trials.
     """
     _, at_eer = eer(target_scores, nontarget_scores)
     thresholds, _, p_fa = error_rates(target_scores, nontarget_scores)

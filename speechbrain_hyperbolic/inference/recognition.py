@@ -3,7 +3,7 @@
 import functools
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,18 +14,26 @@ from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.speaker import SpeakerRecognition
 from speechbrain.processing.features import InputNormalization
 
-from speechbrain_hyperbolic.dataio.audio import SILENCE, repeat_to
+from speechbrain_hyperbolic.dataio.audio import repeat_to
 from speechbrain_hyperbolic.dataio.files import StrPath
-from speechbrain_hyperbolic.dataio.windows import read_windows, split_windows
+from speechbrain_hyperbolic.dataio.speech import is_silent, speech_windows
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation import scores
 from speechbrain_hyperbolic.evaluation.cache import Cache, identity
+from speechbrain_hyperbolic.evaluation.calibration import (
+    Calibration,
+    features,
+)
 from speechbrain_hyperbolic.evaluation.extraction import SHORTEST, Encoder
 from speechbrain_hyperbolic.inference import model as model_files
-from speechbrain_hyperbolic.inference.config import ModelConfig, one_line
+from speechbrain_hyperbolic.inference.config import (
+    MODULES,
+    ModelConfig,
+    one_line,
+)
 from speechbrain_hyperbolic.inference.download import explain_errors
 from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
-from speechbrain_hyperbolic.inference.waveforms import Audio, to_waveform
+from speechbrain_hyperbolic.inference.waveforms import Audio, read_audio
 
 _CARD = """\
 ---
@@ -37,6 +45,10 @@ A speaker model of speechbrain-hyperbolic:
     model = HyperbolicSpeakerRecognition.from_pretrained("user/model")
     score, same = model.verify_files("a.wav", "b.wav")
 """
+
+
+# Less says next to nothing about a speaker.
+MIN_SECONDS = 0.5
 
 
 class Embedding(NamedTuple):
@@ -76,10 +88,17 @@ class HyperbolicSpeakerRecognition(
     the model's YAML file, gives the same object. ``save_pretrained`` and
     ``push_to_hub`` are those of huggingface_hub's ModelHubMixin.
 
-    Audio is a path, or an array or tensor, [time] or [channels, time], of
-    floats in [-1, 1] or int16, at any sample rate. Channels are averaged. Audio
-    longer than 60 s is embedded in windows of 30 s: the mean direction of the
-    embeddings of those that are not silent, times their mean norm.
+    Audio is a path, a file object, "-" for the standard input, or an array or
+    tensor, [time], [channels, time] or [time, channels], of floats in [-1, 1]
+    or of integers, at any sample rate. Channels are averaged, unless the
+    attribute ``channel`` is the number of one, from 0. Audio longer than 60 s
+    is embedded in windows of 30 s: the mean direction of the embeddings of
+    those that are not silent, times their mean norm.
+
+    Only speech is embedded: pauses longer than 1.5 s are cut out, and audio
+    without speech is refused. Set the attribute ``vad`` to False for the
+    results of the stock class, on which the thresholds are measured.
+    ``verify_batch`` takes waveforms as they are.
 
     Arguments
     ---------
@@ -101,6 +120,7 @@ class HyperbolicSpeakerRecognition(
     >>> folder = getfixture("tmp_path")
     >>> files.save_model(folder, config, encoder.state_dict())
     >>> model = HyperbolicSpeakerRecognition.from_pretrained(folder)
+    >>> model.vad = False  # since this is no speech
     >>> noise = np.random.default_rng(0).uniform(-0.1, 0.1, 16000)
     >>> model.embed(noise).vector.shape
     (512,)
@@ -108,9 +128,14 @@ class HyperbolicSpeakerRecognition(
     (0.3, 0.5)
     """
 
+    vad = True
+    channel: int | None = None
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         config = getattr(self.hparams, "model_config", None)
+        if config is None:  # a model of SpeechBrain's own
+            config = self._stock_config()
         if not isinstance(config, ModelConfig):
             config = ModelConfig.from_dict(config)
         self.config: ModelConfig = config
@@ -122,6 +147,17 @@ class HyperbolicSpeakerRecognition(
             self.mods.embedding_model,
             self.device,
         )
+
+    def _stock_config(self) -> ModelConfig:
+        """The classes of the modules, without arguments or thresholds."""
+        rate = getattr(self.hparams, "sample_rate", None)
+        fields: dict[str, Any] = {
+            "sample_rate": rate or self.audio_normalizer.sample_rate
+        }
+        for name in MODULES:
+            kind = type(self.mods[name])
+            fields[name] = {"class": f"{kind.__module__}.{kind.__qualname__}"}
+        return ModelConfig(**fields)
 
     # The mixin's own method reads config.json unchecked.
     @classmethod
@@ -151,7 +187,8 @@ class HyperbolicSpeakerRecognition(
                 f"({one_line(error)}): pass cpu"
             ) from error
         if not os.path.exists(source):
-            with explain_errors(source):
+            problem = f"{source} is not a folder, and can't be downloaded"
+            with explain_errors(problem):
                 source = snapshot_download(
                     source,
                     allow_patterns=[model_files.CONFIG, model_files.WEIGHTS],
@@ -185,51 +222,57 @@ class HyperbolicSpeakerRecognition(
         """The measured threshold; scores above it are accepted.
 
         ``false_accepts`` is a rate of false accepts, such as 0.01; None means
-        the rate that equals that of false rejections (EER).
+        the rate that equals that of false rejections (EER). Between the rates
+        that were measured, it is interpolated.
         """
         thresholds = self.config.thresholds
         if thresholds is None:
             raise InputError(
                 "the model's thresholds have not been measured: pass a "
-                "threshold, or export the model with its verification results"
+                "threshold, or verify the model on a trial list (recipes/"
+                "VoxCeleb/speaker_verification.py, --n_crops=0), which "
+                "measures them, and export it again"
             )
         if false_accepts is None:
             return thresholds.eer
-        for rate, threshold in thresholds.false_accepts.items():
-            if float(rate) == false_accepts:
-                return threshold
-        rates = ", ".join(thresholds.false_accepts)
-        raise InputError(
-            "no threshold was measured at a false-accept rate of "
-            f"{false_accepts}, expected one of: {rates}"
-        )
+        return thresholds.at(false_accepts)
 
     def embed(self, audio: Audio, sample_rate: int | None = None) -> Embedding:
         """Embeds an utterance, or a recording of hours.
 
         ``sample_rate`` is that of an array, in Hz; None means the model's.
-        Audio that is unreadable, silent or not finite raises an InputError.
+        Audio that is unreadable, silent, without speech, not finite or shorter
+        than ``MIN_SECONDS`` raises an InputError.
         """
-        if isinstance(audio, (str, os.PathLike)):
-            name = os.fspath(audio)
-            _, windows = read_windows(name, self.sample_rate)
-        else:
-            name = "the audio"
-            waveform = to_waveform(audio, sample_rate, self.sample_rate)
-            _, windows = split_windows(waveform, self.sample_rate)
-        shortest = int(SHORTEST * self.sample_rate)
-        directions, norms, samples = 0.0, [], 0
-        for window in windows:
-            samples += len(window)
-            # The embedding of silence would look like any other.
-            if window.abs().mean() >= SILENCE:
-                window = repeat_to(window, max(len(window), shortest))
-                vector = self._encoder(window[None])[0].numpy()
-                # Summed, since kept small arrays would fragment the memory
-                norms.append(float(np.linalg.norm(vector)))
-                directions = directions + np.float64(vector) / norms[-1]
+        rate = self.sample_rate
+        name, windows = read_audio(audio, sample_rate, rate, self.channel)
+        samples, silent = 0, True
+
+        def heard() -> Iterator[torch.Tensor]:
+            nonlocal samples, silent
+            for window in windows:
+                samples += len(window)
+                # The embedding of silence would look like any other.
+                if not is_silent(window, rate):
+                    silent = False
+                    yield window
+
+        shortest = int(SHORTEST * rate)
+        directions, norms = 0.0, []
+        for window in speech_windows(heard(), rate) if self.vad else heard():
+            window = repeat_to(window, max(len(window), shortest))
+            vector = self._encoder(window[None])[0].numpy()
+            # Summed, since kept small arrays would fragment the memory
+            norms.append(float(np.linalg.norm(vector)))
+            directions = directions + np.float64(vector) / norms[-1]
+        if samples < MIN_SECONDS * self.sample_rate:
+            raise InputError(
+                f"{name} has {samples / self.sample_rate:.2g} s of audio, "
+                f"expected {MIN_SECONDS} s or more: record a longer one"
+            )
         if not norms:
-            raise InputError(f"{name} is silent: replace or leave it out")
+            what = "is silent" if silent else "has no speech"
+            raise InputError(f"{name} {what}: replace or leave it out")
         mean = directions / len(norms) * np.mean(norms)
         vector = np.asarray(mean, np.float32)
         return Embedding(vector, samples / self.sample_rate)
@@ -242,6 +285,8 @@ class HyperbolicSpeakerRecognition(
         if cache_folder is None:
             return [self.embed(path) for path in bar]
         setting = f"{self.sample_rate}-whole"
+        if self.vad or self.channel is not None:
+            setting += f"-vad{self.vad:d}-channel{self.channel}"
         with Cache(cache_folder, self.fingerprint, setting) as cache:
             keys = [identity(path, cache.folder.name) for path in paths]
             known = cache.find(keys)
@@ -295,7 +340,22 @@ class HyperbolicSpeakerRecognition(
         """Compares two embeddings or voiceprints; higher means more alike."""
         vectors = (x.vector if isinstance(x, Embedding) else x for x in (a, b))
         enrolled, tested = (torch.as_tensor(x).detach() for x in vectors)
-        return float(self._scores(enrolled[None], tested[None]))
+        return float(self.score_matrix(enrolled[None], tested[None])[0, 0])
+
+    def log_likelihood_ratio(self, a: Embedding, b: Embedding) -> float | None:
+        """How many times likelier two utterances are of one speaker than of
+        two, as a natural logarithm; None if the model is not calibrated."""
+        if self.config.calibration is None:
+            return None
+        calibration = Calibration(**self.config.calibration)
+        sides = {
+            "duration": np.array([[a.seconds], [b.seconds]]),
+            "radius": np.array([[a.radius], [b.radius]]),
+        }
+        scored = np.array([self.score(a, b)])
+        return float(
+            calibration(features(scored, sides, calibration.quality))[0]
+        )
 
     def enroll(
         self,
@@ -308,6 +368,12 @@ class HyperbolicSpeakerRecognition(
         ``how`` is "mean" or "midpoint", see ``evaluation.scores.enroll``.
         """
         vectors = [self.embed(audio, sample_rate).vector for audio in audios]
+        return self.voiceprint(vectors, how)
+
+    def voiceprint(
+        self, vectors: Sequence[np.ndarray], how: str = "mean"
+    ) -> np.ndarray:
+        """As ``enroll``, of embeddings [D] that are there already."""
         views = torch.from_numpy(np.stack(vectors)).unsqueeze(1)
         members = [range(len(vectors))]
         enrolled = scores.enroll(views, members, how, self.config.clip_c)
@@ -333,18 +399,19 @@ class HyperbolicSpeakerRecognition(
         if threshold is None:
             threshold = self.threshold_at()
         vector = self.embed(audio, sample_rate).vector
-        vectors = map(torch.from_numpy, (store.vectors, vector[None]))
-        found = self._scores(*vectors)[:, 0]
-        best = torch.argsort(-found, stable=True)[: max(1, top)]
+        found = self.score_matrix(store.vectors, vector[None])[:, 0]
+        best = np.argsort(-found, stable=True)[: max(1, top)]
         ranking = [(store.names[i], float(found[i])) for i in best]
         name, score = ranking[0]
         known = name if score > threshold else None
         return Identification(known, score, threshold, ranking)
 
-    def _scores(self, enroll: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
-        """Scores of all pairs of vectors, float64 [enroll, test]."""
+    def score_matrix(
+        self, enroll: np.ndarray | torch.Tensor, test: np.ndarray | torch.Tensor
+    ) -> np.ndarray:
+        """Scores of all pairs of vectors [N, D] and [M, D], float64 [N, M]."""
         enrolled, tested = (
-            self._score.prepare(vectors.cpu().double().unsqueeze(1))
-            for vectors in (enroll, test)
+            self._score.prepare(torch.as_tensor(x).cpu().double().unsqueeze(1))
+            for x in (enroll, test)
         )
-        return self._score.matrix(enrolled, tested)
+        return self._score.matrix(enrolled, tested).numpy()

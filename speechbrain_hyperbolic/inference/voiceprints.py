@@ -1,6 +1,7 @@
 """Enrolled speakers, kept in one file that runs no code."""
 
 import json
+import os
 import pathlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import safetensors.numpy
 
 from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, shown
 from speechbrain_hyperbolic.inference.config import one_line
 from speechbrain_hyperbolic.inference.model import (
     explain_failed_writes,
@@ -23,6 +24,9 @@ FORMAT = "speechbrain-hyperbolic voiceprints 1"
 
 class VoiceprintStore:
     """The voiceprints of speakers by their names, all made by one model.
+
+    A store that is saved keeps the speakers that other processes have saved in
+    the same file since it was loaded.
 
     Arguments
     ---------
@@ -44,6 +48,8 @@ class VoiceprintStore:
     def __init__(self, model_fingerprint: str) -> None:
         self.model_fingerprint = model_fingerprint
         self._voices: dict[str, np.ndarray] = {}
+        self._embeddings: dict[str, np.ndarray] = {}
+        self._changed: set[str] = set()  # since the store was read
 
     def __len__(self) -> int:
         return len(self._voices)
@@ -58,8 +64,25 @@ class VoiceprintStore:
         """Their voiceprints: float32, shape [speakers, D]."""
         return np.array(list(self._voices.values()), np.float32)
 
-    def add(self, name: str, vector: npt.ArrayLike) -> None:
-        """Adds or replaces a speaker by a vector [D] that ``enroll`` made."""
+    def embeddings(self, name: str) -> np.ndarray:
+        """Those of a speaker's utterances, [N, D]; N is 0 if unknown."""
+        if name not in self._voices:
+            raise InputError(
+                f"{shown(name)} is not among the {len(self)} enrolled "
+                "speaker(s): check the name"
+            )
+        return self._embeddings[name]
+
+    def add(
+        self,
+        name: str,
+        vector: npt.ArrayLike,
+        embeddings: npt.ArrayLike | None = None,
+    ) -> None:
+        """Adds or replaces a speaker by a vector [D] that ``enroll`` made.
+
+        ``embeddings`` [N, D] of its utterances allow to add others to them.
+        """
         # A control character in a stranger's store could rewrite a terminal.
         if not (isinstance(name, str) and name.isprintable() and name):
             raise InputError(
@@ -67,48 +90,92 @@ class VoiceprintStore:
                 "characters"
             )
         vector = np.array(vector, np.float32)
+        rows = np.empty((0, vector.size), np.float32)
+        if embeddings is not None:
+            rows = np.array(embeddings, np.float32)
         others = next(iter(self._voices.values()), vector)
         valid = vector.ndim == 1 and vector.shape == others.shape
-        if not (valid and vector.any() and np.isfinite(vector).all()):
+        valid = valid and rows.shape == (len(rows), vector.size)
+        finite = np.isfinite(vector).all() and np.isfinite(rows).all()
+        if not (valid and vector.any() and finite):
             raise InputError(
                 f"the voiceprint of {name} is not a vector of {others.size} "
                 "finite numbers, not all zero: enroll all speakers with one "
                 "model"
             )
         self._voices[name] = vector
+        self._embeddings[name] = rows
+        self._changed.add(name)
+
+    def remove(self, name: str) -> None:
+        """Removes a speaker."""
+        self.embeddings(name)  # refuses an unknown name
+        del self._voices[name], self._embeddings[name]
+        self._changed.add(name)
 
     def save(self, path: StrPath) -> None:
-        """Writes a safetensors file, with the names in its header."""
+        """Writes a safetensors file, with the names in its header.
+
+        Speakers who are in the file already stay, unless they were replaced or
+        removed here. A store of another model is refused.
+        """
+        with _locked(path):
+            self._merge_and_write(path)
+
+    def _merge_and_write(self, path: StrPath) -> None:
+        if os.path.exists(path):
+            merged = self.load(path, self.model_fingerprint)
+            for name in self._changed:
+                merged._voices.pop(name, None)
+                merged._embeddings.pop(name, None)
+                if name in self._voices:
+                    merged.add(name, self._voices[name], self._embeddings[name])
+            self._voices, self._embeddings = merged._voices, merged._embeddings
+        counts = [len(self._embeddings[name]) for name in self.names]
         header = {
             "format": FORMAT,
             "model": self.model_fingerprint,
             "names": json.dumps(self.names),
+            "utterances": json.dumps(counts),
         }
-        with explain_failed_writes(path):
-            with atomic_path(path) as temporary:
-                safetensors.numpy.save_file(
-                    {"vectors": self.vectors}, temporary, metadata=header
-                )
+        tensors = {"vectors": self.vectors}
+        if self._voices:
+            rows = list(self._embeddings.values())
+            tensors["embeddings"] = np.concatenate(rows)
+        with explain_failed_writes(path), atomic_path(path) as temporary:
+            safetensors.numpy.save_file(tensors, temporary, metadata=header)
+        self._changed.clear()
 
     @classmethod
-    def load(cls, path: StrPath, model_fingerprint: str) -> "VoiceprintStore":
+    def load(
+        cls, path: StrPath, model_fingerprint: str | None = None
+    ) -> "VoiceprintStore":
         """Reads a store, or raises an InputError if it is missing or damaged,
-        or if another model made it."""
+        or if another model made it (None: any model may have)."""
         tensors, header = read_tensors(path)
         if header.get("format") != FORMAT:
             raise InputError(f"{path} is not a store that enroll has made")
         store = cls(header.get("model", ""))
-        store.check_model(model_fingerprint, str(path))
+        if model_fingerprint is not None:
+            store.check_model(model_fingerprint, str(path))
         try:
             names = json.loads(header["names"])
             vectors = tensors["vectors"].numpy()
-            for name, vector in zip(names, vectors, strict=True):
-                store.add(name, vector)
+            # Stores of earlier versions keep no embeddings.
+            rows = tensors.get("embeddings", tensors["vectors"][:0]).numpy()
+            counts = json.loads(header.get("utterances", "[]"))
+            counts = counts or [0] * len(names)
+            if sum(counts) != len(rows):
+                raise ValueError("its embeddings are not those of its names")
+            parts = np.split(rows, np.cumsum(counts, dtype=int))[:-1]
+            for name, vector, part in zip(names, vectors, parts, strict=True):
+                store.add(name, vector, part)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(
                 f"{path} is damaged ({one_line(error)}): enroll its speakers "
                 "again"
             ) from error
+        store._changed.clear()
         return store
 
     def check_model(
@@ -130,17 +197,24 @@ class VoiceprintStore:
 
         A missing store is created. Other processes that update it wait.
         """
-        path = pathlib.Path(path)
-        lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
-        with explain_failed_writes(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        try:
-            if path.exists():
+        with _locked(path):
+            if os.path.exists(path):
                 store = cls.load(path, model_fingerprint)
             else:
                 store = cls(model_fingerprint)
             yield store
-            store.save(path)
-        finally:
-            lock.release()
+            store._merge_and_write(path)
+
+
+@contextmanager
+def _locked(path: StrPath) -> Iterator[None]:
+    """Waits until no other process reads and writes a store."""
+    path = pathlib.Path(path)
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+    with explain_failed_writes(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,51 +1,88 @@
 """What people pass as audio, as a waveform at the model's sample rate."""
 
+import io
 import os
+import sys
+from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 import torch
 
-from speechbrain_hyperbolic.dataio.audio import resample
+from speechbrain_hyperbolic.dataio.audio import load, resample, to_mono
+from speechbrain_hyperbolic.dataio.windows import read_windows, split_windows
 from speechbrain_hyperbolic.errors import InputError
 
 _MOST_CHANNELS = 64
 # Resampling and mixing exceed 1 by a little, unscaled integers by far.
 _LOUDEST = 8.0
 
-Audio = str | os.PathLike | np.ndarray | torch.Tensor
+# Type -> what is at zero, and the largest amplitude
+_INTEGERS = {"int16": (0, 2**15), "int32": (0, 2**31), "uint8": (128, 2**7)}
+
+Audio = str | os.PathLike | BinaryIO | np.ndarray | torch.Tensor
+
+
+def read_audio(
+    audio: Audio,
+    sample_rate: int | None,
+    model_rate: int,
+    channel: int | None = None,
+) -> tuple[str, Iterator[torch.Tensor]]:
+    """The name of audio for messages, and its windows at the model's rate."""
+    name = "the audio"
+    if isinstance(audio, (str, os.PathLike)):
+        name = os.fspath(audio)
+        if name != "-":
+            return name, read_windows(name, model_rate, channel)[1]
+        name, audio = "standard input", sys.stdin.buffer
+    if hasattr(audio, "read"):
+        file = io.BytesIO(audio.read())  # a pipe can't seek
+        waveform = load(name, model_rate, file=file, channel=channel)
+    else:
+        waveform = to_waveform(audio, sample_rate, model_rate, channel)
+    return name, split_windows(waveform, model_rate)[1]
 
 
 def to_waveform(
-    audio: np.ndarray | torch.Tensor, sample_rate: int | None, model_rate: int
+    audio: np.ndarray | torch.Tensor,
+    sample_rate: int | None,
+    model_rate: int,
+    channel: int | None = None,
 ) -> torch.Tensor:
-    """A mono waveform [time] at the model's rate, which is the default."""
+    """A mono waveform [time] at the model's rate, which is the default.
+
+    The smaller dimension of a matrix is that of the channels.
+    """
     if isinstance(audio, torch.Tensor):
         # NumPy has no bfloat16.
         audio = audio.float() if audio.is_floating_point() else audio
         audio = audio.detach().cpu().numpy()
     audio = np.asarray(audio)
-    if audio.dtype.kind != "f" and audio.dtype != np.int16:
+    zero, scale = _INTEGERS.get(audio.dtype.name, (0, 1))
+    if audio.dtype.kind != "f" and scale == 1:
         raise InputError(
-            f"the audio is of {audio.dtype}, expected floats in [-1, 1] or "
-            "int16"
+            f"the audio is of {audio.dtype}, expected floats in [-1, 1], "
+            "int16, int32 or uint8"
         )
     # A copy, since torch takes neither negative strides nor other byte orders
-    waveform = torch.from_numpy(np.array(audio, np.float32, order="C"))
-    if audio.dtype == np.int16:
-        waveform /= 2**15
-    channels = len(waveform) if waveform.ndim == 2 else 1
-    is_signal = waveform.ndim in (1, 2) and waveform.numel() > 0
-    if not is_signal or channels > _MOST_CHANNELS:
+    samples = (np.array(audio, np.float32, order="C") - zero) / scale
+    if samples.ndim == 1:
+        samples = samples[:, None]
+    elif samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
+        samples = samples.T
+    is_signal = samples.ndim == 2 and samples.size > 0
+    if not is_signal or samples.shape[1] > _MOST_CHANNELS:
         raise InputError(
-            f"the audio has shape {audio.shape}, expected (time,) or "
-            f"(channels, time), with at most {_MOST_CHANNELS} channels"
+            f"the audio has shape {audio.shape}, expected (time,), (channels, "
+            f"time) or (time, channels), with at most {_MOST_CHANNELS} channels"
         )
-    loudest = float(waveform.abs().max())
+    loudest = float(np.abs(samples).max())
     if not loudest <= _LOUDEST:  # unlike ">", this catches NaN
         raise InputError(
             f"the audio has samples up to {loudest:g}, expected finite floats "
             "in [-1, 1]: divide integers by their range"
         )
-    if waveform.ndim == 2:
-        waveform = waveform.mean(0)
+    mono = np.ascontiguousarray(to_mono(samples, channel), np.float32)
+    waveform = torch.from_numpy(mono)
     return resample(waveform, sample_rate or model_rate, model_rate)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from speechbrain.lobes.models.ECAPA_TDNN import Classifier
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.nnet.losses import (
@@ -13,6 +14,8 @@ from speechbrain_hyperbolic.nnet.losses import (
     chunked_margin_softmax,
 )
 from speechbrain_hyperbolic.nnet.similarity import make_similarity
+
+logger = get_logger(__name__)
 
 
 class HyperbolicClassifier(Classifier):
@@ -130,6 +133,7 @@ class HyperbolicClassifier(Classifier):
             learn_scale=learn_scale,
         )
         self.sub_centers = sub_centers
+        self._labels: _Labels | None = _Labels()
         if init_std is None:
             init_std = self.similarity.init_std
         if init_std is not None:
@@ -144,12 +148,18 @@ class HyperbolicClassifier(Classifier):
     ) -> torch.Tensor:
         """Similarities [batch, 1, out_neurons] of embeddings [batch, 1, D].
 
-        Without the second dimension of x there is none in the outputs. Given
-        targets [batch, 1] and a cost, it returns the loss, which a
-        ``MarginSoftmax`` with a ``chunk_size`` computes by chunks of classes.
+        Embeddings [batch, D] give [batch, out_neurons]. Given targets [batch]
+        or [batch, 1] and a cost, it returns the loss, which a ``MarginSoftmax``
+        with a ``chunk_size`` computes by chunks of classes.
         """
         for block in self.blocks:
             x = block(x)
+        if x.dim() not in (2, 3) or x.shape[-1] != self.weight.shape[1]:
+            raise InputError(
+                f"the embeddings have shape {tuple(x.shape)}, expected "
+                f"[batch, {self.weight.shape[1]}] or [batch, 1, "
+                f"{self.weight.shape[1]}]"
+            )
         dtype = torch.promote_types(x.dtype, torch.float32)
         embeddings, centers = x.flatten(0, -2).to(dtype), self.weight.to(dtype)
         if isinstance(cost, MarginSoftmax) and cost.chunk_size is not None:
@@ -165,7 +175,50 @@ class HyperbolicClassifier(Classifier):
             )
         outputs = self.similarity(embeddings, centers)
         outputs = best_of(outputs, self.sub_centers).unflatten(0, x.shape[:-1])
+        if self._labels is not None and outputs.requires_grad:
+            if self.training and not torch.compiler.is_compiling():
+                self._labels.watch(outputs)
         return outputs if cost is None else cost(outputs, targets)
+
+    def train(self, mode: bool = True) -> "HyperbolicClassifier":
+        """As any module's; after the first epoch it checks out_neurons."""
+        if not mode and self._labels is not None and self._labels.watching:
+            self._labels.warn()
+            self._labels = None
+        return super().train(mode)
+
+
+class _Labels:
+    """Which outputs have been a target, by the signs of their gradients.
+
+    The stock script shows the labels to the loss only. It reads the device
+    once, after the first epoch.
+    """
+
+    used: torch.Tensor
+    unclear: torch.Tensor  # a gradient without a sign: the loss is 0
+    watching = False
+
+    def watch(self, outputs: torch.Tensor) -> None:
+        """Notes the targets of a batch in its backward pass."""
+        outputs.register_hook(self._note)
+
+    def _note(self, gradient: torch.Tensor) -> None:
+        negative = (gradient < 0).flatten(0, -2)
+        used, unclear = negative.any(0), ~negative.any(1).all()
+        if self.watching:
+            used, unclear = used | self.used, unclear | self.unclear
+        self.used, self.unclear, self.watching = used, unclear, True
+
+    def warn(self) -> None:
+        """Says so if most outputs are no speaker's."""
+        count, classes = int(self.used.sum()), len(self.used)
+        if 2 * count < classes and not self.unclear:
+            logger.warning(
+                f"{count} of {classes} outputs had an utterance in this epoch: "
+                "out_neurons must be the number of training speakers, see "
+                "out_n_neurons in the hparams file"
+            )
 
 
 class JointClassifier(torch.nn.Module):

@@ -16,8 +16,7 @@ class MarginSoftmax(torch.nn.Module):
     """Softmax cross entropy of the logits that a margin makes.
 
     It gives what the stock ``LogSoftmaxWrapper(loss_fn)`` gives, in float32 and
-    without one-hot targets. On the CPU it also checks the labels; on a GPU the
-    check would make each step wait for the GPU.
+    without one-hot targets, and never waits for a GPU.
 
     Arguments
     ---------
@@ -31,7 +30,8 @@ class MarginSoftmax(torch.nn.Module):
     Raises
     ------
     InputError
-        If a label is outside [0, classes), or there is not one for each row.
+        If there is not one label for each row or, on the CPU, one is outside
+        [0, classes). On a GPU, PyTorch's own check fails.
 
     Example
     -------
@@ -74,10 +74,15 @@ class MarginSoftmax(torch.nn.Module):
         """
         if outputs.dim() == 3:
             outputs = outputs.squeeze(1)
-        targets = check_targets(targets, *outputs.shape)
+        targets = as_column(targets, len(outputs))
         self.loss_fn.count_use(outputs)
         dtype = torch.promote_types(outputs.dtype, torch.float32)
-        return _MarginSoftmax.apply(outputs.to(dtype), targets, self.loss_fn)
+        outputs = outputs.to(dtype)
+        try:
+            return _MarginSoftmax.apply(outputs, targets, self.loss_fn)
+        except (IndexError, RuntimeError):
+            explain_labels(targets, outputs.shape[1])
+            raise
 
 
 class JointLoss(torch.nn.Module):
@@ -151,31 +156,34 @@ class JointLoss(torch.nn.Module):
         return torch.stack([weight * value for weight, value in pairs]).sum()
 
 
-def check_targets(
-    targets: torch.Tensor, batch: int, classes: int
-) -> torch.Tensor:
+def as_column(targets: torch.Tensor, batch: int) -> torch.Tensor:
     """Returns labels [batch] or [batch, 1] as int64 [batch, 1].
 
-    >>> check_targets(torch.tensor([2.0]), batch=1, classes=3)
+    >>> as_column(torch.tensor([2.0]), batch=1)
     tensor([[2]])
     """
     if batch == 0 or targets.shape not in ((batch,), (batch, 1)):
         raise InputError(
-            f"there are {batch} outputs with targets of shape "
-            f"{tuple(targets.shape)}: expected one target for each of at "
-            "least one row"
+            f"the targets have shape {tuple(targets.shape)}, expected "
+            f"({batch},) or ({batch}, 1): a label for each row of the outputs, "
+            "and at least one row"
         )
-    targets = targets.long().reshape(batch, 1)
-    # Reading values would wait for a GPU, which checks its indices itself,
-    # and break a compiled graph.
-    if targets.device.type == "cpu" and not torch.compiler.is_compiling():
-        low, high = (int(value) for value in targets.aminmax())
-        if low < 0 or high >= classes:
-            raise InputError(
-                f"label {low if low < 0 else high} is outside [0, {classes}): "
-                "out_n_neurons must be the number of training speakers"
-            )
-    return targets
+    return targets.long().reshape(batch, 1)
+
+
+def explain_labels(targets: torch.Tensor, classes: int) -> None:
+    """Raises InputError if a label is no class, which indexing refuses.
+
+    It is called only then, since reading labels would wait for a GPU.
+    """
+    if targets.device.type != "cpu":
+        return  # after such an error, nothing can be read
+    low, high = (int(value) for value in targets.aminmax())
+    if low < 0 or high >= classes:
+        raise InputError(
+            f"label {low if low < 0 else high} is outside [0, {classes}): "
+            "out_n_neurons must be the number of training speakers"
+        )
 
 
 class _Special(NamedTuple):
@@ -303,17 +311,21 @@ def chunked_margin_softmax(
             "hardest speakers of all chunks are not known in one pass"
         )
     by_class = centers.unflatten(0, (-1, sub_centers))
-    targets = check_targets(targets, len(embeddings), len(by_class))
+    targets = as_column(targets, len(embeddings))
     loss_fn.count_use(embeddings)
-    return _ChunkedMarginSoftmax.apply(
-        embeddings,
-        by_class,
-        targets,
-        loss_fn,
-        similarity,
-        chunk_size,
-        *similarity.parameters(),
-    )
+    try:
+        return _ChunkedMarginSoftmax.apply(
+            embeddings,
+            by_class,
+            targets,
+            loss_fn,
+            similarity,
+            chunk_size,
+            *similarity.parameters(),
+        )
+    except (IndexError, RuntimeError):
+        explain_labels(targets, len(by_class))
+        raise
 
 
 def best_of(outputs: torch.Tensor, sub_centers: int) -> torch.Tensor:
@@ -362,7 +374,7 @@ class _ChunkedMarginSoftmax(torch.autograd.Function):
         chunk_size: int,
         *parameters: torch.Tensor,
     ) -> torch.Tensor:
-        theirs = centers[targets.squeeze(1)]
+        theirs = centers.index_select(0, targets.squeeze(1))
         target = _compare(similarity, x, theirs).diagonal().unsqueeze(1)
         special = _special(loss_fn, targets, target, None)
         log_total = torch.full_like(target, -math.inf)

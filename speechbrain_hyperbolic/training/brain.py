@@ -1,5 +1,7 @@
 """The Brain of the training recipe."""
 
+import logging
+import pathlib
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +12,20 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.logger import get_logger
 from torch.nn.parallel import DistributedDataParallel
 
+from speechbrain_hyperbolic.augment import SpeakerAugmenter
 from speechbrain_hyperbolic.dataio.files import naming_the_file
 from speechbrain_hyperbolic.dataio.shards import ShardDataset
 from speechbrain_hyperbolic.nnet.schedulers import margin_schedules
+from speechbrain_hyperbolic.training.device import (
+    explain_out_of_memory,
+    fused,
+    loader_options,
+    make_deterministic,
+)
 from speechbrain_hyperbolic.training.monitor import (
+    EpochClock,
     EpochStatistics,
+    GeometryLog,
     TensorBoardLogger,
     stop_diverged,
 )
@@ -26,17 +37,19 @@ from speechbrain_hyperbolic.training.resume import RunState
 
 logger = get_logger(__name__)
 
+FEW_UTTERANCES = 20  # below, the validation's error is given as a count
+
 
 class SpeakerBrain(sb.Brain):
     """Trains an encoder and a classifier on speaker labels, as the stock
     recipe does and from the same keys of an hparams file.
 
     In addition, the losses of an utterance's views are added, as published;
-    statistics of the geometry are logged each epoch, to TensorBoard too if
-    there is a ``tensorboard_folder``; margin schedules advance with the
-    optimizer; a killed run resumes exactly. A loss or gradient that is not
-    finite ends the training, unless ``nonfinite_patience`` (default: 0) allows
-    to skip that many batches per epoch.
+    statistics of the geometry are written to ``geometry.csv`` each epoch, and
+    to TensorBoard if there is a ``tensorboard_folder``; margin schedules
+    advance with the optimizer; a killed run resumes exactly. A loss or gradient
+    that is not finite ends the training, unless ``nonfinite_patience``
+    (default: 0) allows to skip that many batches per epoch.
 
     Arguments
     ---------
@@ -53,6 +66,9 @@ class SpeakerBrain(sb.Brain):
         run_opts and checkpointer of the stock Brain.
     """
 
+    opt_class: Any
+    compile_module_keys: Any
+
     def __init__(
         self,
         modules: dict[str, torch.nn.Module] | None = None,
@@ -63,18 +79,41 @@ class SpeakerBrain(sb.Brain):
     ) -> None:
         hparams = {"nonfinite_patience": 0, **(hparams or {})}
         super().__init__(modules, opt_class, hparams, *args, **kwargs)
+        if getattr(self.hparams, "deterministic", False):
+            make_deterministic()
         self.statistics = EpochStatistics()
+        self.clock = EpochClock()
         self.schedules = margin_schedules(self.hparams.compute_cost)
         self.train_set: Any = None  # unless fit makes the loader
+
+    def fit(self, *args: Any, **kwargs: Any) -> None:
+        """As the stock method; a GPU without memory gives one line."""
+        with explain_out_of_memory(self.hparams):
+            super().fit(*args, **kwargs)
+
+    def init_optimizers(self) -> None:
+        """As the stock method; on a GPU, a step takes few kernels."""
+        if self.opt_class is not None and self.device_type == "cuda":
+            self.opt_class = fused(self.opt_class)
+        super().init_optimizers()
+
+    def _compile(self) -> None:
+        """As the stock method; --compile alone compiles only the encoder."""
+        if self.compile and self.compile_module_keys is None:
+            self.compile_module_keys = ["embedding_model"]
+        super()._compile()
 
     def compute_forward(
         self, batch: PaddedBatch, stage: sb.Stage
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The outputs, or with a ``chunk_size`` the loss; and the lengths."""
-        batch = batch.to(self.device)
+        batch = batch.to(self.device, non_blocking=True)
         waveforms, lengths = batch.sig
-        if stage == sb.Stage.TRAIN and hasattr(self.hparams, "wav_augment"):
-            waveforms, lengths = self.hparams.wav_augment(waveforms, lengths)
+        augment = getattr(self.hparams, "wav_augment", None)
+        if stage == sb.Stage.TRAIN and augment is not None:
+            if isinstance(augment, SpeakerAugmenter):
+                augment.go_to(self.hparams.epoch_counter.current, self.step)
+            waveforms, lengths = augment(waveforms, lengths)
 
         features = self.modules.compute_features(waveforms)
         features = self.modules.mean_var_norm(features, lengths)
@@ -113,8 +152,9 @@ class SpeakerBrain(sb.Brain):
     def labels(self, batch: PaddedBatch, stage: sb.Stage) -> torch.Tensor:
         """The label of each view, shape [views * batch, 1]."""
         labels = batch.spk_id_encoded.data
-        if stage == sb.Stage.TRAIN and hasattr(self.hparams, "wav_augment"):
-            labels = self.hparams.wav_augment.replicate_labels(labels)
+        augment = getattr(self.hparams, "wav_augment", None)
+        if stage == sb.Stage.TRAIN and augment is not None:
+            labels = augment.replicate_labels(labels)
         return labels
 
     def fit_batch(self, batch: PaddedBatch) -> torch.Tensor:
@@ -191,6 +231,9 @@ class SpeakerBrain(sb.Brain):
             loader_kwargs.pop("drop_last", None)
         if stage == sb.Stage.TRAIN:
             self.train_set = dataset
+        loader_kwargs = loader_options(
+            loader_kwargs, self.device_type, self.hparams.epoch_counter
+        )
         return super().make_dataloader(dataset, stage, *args, **loader_kwargs)
 
     def _should_save_intra_epoch_ckpt(self, *since: float) -> bool:
@@ -220,9 +263,11 @@ class SpeakerBrain(sb.Brain):
         super().on_fit_start()
 
         counter = self.hparams.epoch_counter
-        self.loggers = [self.hparams.train_logger]
+        first, self.board = counter.current + 1, None
+        path = pathlib.Path(self.hparams.output_folder) / "geometry.csv"
+        self.geometry_log = GeometryLog(path, first)
         if folder := getattr(self.hparams, "tensorboard_folder", None):
-            self.loggers.append(TensorBoardLogger(folder, counter.current + 1))
+            self.board = TensorBoardLogger(folder, first)
         newest = self.checkpointer and self.checkpointer.find_checkpoint()
         if newest:
             logger.info(
@@ -237,7 +282,9 @@ class SpeakerBrain(sb.Brain):
         """Resets the statistics, unless an epoch is resumed halfway."""
         if stage != sb.Stage.TRAIN:
             self.error_metrics = self.hparams.error_stats()
-        elif self.step == 0:
+            return
+        self.clock.start()
+        if self.step == 0:
             self.statistics = EpochStatistics()
 
     def on_stage_end(
@@ -258,15 +305,50 @@ class SpeakerBrain(sb.Brain):
 
         lr = self.optimizer.param_groups[0]["lr"]
         _, new_lr = self.hparams.lr_annealing(epoch)
-        sb.nnet.schedulers.update_learning_rate(self.optimizer, new_lr)
-        for epoch_logger in self.loggers:
-            name = type(epoch_logger).__name__
-            with naming_the_file(getattr(epoch_logger, "save_file", name)):
-                epoch_logger.log_stats(
-                    stats_meta={"epoch": epoch, "lr": lr},
-                    train_stats=self.train_stats,
-                    valid_stats={"loss": stage_loss, "ErrorRate": error_rate},
-                )
+        for group in self.optimizer.param_groups:
+            group["lr"] = new_lr
+        self.log_epoch(
+            {"epoch": epoch, "lr": lr},
+            {"loss": stage_loss, "ErrorRate": error_rate},
+        )
         self.checkpointer.save_and_keep_only(
-            meta={"ErrorRate": error_rate}, min_keys=["ErrorRate"]
+            meta={"ErrorRate": error_rate},
+            min_keys=["ErrorRate"],
+            verbosity=logging.DEBUG,
+        )
+
+    def log_epoch(self, meta: dict[str, Any], valid: dict[str, Any]) -> None:
+        """One short line, the train log's too, and the geometry's files."""
+        geometry = {k: v for k, v in self.train_stats.items() if k != "loss"}
+        train = {"loss": self.train_stats["loss"]}
+        count = len(self.error_metrics.scores)
+        error = f"error {100 * valid['ErrorRate']:.1f} %"
+        if few := count < FEW_UTTERANCES:  # whose rate would look measured
+            wrong = round(count * valid["ErrorRate"])
+            error = f"{wrong} of {count} utterances wrong"
+            if not self.clock.seconds:
+                logger.warning(
+                    f"Validation has {count} utterance(s), too few for an "
+                    "error rate: pass a split_ratio such as [90, 10], and "
+                    "another --output_folder."
+                )
+        for train_logger, stats in (
+            (self.hparams.train_logger, train),
+            (self.board, self.train_stats),
+        ):
+            if train_logger is not None:
+                name = type(train_logger).__name__
+                with naming_the_file(getattr(train_logger, "save_file", name)):
+                    train_logger.log_stats(
+                        meta,
+                        stats,
+                        valid | ({"utterances": count} if few else {}),
+                        verbose=False,
+                    )
+        self.geometry_log.add(meta["epoch"], geometry)
+        epoch, limit = meta["epoch"], self.hparams.epoch_counter.limit
+        logger.info(
+            f"epoch {epoch}/{limit}: lr {meta['lr']:.2g}, loss "
+            f"{train['loss']:.3g}, valid loss {valid['loss']:.3g}, {error}, "
+            f"{self.clock.stop(limit - epoch)}"
         )

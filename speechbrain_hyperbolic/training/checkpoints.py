@@ -248,8 +248,14 @@ def _digest(path: pathlib.Path) -> str:
 
 
 def _newest_file(folder: pathlib.Path) -> pathlib.Path:
-    """The file whose write has just failed; folders have no dot."""
-    return max(folder.rglob("*.*"), key=os.path.getmtime, default=folder)
+    """The file whose write has just failed: of one clock tick, the longest."""
+
+    def age(path: pathlib.Path) -> tuple[int, int]:
+        return path.stat().st_mtime_ns, path.stat().st_size
+
+    return max(
+        filter(pathlib.Path.is_file, folder.rglob("*")), key=age, default=folder
+    )
 
 
 def average_epochs(

@@ -7,6 +7,7 @@ from typing import Any
 from speechbrain.dataio.dataset import DynamicItemDataset, set_output_keys
 from speechbrain.dataio.encoder import CategoricalEncoder
 
+from speechbrain_hyperbolic.dataio.corpus import read_corpus
 from speechbrain_hyperbolic.dataio.crops import Crop
 from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.dataio.preparation import prepare_corpus, read_csv
@@ -15,6 +16,7 @@ from speechbrain_hyperbolic.dataio.shards import (
     ShardDataset,
     Shards,
 )
+from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.dataio.trials import (
     fetch_trials,
     read_trials,
@@ -27,23 +29,41 @@ LABELS = "label_encoder.txt"  # which output is which speaker
 
 def prepare(hparams: dict[str, Any]) -> None:
     """Writes the CSV files, without the speakers of the trial list."""
-    if hparams.get("shards_folder"):
-        return  # shards are made from such files
     # The stock hparams files lack the keys that are read by get.
-    trials = read_trials(
-        fetch_trials(hparams["verification_file"], hparams["save_folder"]),
-        hparams.get("enrollment_file"),
-    )
-    prepare_corpus(
+    if hparams.get("shards_folder") or hparams["skip_prep"]:
+        return  # shards are made from such files
+    corpus = read_corpus(
         hparams["data_folder"],
+        hparams.get("speaker_level"),
+        outputs=hparams["save_folder"],
+    )
+    source, test_speakers = hparams["verification_file"], set()
+    if source is not None:  # null: all speakers train
+        trials = read_trials(
+            fetch_trials(source, hparams["save_folder"]),
+            hparams.get("enrollment_file"),
+            corpus,
+        )
+        test_speakers = trial_speakers(trials)
+    prepare_corpus(
+        corpus,
         hparams["save_folder"],
-        test_speakers=trial_speakers(trials),
+        test_speakers=test_speakers,
         split_ratio=hparams["split_ratio"],
         sample_rate=hparams["sample_rate"],
         check_audio=hparams.get("check_audio", "header"),
         seed=hparams["seed"],
         skip_prep=hparams["skip_prep"],
     )
+
+
+def count_speakers(settings: dict[str, Any]) -> int:
+    """The number of training speakers, after the preparation."""
+    if settings.get("shards_folder"):
+        folder = pathlib.Path(settings["shards_folder"]) / "train"
+        return len(set(Shards(folder).speakers))
+    rows = read_table(settings["train_annotation"], ["spk_id"])
+    return len({row["spk_id"] for _, row in rows})
 
 
 def make_datasets(

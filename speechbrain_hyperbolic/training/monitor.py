@@ -1,9 +1,11 @@
 """What training logs about its geometry, and reports when it diverges."""
 
 import collections
+import csv
 import json
 import math
 import pathlib
+import time
 from typing import Any, NoReturn
 
 import torch
@@ -14,7 +16,7 @@ from speechbrain.utils.distributed import (
 )
 
 from speechbrain_hyperbolic.dataio.files import atomic_path
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, how_to_install
 from speechbrain_hyperbolic.training.processes import gather
 
 # Embeddings kept of an epoch, enough for a 5 % quantile
@@ -137,26 +139,89 @@ def _radii(name: str, radius: torch.Tensor, cap: float) -> dict[str, float]:
     }
 
 
+def summary_writer_class() -> Any:
+    """TensorBoard's, or an InputError that says how to install it."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError(
+            "tensorboard_folder needs TensorBoard, which is not installed: "
+            f"{how_to_install('tensorboard')}, or pass "
+            "--tensorboard_folder=null"
+        ) from error
+    return SummaryWriter
+
+
+class GeometryLog:
+    """The statistics of each epoch as a table; a resumed run continues it."""
+
+    def __init__(self, path: str | pathlib.Path, first_epoch: int = 1) -> None:
+        self.path = pathlib.Path(path)
+        self.rows: list[dict[str, Any]] = []
+        if self.path.is_file():
+            with open(self.path, newline="", encoding="utf-8") as file:
+                self.rows = list(csv.DictReader(file))
+        # As the train log does: without what follows the checkpoint
+        self.rows = [r for r in self.rows if int(r["epoch"]) < first_epoch]
+
+    @main_process_only
+    def add(self, epoch: int, statistics: dict[str, float]) -> None:
+        """Writes the table with one more row."""
+        values = {name: f"{value:.6g}" for name, value in statistics.items()}
+        self.rows.append({"epoch": epoch, **values})
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        with atomic_path(self.path) as temporary:
+            with open(temporary, "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, list(names))
+                writer.writeheader()
+                writer.writerows(self.rows)
+
+
+class EpochClock:
+    """How long an epoch took, and how long those that are left will take."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.seconds: list[float] = []
+
+    def start(self) -> None:
+        """An epoch begins, or is resumed."""
+        self.began = time.monotonic()
+
+    def stop(self, epochs_left: int) -> str:
+        """Both times in words, by the epochs since the program began."""
+        self.seconds.append(time.monotonic() - self.began)
+        left = epochs_left * sum(self.seconds) / len(self.seconds)
+        text = f"{self.seconds[-1]:.3g} s"
+        return f"{text}, {duration(left)} left" if epochs_left else text
+
+
+def duration(seconds: float) -> str:
+    """A time in words, to two digits or so."""
+    for unit, name in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= unit:
+            digits = 0 if seconds >= 10 * unit else 1
+            return f"{seconds / unit:.{digits}f} {name}"
+    return f"{seconds:.0f} s"
+
+
 class TensorBoardLogger:
     """Like the stock logger, but resumed runs continue their curves."""
 
     def __init__(
         self, folder: str | pathlib.Path, first_epoch: int = 1
     ) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise InputError(
-                f"tensorboard_folder is {folder}, but TensorBoard is not "
-                "installed: pip install 'speechbrain-hyperbolic[tensorboard]'"
-                " or pass --tensorboard_folder=null"
-            ) from error
+        writer_class = summary_writer_class()
         if if_main_process():
-            self.writer = SummaryWriter(str(folder), purge_step=first_epoch)
+            self.writer = writer_class(str(folder), purge_step=first_epoch)
 
     @main_process_only
     def log_stats(
-        self, stats_meta: dict, train_stats: dict, valid_stats: dict
+        self,
+        stats_meta: dict,
+        train_stats: dict,
+        valid_stats: dict,
+        verbose: bool = False,
     ) -> None:
         """Writes an epoch as ``lr``, ``loss/train``, ``loss/valid``, ..."""
         values = {k: v for k, v in stats_meta.items() if k != "epoch"}

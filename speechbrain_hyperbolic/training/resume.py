@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from speechbrain.augment.time_domain import AddNoise, AddReverb
+from speechbrain.augment.augmenter import Augmenter
 from speechbrain.utils.checkpoints import (
     mark_as_loader,
     mark_as_saver,
@@ -62,7 +62,7 @@ def check_resumable(
 
 @functools.partial(register_checkpoint_hooks, save_on_main_only=False)
 class RunState:
-    """Random numbers, positions in the sounds, statistics and log length."""
+    """Random numbers, statistics and log length."""
 
     def __init__(self, brain: Any) -> None:
         self.brain = brain
@@ -74,7 +74,6 @@ class RunState:
         log = self._log()
         state = {
             "random": random_state(),
-            "sounds": [position(reader) for reader in self._readers()],
             "statistics": self.brain.statistics.state_dict(),
             "loss": self.brain.avg_train_loss,
             "log_bytes": log.stat().st_size if log.is_file() else 0,
@@ -108,9 +107,13 @@ class RunState:
             np.random.seed(seed)
             return
         state = self.states[rank]
-        readers = zip(self._readers(), state["sounds"], strict=False)
-        for reader, place in readers:
-            go_to(reader, place)
+        if isinstance(
+            getattr(self.brain.hparams, "wav_augment", None), Augmenter
+        ):
+            logger.warning(
+                "The stock Augmenter begins its sounds anew, so this run does "
+                "not end exactly as one that was not interrupted."
+            )
         self.brain.statistics.load_state_dict(
             state["statistics"], self.brain.device
         )
@@ -129,15 +132,6 @@ class RunState:
                 os.replace(log, f"{log}.before")
             else:
                 os.truncate(log, size)
-
-    def _readers(self) -> list[AddNoise | AddReverb]:
-        augment = getattr(self.brain.hparams, "wav_augment", None)
-        return [
-            module
-            for augmentation in getattr(augment, "augmentations", {}).values()
-            for module in augmentation.modules()
-            if isinstance(module, AddNoise | AddReverb)
-        ]
 
 
 def random_state() -> dict[str, Any]:
@@ -161,30 +155,3 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.array(keys, np.uint32), *rest))
-
-
-def position(reader: AddNoise | AddReverb) -> dict[str, int] | None:
-    """Where a stock augmentation is in its files; None before the first."""
-    if not hasattr(reader, "data_loader"):
-        return None
-    return {
-        "batch_size": reader.data_loader.batch_size,
-        "drawn": getattr(reader, _iterator(reader))._num_yielded,
-    }
-
-
-def go_to(reader: AddNoise | AddReverb, place: dict[str, int] | None) -> None:
-    """Moves a stock augmentation there without reading the files before."""
-    if place is None:
-        return
-    # It makes its loader at the first batch, of that batch's size.
-    if isinstance(reader, AddNoise):
-        AddNoise._load_noise(reader, torch.ones(place["batch_size"], 1), 1)
-    else:
-        reader._load_rir(torch.zeros(1, 1))
-    reader.data_loader._speechbrain_recovery_skip_to = place["drawn"]
-    setattr(reader, _iterator(reader), iter(reader.data_loader))
-
-
-def _iterator(reader: AddNoise | AddReverb) -> str:
-    return "noise_data" if isinstance(reader, AddNoise) else "rir_data"

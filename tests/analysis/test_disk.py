@@ -1,4 +1,4 @@
-"""The Poincare disk: what is true of the layout, and what is drawn."""
+"""The figures: what is true of the layout, and what is drawn."""
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from speechbrain_hyperbolic.analysis.disk import (
     place_by_projection,
     place_by_tree,
 )
+from speechbrain_hyperbolic.analysis.figures import draw_radii
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.geometry import (
     Points,
@@ -122,4 +123,23 @@ def test_the_rarest_of_many_categories_are_others():
     assert list(column.styles) == [*"defgh", "other", "unknown"]
     assert column.groups.tolist() == [
         *("other", "other", "other", *"defgh", *"hgfed", "unknown", "d")
+    ]
+
+
+def test_histograms_are_shares():
+    rng = np.random.default_rng(0)
+    centers = np.append(rng.uniform(0.8, 1.2, 75), np.full(25, 1.3))
+    radii = {"centers": centers, "embeddings": np.full(9, 1.3, np.float32)}
+    (axes,) = draw_radii(radii, 1.3).axes
+    for patch, values in zip(axes.patches, radii.values(), strict=True):
+        share, edges, _ = patch.get_data()
+        assert share.sum() == pytest.approx(100)
+        inside = (edges[3] <= values) & (values < edges[4])
+        assert share[3] == pytest.approx(100 * inside.mean())
+    lines = [line.get_xdata()[0] for line in axes.lines]
+    np.testing.assert_allclose(lines, [np.median(centers), 1.3, 1.3])
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        f"centers: median {np.median(centers):.2f}, 25% on the cap",
+        "embeddings: median 1.30, 100% on the cap",
+        "cap of the radius, 1.30",
     ]

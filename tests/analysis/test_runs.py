@@ -13,7 +13,6 @@ from speechbrain_hyperbolic.analysis.__main__ import main
 from speechbrain_hyperbolic.analysis.runs import (
     embed_training,
     is_hyperbolic,
-    read_log,
     read_run,
 )
 from speechbrain_hyperbolic.dataio.preparation import Utterance, write_csv
@@ -54,35 +53,16 @@ def test_centers_are_the_mean_of_the_last_epochs(tmp_path, head):
         assert len(set(points.radius.tolist())) == 1
         unit = torch.nn.functional.normalize(mean)
         torch.testing.assert_close(points.vectors, unit)
-    log = read_log(tmp_path / "elsewhere" / "train_log.txt", run.prefix)
-    np.testing.assert_allclose(log["train loss"], [10, 5, 3.33])
-    np.testing.assert_allclose(log["train radius_centers_50"], [0.1, 0.2, 0.3])
-
-
-def test_log_of_a_run_that_was_resumed(tmp_path):
-    path = tmp_path / "log.txt"
-    path.write_text(
-        "epoch: 1, lr: 1.00e-03 - train loss: 9.00\n"
-        "epoch: 2, lr: 1.00e-03 - train loss: nan\n"
-        "Epoch loaded: 1 - test loss: 7.00\n"
-        "epoch: 2, lr: 1.00e-03 - train loss: -4.00, train note: resumed\n"
-        "epoch: 3 - valid loss: 5.00\n"
-    )
-    log = read_log(path)
-    assert set(log) == {"epoch", "lr", "train loss", "valid loss"}
-    np.testing.assert_array_equal(log["train loss"], [9, -4, np.nan])
-    np.testing.assert_array_equal(log["valid loss"], [np.nan, np.nan, 5])
 
 
 def test_damaged_folders_are_refused_in_one_line(tmp_path):
-    for name, text, message in (
-        ("train_log.txt", "", "has no line 'epoch"),
-        ("hyperparams.yaml", "seed: 1", "has no classifier"),
-        ("hyperparams.yaml", "classifier: !new:no.Class", "cannot be built"),
+    for text, message in (
+        ("seed: 1", "has no classifier"),
+        ("classifier: !new:no.Class", "cannot be built"),
     ):
         folder = tmp_path / message
         write_run(folder)
-        (folder / name).write_text(text)
+        (folder / "hyperparams.yaml").write_text(text)
         with pytest.raises(InputError, match=message) as caught:
             main([str(folder)])
         assert "\n" not in str(caught.value)
@@ -100,7 +80,7 @@ def test_several_folders(tmp_path, table, capsys):
     files = sorted(path for path in output.rglob("*") if path.is_file())
     assert sorted(capsys.readouterr().out.split()) == list(map(str, files))
     assert [str(path.relative_to(output)) for path in files] == [
-        *("am-run/disk.html", "am-run/disk.png", "curves.png"),
+        *("am-run/disk.html", "am-run/disk.png"),
         *("ham-run/disk.html", "ham-run/disk.png", "ham-run/radii.png"),
     ]
     for path in files:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import runpy
-import shutil
 import signal
 import socket
 import subprocess
@@ -39,6 +38,14 @@ def clips(tmp_path_factory):
     soundfile.write(folder / "high.flac", voice(2, 2), RATE)
     soundfile.write(folder / "short.wav", voice(1, 0.125), RATE)
     return {path.name: path for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def whole_audio():
+    """The clips are noise, which is no speech."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HyperbolicSpeakerRecognition, "vad", False)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -101,31 +108,9 @@ def app(tmp_path_factory, model_folder, model, clips):
         store.add(f"speaker {i}", model.enroll([voice(10 + i)]))
     path = folder / "store.safetensors"
     store.save(path)
-    with serving(
-        folder, MODEL=str(model_folder), VOICEPRINTS=str(path)
-    ) as served:
+    environment = {"MODEL": str(model_folder), "VOICEPRINTS": str(path)}
+    with serving(folder, VAD="0", **environment) as served:
         yield served
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    webdriver = pytest.importorskip(
-        "selenium.webdriver", reason="selenium is absent"
-    )
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("chromium or chromium-driver is absent: apt-get install")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (
-        *("headless", "no-sandbox", "disable-gpu", "no-first-run"),
-        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
-        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-    ):
-        options.add_argument(f"--{argument}")
-    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield browser
-    browser.quit()
 
 
 class Page:

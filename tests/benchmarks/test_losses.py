@@ -11,10 +11,9 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
 from benchmarks import draws
 from benchmarks.losses import cells, features, training
-from benchmarks.losses.corpora import read_corpora
 from benchmarks.losses.report import Report
 from benchmarks.losses.systems import SYSTEMS, CurvedCosine, find_system
-from benchmarks.losses.trials import MOST_TARGETS, describe, make_trials
+from benchmarks.losses.trials import describe, make_trials
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation.metrics import eer
 from speechbrain_hyperbolic.hparams import load_hparams
@@ -34,11 +33,6 @@ def make_corpus(folder, table, sessions=True):
             for take in range(2):
                 noise = random.normal(scale=0.1, size=8000)
                 soundfile.write(below / f"{take}.wav", noise, 16000)
-    write_table(folder, table)
-    return folder
-
-
-def write_table(folder, table):
     lines = [",".join(row) for row in (table[0], *(r.values() for r in table))]
     (folder / "speakers.csv").write_text("\n".join(lines) + "\n")
 
@@ -76,46 +70,6 @@ def work_folder(tmp_path_factory):
 
 
 class TestCorpora:
-    def test_labels(self, work_folder):
-        data = features.read(work_folder)
-        assert len(data.rows) == 16 * 4 + 16 * 2
-        row = data.rows[-1]
-        assert (row["corpus"], row["speaker"]) == ("two", "b15")
-        assert (row["session"], row["lang"], row["sex"]) == ("", "", "f")
-        for row in data.rows:
-            copies = features.COPIES if row["part"] == "train" else 0
-            assert len(row["spans"]) == 1 + copies
-        assert data.rows[-1]["spans"][-1][1] == len(data.frames)
-
-    @pytest.mark.parametrize(
-        "change, message",
-        [
-            ({"lang": ""}, "speakers.csv: a00 has no lang"),
-            ({"sessions": ""}, "speakers.csv: a00 has no sessions"),
-            ({"sessions": "3"}, "a00 has 3 sessions, but 2 session folders"),
-            ({"split": "dev"}, "the split of a00 is dev, expected train or"),
-            ({"spk_id": "a99"}, "the speaker a00 has no row in .*speakers.csv"),
-            ({"spk_id": "a01", "split": "test"}, "a01 is in both train and"),
-        ],
-    )
-    def test_a_bad_table_is_named_in_one_line(self, tmp_path, change, message):
-        table = speakers(count=4)
-        folder = make_corpus(tmp_path / "one", table)
-        write_table(folder, [table[0] | change, *table[1:]])
-        with pytest.raises(InputError, match=message) as error:
-            read_corpora([folder])
-        assert "\n" not in str(error.value)
-
-    def test_corpora_that_do_not_go_together(self, tmp_path):
-        folders = [tmp_path / "one", tmp_path / "two"]
-        for folder in folders:
-            make_corpus(folder, speakers(count=4))
-        with pytest.raises(InputError, match="one and .*two both have a sp"):
-            read_corpora(folders)
-        (folders[0] / "speakers.csv").unlink()
-        with pytest.raises(InputError, match="one has no speakers.csv"):
-            read_corpora(folders)
-
     def test_trials_are_those_of_a_loop(self, work_folder):
         rows = training.select(features.read(work_folder).rows)[2]
         rows[0]["doubtful"] = True
@@ -147,29 +101,16 @@ class TestCorpora:
         assert counts[0]["targets"] == 12 * 4
         assert (counts[0]["languages"], counts[0]["sessions"]) == (2, 24)
 
-    def test_at_most_so_many_targets_of_a_speaker(self):
-        row = {"corpus": "c", "lang": "x", "sex": "", "doubtful": False}
-        names = itertools.product("ab", "0123456789ab")
-        rows = [row | {"speaker": s, "session": n} for s, n in names]
-        trials = make_trials(rows)
-        target = trials.conditions["cross"] & (trials.a == trials.b)
-        assert target.sum() == 2 * MOST_TARGETS
-
 
 class TestTraining:
-    def test_subsets_are_nested_and_epochs_equally_long(self, work_folder):
-        rows = features.read(work_folder).rows
+    def test_subsets_are_nested_and_folds_are_not(self, work_folder):
+        rows, seen = features.read(work_folder).rows, []
         few, *_, short = training.select(rows, classes=3)
         every, _, trials, long = training.select(rows)
         some, all_of_them = ({r["speaker"] for r in x} for x in (few, every))
         assert len(some) == 3 and some < all_of_them and len(all_of_them) == 8
         assert short == long == len(every)
         assert not all_of_them & {row["speaker"] for row in trials}
-        with pytest.raises(InputError, match="8 speakers train"):
-            training.select(rows, classes=9)
-
-    def test_folds_part_the_training_speakers(self, work_folder):
-        rows, seen = features.read(work_folder).rows, []
         for fold in range(training.FOLDS):
             train, dev, trials, _ = training.select(rows, fold)
             held_out = {row["speaker"] for row in trials}
@@ -199,17 +140,10 @@ class TestTraining:
             pairs = zip(expected, found, strict=True)
             assert all(x.equal(y) for x, y in pairs)
 
-    def test_an_interrupted_cell(self, work_folder, tmp_path):
-        whole, figures = train(work_folder, "am", tmp_path / "whole")
-        train(work_folder, "am", tmp_path / "cut", number_of_epochs=1)
-        resumed, _ = train(work_folder, "am", tmp_path / "cut")
-        np.testing.assert_array_equal(resumed, whole)
-        assert figures["speakers"] == 8 and 0 <= figures["train_accuracy"] <= 1
 
-
-def train(work_folder, system, folder, **changes):
+def train(work_folder, system, folder):
     frames, rows, made_from = features.read(work_folder)
-    settings = cells.settings_of(system, made_from, TINY | changes, "cpu")
+    settings = cells.settings_of(system, made_from, TINY, "cpu")
     hparams = cells.HPARAMS / settings["hparams"]
     selected = training.select(rows)
     return training.train(1, selected, frames, settings, hparams, folder)

@@ -33,12 +33,21 @@ def write(path, samples, rate, **options):
     if path.suffix.lower() != ".m4a":
         soundfile.write(path, samples, rate)
         return path
-    with av.open(str(path), "w", format="mp4", options=options) as container:
-        stream = container.add_stream("aac", rate=rate, layout="mono")
+    return write_by_av(path, samples, rate, "mp4", "aac", **options)
+
+
+def write_by_av(path, samples, rate, form, codec, bit_rate=None, **options):
+    with av.open(str(path), "w", format=form, options=options) as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        if bit_rate:
+            stream.bit_rate = bit_rate
+        kind = av.codec.Codec(codec, "w").audio_formats[0].name
+        convert = av.AudioResampler(format=kind, layout="mono", rate=rate)
         frame = av.AudioFrame.from_ndarray(samples[None], "flt", "mono")
         frame.sample_rate = rate
-        for packet in [*stream.encode(frame), *stream.encode()]:
-            container.mux(packet)
+        for part in [*convert.resample(frame), None]:
+            for packet in stream.encode(part):
+                container.mux(packet)
     return path
 
 
@@ -91,22 +100,108 @@ def test_every_format_gives_the_signal_and_its_crops(tmp_path, extension, rate):
     assert torch.equal(audio.load(name, 16000, 20000, 36000, file), crop)
 
 
-def test_crops_of_m4a_are_exact(tmp_path):
-    path = write(tmp_path / "a.m4a", noise(10.0), 16000)
-    whole = audio.load(path, 16000)
-    for start in range(0, 150000, 7001):
-        crop = audio.load(path, 16000, start=start, stop=start + 5000)
-        assert torch.equal(crop, whole[start : start + 5000])
-
-
-def test_a_playlist_opens_no_other_file(tmp_path):
-    write(tmp_path / "other.m4a", tone(), 16000)
+@pytest.mark.parametrize("bit_rate", [12000, 24000, 128000])
+def test_crops_of_m4a_are_exact(tmp_path, bit_rate):
+    """By seeking, and where AAC fills bands with random numbers."""
     path = tmp_path / "a.m4a"
-    path.write_text("ffconcat version 1.0\nfile other.m4a\n")
-    with av.open(str(path)) as container:
-        assert container.streams.audio  # as FFmpeg would
-    with pytest.raises(InputError, match="a.m4a can't be read"):
-        audio.load(path)
+    write_by_av(path, noise(20.0), 16000, "mp4", "aac", bit_rate)
+    check_crops(path, 16000)
+
+
+def check_crops(path, rate):
+    """Crops are slices of the whole, bit by bit."""
+    whole = audio.load(path, rate)
+    for start in range(0, len(whole) - 5000, 7001):
+        crop = audio.load(path, rate, start=start, stop=start + 5000)
+        assert torch.equal(crop, whole[start : start + 5000])
+    bounds = [(0, 9000), (9000, 30000), (31000, 37000), (37000, None)]
+    parts = audio.load_parts(path, rate, bounds)
+    for (start, stop), part in zip(bounds, parts, strict=True):
+        assert torch.equal(part, whole[start:stop])
+
+
+BY_AV = {
+    "adts": ("adts", "aac", 16000, {}),
+    "3gp": ("3gp", "aac", 16000, {}),
+    "mov": ("mov", "pcm_s16le", 16000, {}),
+    "fragments": ("mp4", "aac", 16000, {"movflags": "empty_moov+frag_custom"}),
+    "alac": ("ipod", "alac", 44100, {}),
+    "amr": ("amr", "libopencore_amrnb", 8000, {}),
+    "mka": ("matroska", "pcm_s16le", 16000, {}),
+    "webm": ("webm", "libopus", 48000, {}),
+    "live webm": ("webm", "libopus", 48000, {"live": "1"}),
+    "mp3": ("mp3", "libmp3lame", 44100, {}),
+    "opus": ("ogg", "libopus", 48000, {}),
+    "mp3 in wav": ("wav", "libmp3lame", 16000, {}),
+}
+BY_SOUNDFILE = {
+    "GSM": ("WAV", "GSM610"),
+    "G.721": ("WAV", "G721_32"),
+    "AMR": ("WAV", "NMS_ADPCM_16"),
+    "IMA": ("WAV", "IMA_ADPCM"),
+    "A-law": ("WAV", "ALAW"),
+    "24 bits": ("WAV", "PCM_24"),
+    "SPHERE": ("NIST", "PCM_16"),
+    "mp3 of libsndfile": ("MP3", "MPEG_LAYER_III"),
+    "opus of libsndfile": ("OGG", "OPUS"),
+    "ALAC in CAF": ("CAF", "ALAC_16"),
+}
+
+
+@pytest.mark.parametrize("kind", [*BY_AV, *BY_SOUNDFILE])
+def test_a_file_is_what_it_contains(tmp_path, kind):
+    """Without an extension, with the length and all crops exact."""
+    path, seconds = tmp_path / "recording", 5
+    if kind in BY_AV:
+        form, codec, rate, options = BY_AV[kind]
+        samples = tone(seconds, rate) + noise(seconds, rate) / 4
+        write_by_av(path, samples, rate, form, codec, **options)
+    else:
+        form, subtype = BY_SOUNDFILE[kind]
+        rate = 8000
+        samples = tone(seconds, rate) + noise(seconds, rate) / 4
+        soundfile.write(path, samples, rate, subtype, format=form)
+    assert audio.looks_like_audio(path)
+    found, whole = audio.info(path), audio.load(path, rate)
+    assert found.sample_rate == rate and found.channels == 1
+    assert abs(found.frames - seconds * rate) <= 4096
+    assert abs(found.frames - len(whole)) <= 2048
+    spectrum = torch.fft.rfft(whole[: 3 * rate]).abs()
+    assert spectrum.argmax() == 3 * 440
+    check_crops(path, rate)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"speaker,sex\n", b"\xff\xfes\0p\0", b"\x89PNG\r\n\x1a\n" + b"0" * 9],
+    ids=["empty", "text", "UTF-16", "PNG"],
+)
+def test_what_is_no_audio(tmp_path, content):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert not audio.looks_like_audio(path)
+    assert not audio.looks_like_audio(tmp_path)
+    assert not audio.looks_like_audio(tmp_path / "absent")
+    assert audio.looks_like_audio(tmp_path / "absent.MP3")
+
+
+PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.aac\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ffconcat version 1.0\nfile other.aac\n", PLAYLIST + "#EXT-X-ENDLIST\n"],
+    ids=["concat", "HLS"],
+)
+@pytest.mark.parametrize("name", ["a.m4a", "a.wav", "a"])
+def test_a_playlist_opens_no_other_file(tmp_path, text, name):
+    write_by_av(tmp_path / "other.aac", tone(), 16000, "adts", "aac")
+    path = tmp_path / name
+    path.write_text(text)
+    assert not audio.looks_like_audio(path) or path.suffix
+    for source in (None, io.BytesIO(text.encode())):
+        with pytest.raises(InputError, match=f"{name} can't be read"):
+            audio.load(path, file=source)
 
 
 @pytest.mark.parametrize("reader", [audio.info, audio.load])
@@ -151,12 +246,15 @@ def test_truncated_files_are_named(tmp_path, extension, share):
 
 
 def test_a_wav_file_written_to_a_pipe(tmp_path):
-    """The writer can't know the sizes, and writes the largest."""
+    """The writer can't know the sizes, and writes the largest, or zero."""
     path = write(tmp_path / "a.wav", tone(), 16000)
+    whole = audio.load(path)
     content = bytearray(path.read_bytes())
-    content[4:8] = content[40:44] = b"\xff" * 4
-    path.write_bytes(content)
-    assert audio.info(path).frames == len(audio.load(path)) == 16000
+    for size in b"\xff" * 4, bytes(4):
+        content[4:8] = content[40:44] = size
+        path.write_bytes(content)
+        assert audio.info(path).frames == len(audio.load(path)) == 16000
+        assert torch.equal(audio.load(path, 16000, 99, 500), whole[99:500])
 
 
 def test_unusable_samples_and_rates(tmp_path):

@@ -1,148 +1,168 @@
 """The sounds for augmentation, from each source."""
 
-import csv
-import pathlib
+import json
+import logging
+import os
 import zipfile
 
 import numpy as np
 import pytest
 import soundfile
-import torch
-from speechbrain.augment.time_domain import AddNoise, AddReverb
 
-from speechbrain_hyperbolic.dataio.noise import prepare_noise, prepare_rirs
+from speechbrain_hyperbolic.dataio.noise import SoundBank
 from speechbrain_hyperbolic.errors import InputError
 from tests.dataio.test_trials import serving
 
 REFUSED = "http://127.0.0.1:9/noises.zip"  # the discard port
+NOISE, RIR = "noise_source", "rir_source"
 
 
-def files(path):
-    with open(path, newline="") as file:
-        return [row["wav"] for row in csv.DictReader(file)]
-
-
-def wav(path, seconds=10):
+def write(path, samples, rate=16000, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    samples = np.random.default_rng(0).normal(scale=0.1, size=seconds * 16000)
-    soundfile.write(path, samples, 16000)
+    soundfile.write(path, samples, rate, **options)
 
 
-def prepare(tmp_path, source, url=REFUSED):
-    tables = tmp_path / "noise.csv", tmp_path / "music.csv"
-    prepare_noise(source, url, tmp_path / "work", *tables)
-    return map(files, tables)
+def random(count, seed=0):
+    return np.random.default_rng(seed).normal(scale=0.1, size=count)
 
 
-def test_generated_sounds_augment(tmp_path):
-    """The stock modules take the files, and change the signal."""
-    noise, music = prepare(tmp_path, "generate")
-    prepare_rirs("generate", REFUSED, tmp_path, tmp_path / "rir.csv")
-    assert not set(noise) & set(music)
-    speech, lengths = torch.randn(4, 32240), torch.ones(4)
-    for changed in (
-        AddNoise(tmp_path / "noise.csv")(speech, lengths),
-        AddNoise(tmp_path / "music.csv")(speech, lengths),
-        AddReverb(tmp_path / "rir.csv")(speech),
-    ):
-        assert changed.shape == speech.shape and changed.isfinite().all()
-        assert ((changed - speech).abs().mean(1) > 0.01).all()
+def make(folder, source, option=NOISE, url=REFUSED, rate=16000):
+    bank = SoundBank(option, source, url, folder / "work", rate)
+    bank.prepare()
+    return bank
 
 
-def test_generated_sounds_are_kept_or_made_the_same_again(tmp_path):
-    """A hidden partial file of a killed process is ignored."""
-    table = tmp_path / "rir.csv"
-    prepare_rirs("generate", REFUSED, tmp_path, table)
-    first, written = files(table), table.stat().st_mtime_ns
-    content = [pathlib.Path(file).read_bytes() for file in first]
-    prepare_rirs("generate", REFUSED, tmp_path, table)
-    assert table.stat().st_mtime_ns == written
-    left = pathlib.Path(first[0]).with_name(".000.wav.a_b.wav")
-    left.write_bytes(content[1][:1000])
-    table.with_suffix(".json").unlink()
-    prepare_rirs("generate", REFUSED, tmp_path, table)
-    assert files(table) == first and len(first) == 40
-    assert [pathlib.Path(file).read_bytes() for file in first] == content
+def number(bank, kind):
+    return len(bank.spans[kind])
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 48000])
+@pytest.mark.parametrize("kind", ["noise", "music", "speech", "rir"])
+def test_a_tone_keeps_its_frequency(tmp_path, rate, kind):
+    for own in (8000, 16000, 44100, 48000):
+        tone = np.sin(2 * np.pi * 1000 * np.arange(own) / own)
+        write(tmp_path / "musan" / kind / f"{own}.flac", 0.3 * tone, own)
+    if kind == "rir":
+        bank, name = (
+            make(tmp_path, tmp_path / "musan", RIR, rate=rate),
+            "reverb",
+        )
+    else:
+        bank, name = make(tmp_path, tmp_path / "musan", rate=rate), kind
+    assert number(bank, name) == 4
+    for which in (0, 0.25, 0.5, 0.75):
+        spectrum = np.abs(np.fft.rfft(bank.sound(name, which)))
+        assert len(bank.sound(name, which)) == pytest.approx(rate, abs=2)
+        assert spectrum.argmax() == pytest.approx(1000, abs=1)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000])
+def test_generated_sounds(tmp_path, rate):
+    """They differ, are the same each time, and are made only once."""
+    bank = make(tmp_path, "generate", rate=rate)
+    rooms = make(tmp_path, "generate", RIR, rate=rate)
+    assert number(bank, "noise") == number(bank, "music") == 40
+    assert number(rooms, "reverb") == 40
+    written = bank.path.stat().st_mtime_ns
+    assert len(np.unique(bank.samples[:: 10 * rate])) > 20
+    assert bank.sound("music", 0.5).std() > 100
+    first = bank.path.read_bytes()
+    assert make(tmp_path, "generate", rate=rate).samples is not None
+    assert bank.path.stat().st_mtime_ns == written
+    bank.index.unlink()  # as after a kill
+    assert make(tmp_path, "generate", rate=rate).path.read_bytes() == first
 
 
 def test_folders(tmp_path):
-    """MUSAN has a folder for each file; another folder is for all."""
+    """MUSAN has a folder for each kind; another folder is for all."""
+    for n, kind in enumerate(("noise", "music", "speech")):
+        for count in range(n + 1):
+            write(tmp_path / "musan" / kind / "x" / f"{count}.wav", random(99))
+    bank = make(tmp_path, tmp_path / "musan")
     kinds = "noise", "music", "speech"
-    sounds = [tmp_path / "musan" / kind / "x" / f"{kind}.wav" for kind in kinds]
-    tables = [tmp_path / f"{kind}.csv" for kind in kinds]
-    for sound in sounds:
-        wav(sound)
-    prepare_noise(str(tmp_path / "musan"), "", tmp_path / "work", *tables)
-    assert [files(table) for table in tables] == [[str(s)] for s in sounds]
-    noise = str(tmp_path / "musan" / "noise")
-    prepare_noise(noise, "", tmp_path / "work", *tables)
-    assert not tables[2].exists()
-    wav(tmp_path / "mine" / "a.wav")
-    noise, music = prepare(tmp_path, tmp_path / "mine")
-    assert noise == music == [str(tmp_path / "mine" / "a.wav")]
+    assert [number(bank, kind) for kind in kinds] == [1, 2, 3]
+    bank = make(tmp_path, tmp_path / "musan" / "music")
+    assert [number(bank, kind) for kind in kinds] == [2, 2, 0]
+    assert bank.spans["noise"] == bank.spans["music"]
+    assert len(bank.samples) == 2 * 99  # each is stored once
+    write(tmp_path / "half" / "speech" / "a.wav", random(99))
+    write(tmp_path / "half" / "other.wav", random(98))
+    bank = make(tmp_path, tmp_path / "half")
+    assert [len(bank.sound(kind, 0)) for kind in kinds] == [98, 98, 99]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty has no wav files"):
-        prepare(tmp_path, tmp_path / "empty")
+    for missing in ("empty", "none"):
+        with pytest.raises(InputError, match=f"{missing} has no audio files"):
+            make(tmp_path, tmp_path / missing)
 
 
-def test_short_noise_is_repeated_and_short_rooms_are_not(tmp_path):
-    wav(tmp_path / "mine" / "a.wav", seconds=3)
-    (copy,), _ = prepare(tmp_path, tmp_path / "mine")
-    samples, _ = soundfile.read(tmp_path / "mine" / "a.wav")
-    repeated, _ = soundfile.read(copy)
-    assert len(repeated) == 10 * 16000
-    np.testing.assert_allclose(
-        repeated, np.resize(samples, len(repeated)), atol=1e-4
-    )
-    rir = tmp_path / "rir.csv"
-    prepare_rirs(tmp_path / "mine", REFUSED, tmp_path / "work", rir)
-    assert files(rir) == [str(tmp_path / "mine" / "a.wav")]
+def test_a_folder_that_has_changed_is_read_again(tmp_path):
+    write(tmp_path / "mine" / "a.wav", random(99))
+    assert number(make(tmp_path, tmp_path / "mine"), "noise") == 1
+    write(tmp_path / "mine" / "b.wav", random(99))
+    assert number(make(tmp_path, tmp_path / "mine"), "noise") == 2
 
 
-def test_other_formats_and_long_files_are_copied(tmp_path):
-    """One channel, 16 kHz, in pieces: what the stock AddNoise can use."""
-    rng = np.random.default_rng(0)
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    both = np.stack([np.zeros(44100), rng.normal(scale=0.1, size=44100)], 1)
-    soundfile.write(folder / "stereo.wav", both, 44100)
-    long = rng.normal(scale=0.1, size=25 * 16000)
-    soundfile.write(folder / "long.wav", long, 16000, subtype="FLOAT")
-    noise, _ = prepare(tmp_path, folder)
-    assert len(noise) == 3
-    for file in noise:
-        header = soundfile.info(file)
-        assert (header.samplerate, header.channels) == (16000, 1)
-        assert header.duration <= 10
-    (stereo,) = [soundfile.read(f)[0] for f in noise if "/stereo_" in f]
-    assert not stereo.any()  # the first channel, not the mean
-    pieces = [soundfile.read(f)[0] for f in noise if "/long_" in f]
-    np.testing.assert_allclose(
-        np.concatenate(pieces), long[: 20 * 16000], atol=1e-4
-    )
-    assert {p.name for p in folder.iterdir()} == {"long.wav", "stereo.wav"}
+def test_what_is_read(tmp_path):
+    """The samples of 16-bit files; of rooms the first channel, amplified."""
+    samples = random(16000)
+    write(tmp_path / "noise" / "a.wav", samples)
+    both = np.stack([samples / 4, 3 * random(16000, seed=1)], 1)
+    write(tmp_path / "rir" / "stereo.wav", both)
+    write(tmp_path / "loud" / "a.wav", 20 * samples, subtype="FLOAT")
+    bank = make(tmp_path, tmp_path / "noise")
+    pcm, _ = soundfile.read(tmp_path / "noise" / "a.wav", dtype="int16")
+    assert np.array_equal(bank.sound("noise", 0.9), pcm)
+    room = make(tmp_path, tmp_path / "rir", RIR).sound("reverb", 0.1)
+    pcm, _ = soundfile.read(tmp_path / "rir" / "stereo.wav", dtype="int16")
+    assert np.abs(room.astype(int)).max() > 2**14
+    assert np.array_equal(room, pcm[:, 0] * (room[0] // pcm[0, 0]))
+    loud = make(tmp_path, tmp_path / "loud").sound("noise", 0)
+    np.testing.assert_allclose(loud, samples * (loud[0] / samples[0]), atol=2)
+    long = bank.sound("noise", 0)
+    assert np.shares_memory(bank.crop("noise", 0, 0.5, 400), bank.samples)
+    assert np.array_equal(bank.crop("noise", 0, 0.9999999, 400), long[-400:])
+    repeated = bank.crop("noise", 0, 0.25, 40000)
+    assert np.array_equal(repeated, np.resize(np.roll(long, -4000), 40000))
+
+
+def test_damaged_files_are_counted_and_named(tmp_path, caplog):
+    write(tmp_path / "mine" / "good.wav", random(1600))
+    write(tmp_path / "mine" / "silent.wav", np.zeros(1600))
+    write(tmp_path / "mine" / "cut.wav", random(1600))
+    whole = (tmp_path / "mine" / "cut.wav").read_bytes()
+    (tmp_path / "mine" / "cut.wav").write_bytes(whole[:2000])
+    (tmp_path / "mine" / "README").write_text("Not a sound.")
+    (tmp_path / "mine" / ".hidden.wav").write_bytes(whole[:100])
+    os.mkfifo(tmp_path / "mine" / "pipe.wav")
+    with caplog.at_level(logging.WARNING):
+        bank = make(tmp_path, tmp_path / "mine")
+    assert number(bank, "noise") == 1
+    (said,) = (r.getMessage() for r in caplog.records)
+    assert "3 of 4 files" in said
+    for name in ("silent.wav is silent", "cut.wav", "README"):
+        assert name in said
+    assert len(json.loads(bank.index.read_text())["left_out"]) == 3
 
 
 def test_a_failed_download_names_the_option_for_generated_sounds(tmp_path):
     """Nothing is generated instead, and the next run downloads."""
     served, requests = tmp_path / "served", []
-    wav(served / "a.wav")
+    write(served / "a.wav", random(1600))
     with zipfile.ZipFile(served / "noises.zip", "w") as file:
         file.write(served / "a.wav", "a.wav")
     whole = (served / "noises.zip").read_bytes()
     (served / "cut.zip").write_bytes(whole[:500])
     with serving(served, requests) as address:
         for url in (REFUSED, f"{address}/none.zip", f"{address}/cut.zip"):
-            with pytest.raises(InputError, match="download") as caught:
-                prepare(tmp_path, "download", url)
-            assert url in str(caught.value)
-            assert "--noise_source=generate" in str(caught.value)
-            with pytest.raises(InputError, match="--rir_source=generate"):
-                rirs = tmp_path / "rir.csv"
-                prepare_rirs("download", url, tmp_path / "work", rirs)
-            assert not list(tmp_path.glob("*.csv"))
-            assert not list(tmp_path.glob("*.json"))
+            for option in (NOISE, RIR):
+                with pytest.raises(InputError, match="download") as caught:
+                    make(tmp_path, "download", option, url)
+                assert url in str(caught.value)
+                assert f"--{option}=generate" in str(caught.value)
+            assert not list((tmp_path / "work").glob("*.int16"))
         requests.clear()
-        noise, music = prepare(tmp_path, "download", f"{address}/noises.zip")
+        url = f"{address}/noises.zip"
+        for rate in (16000, 16000, 8000):
+            bank = make(tmp_path, "download", url=url, rate=rate)
+            assert len(bank.sound("noise", 0)) == rate // 10
         assert len(requests) == 1
-    assert noise == music == [str(tmp_path / "work" / "archive" / "a.wav")]

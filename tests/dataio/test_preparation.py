@@ -72,7 +72,7 @@ def test_unusable_files_are_left_out_and_named(
     tmp_path, extension, check_audio, caplog
 ):
     data = tmp_path / "data"
-    add(data, *(f"a/{i}.wav" for i in range(3)))
+    add(data, *(f"a/{i}.wav" for i in range(3)), "b/0.wav")
     truncated = write(data / f"a/truncated{extension}", noise(5.0), 16000)
     os.truncate(truncated, truncated.stat().st_size // 2)
     (data / f"a/empty{extension}").touch()
@@ -82,7 +82,7 @@ def test_unusable_files_are_left_out_and_named(
 
     prepare_corpus(data, tmp_path, [], check_audio=check_audio)
     kept = rows(tmp_path / "train.csv") + rows(tmp_path / "dev.csv")
-    kept = {row["ID"] for row in kept} - {"a/0", "a/1", "a/2"}
+    kept = {row["ID"] for row in kept} - {"a/0", "a/1", "a/2", "b/0"}
     left_out = {"a/empty"}
     if check_audio == "decode" or extension != ".flac":
         left_out.add("a/truncated")  # a flac header doesn't tell
@@ -96,21 +96,25 @@ def test_unusable_files_are_left_out_and_named(
 
 
 def test_preparation_is_not_repeated(tmp_path, caplog):
-    add(tmp_path / "data", "a/1.wav", "a/2.wav", "b/1.wav", "b/2.wav")
+    add(tmp_path / "data", *(f"{s}/{i}.wav" for s in "abc" for i in "12"))
     arguments = dict(test_speakers=["b"], split_ratio=[50, 50])
     prepare_corpus(tmp_path / "data", tmp_path, **arguments)
     first = (tmp_path / "train.csv").stat().st_mtime_ns
     caplog.set_level("INFO")
+    caplog.clear()
     prepare_corpus(tmp_path / "data", tmp_path, **arguments)
     assert (tmp_path / "train.csv").stat().st_mtime_ns == first
     assert "Already prepared" in caplog.text
+    assert "of 2 speakers: 4 utterances, 0.00 hours, the sh" in caplog.text
     assert "prepared again" not in caplog.text
     prepare_corpus(tmp_path / "data", tmp_path, ["a"], [50, 50])
     assert "prepared again" in caplog.text
-    assert {r["spk_id"] for r in rows(tmp_path / "train.csv")} == {"b"}
-    add(tmp_path / "data", "c/1.wav", "c/2.wav")
+    kept = {r["spk_id"] for r in rows(tmp_path / "train.csv")}
+    assert kept == {"b", "c"}
+    add(tmp_path / "data", "d/1.wav", "d/2.wav")
     prepare_corpus(tmp_path / "data", tmp_path, ["a"], [50, 50])
-    assert {r["spk_id"] for r in rows(tmp_path / "train.csv")} == {"b", "c"}
+    kept = {r["spk_id"] for r in rows(tmp_path / "train.csv")}
+    assert kept == {"b", "c", "d"}
 
 
 HEADER = "ID,duration,wav,start,stop,spk_id\n"

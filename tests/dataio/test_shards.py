@@ -168,11 +168,20 @@ def spoil_audio(path):
                 file.write(b"x" * member.size)
 
 
+def spoil(path, byte):
+    """Keeps the size."""
+    path.write_bytes(byte * path.stat().st_size)
+
+
 @pytest.mark.parametrize(
     "damage, message",
     [
+        (lambda tar: spoil(tar.with_name("manifest.json"), b"["), "json is da"),
+        (os.unlink, "000001.tar is missing or incomplete"),
         (lambda tar: os.truncate(tar, 512), "000001.tar is missing or incompl"),
         (spoil_audio, r"000001.tar/0000000\d\d.\w+ can't be read as audio"),
+        (lambda tar: spoil(tar, b"\0"), "000001.tar is damaged"),
+        (lambda tar: spoil(tar, b"x"), "000001.tar is damaged"),
     ],
 )
 def test_bad_shards_are_refused(files, tmp_path, damage, message):

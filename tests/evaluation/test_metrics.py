@@ -47,46 +47,38 @@ def loop_eer(target, nontarget):
     raise AssertionError("the rates always cross")
 
 
-def loop_min_dcf(target, nontarget, p_target):
-    costs = [
-        p_target * float(miss) + (1 - p_target) * float(fa)
-        for _, miss, fa in loop_rates(target, nontarget)
-    ]
-    return min(costs) / min(p_target, 1 - p_target)
-
-
 @given(SCORES, SCORES)
 def test_error_rates_and_eer_count_every_threshold(target, nontarget):
     expected = loop_rates(target, nontarget)
     points = np.transpose(error_rates(target, nontarget))
     assert points.tolist() == [[float(x) for x in row] for row in expected]
+    gaps = {t: abs(m - f) for t, m, f in expected}
     value, threshold = eer(target, nontarget)
     assert value == pytest.approx(loop_eer(target, nontarget), abs=1e-12)
-    gaps = {t: abs(m - f) for t, m, f in expected}
-    assert np.isfinite(threshold)
-    assert gaps[threshold] == min(gaps.values())
+    assert np.isfinite(threshold) and gaps[threshold] == min(gaps.values())
 
 
-@given(SCORES, SCORES, PRIORS)
-def test_min_dcf_is_the_least_cost(target, nontarget, p_target):
-    value, threshold = min_dcf(target, nontarget, p_target)
-    expected = loop_min_dcf(target, nontarget, p_target)
-    assert value == pytest.approx(expected, abs=1e-12)
-    reached = (
-        p_target * np.mean(np.array(target) <= threshold)
-        + (1 - p_target) * np.mean(np.array(nontarget) > threshold)
-    ) / min(p_target, 1 - p_target)
-    assert reached == pytest.approx(value, abs=1e-12)
-
-
-@given(SCORES, SCORES, PRIORS)
-def test_act_dcf_counts_at_the_bayes_threshold(target, nontarget, p_target):
-    threshold = math.log((1 - p_target) / p_target)
+def cost_at(threshold, target, nontarget, p_target):
     misses = sum(s <= threshold for s in target) / len(target)
     alarms = sum(s > threshold for s in nontarget) / len(nontarget)
     cost = p_target * misses + (1 - p_target) * alarms
-    value = act_dcf(target, nontarget, p_target)
-    assert value == pytest.approx(cost / min(p_target, 1 - p_target), rel=1e-12)
+    return cost / min(p_target, 1 - p_target)
+
+
+def loop_min_dcf(*trials):
+    thresholds = -np.inf, *trials[0], *trials[1]
+    return min(cost_at(threshold, *trials) for threshold in thresholds)
+
+
+@given(SCORES, SCORES, PRIORS)
+def test_costs_are_counted(target, nontarget, p_target):
+    """The least, and that at Bayes' threshold."""
+    trials = target, nontarget, p_target
+    value, threshold = min_dcf(*trials)
+    assert value == pytest.approx(loop_min_dcf(*trials), abs=1e-12)
+    assert cost_at(threshold, *trials) == pytest.approx(value, abs=1e-12)
+    bayes = math.log((1 - p_target) / p_target)
+    assert act_dcf(*trials) == pytest.approx(cost_at(bayes, *trials), rel=1e-12)
 
 
 def loop_cllr(target, nontarget):

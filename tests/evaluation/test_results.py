@@ -45,6 +45,7 @@ def test_evaluate_sums_up():
     expected = {
         "n_target": len(target),
         "n_nontarget": len(nontarget),
+        "n_speakers": 11,
         "eer": value,
         "eer_threshold": threshold,
         "min_dcf_0.01": min_dcf(*classes, 0.01)[0],
@@ -56,12 +57,20 @@ def test_evaluate_sums_up():
         "intervals": bootstrap_intervals(scores, labels, enroll, test, 30),
     }
     assert found == expected
-    assert interval_note({"all": found}).startswith("in brackets 95 %")
+    note = interval_note({"all": found})
+    assert note.startswith("in brackets 95 %")
+    assert "too narrow for as few as 11 speakers" in note
     header, _, row = format_results({"all": found}).splitlines()
     assert header.endswith("| Cllr  |") and f"{found['cllr']:.3f}" in row
     plain = evaluate(scores, labels, enroll, test, 30)
     left_out = {"act_dcf_0.01", "act_dcf_0.05", "cllr", "min_cllr"}
     assert expected.keys() - plain.keys() == left_out
+    other = evaluate(scores, labels, enroll, test, 30, p_targets=[0.5])
+    assert other["min_dcf_0.5"] == min_dcf(*classes, 0.5)[0]
+    assert list(other["intervals"]) == ["eer", "min_dcf_0.5"]
+    assert "minDCF(0.5)" in format_results({"all": other})
+    few = other | {"n_speakers": 99, "intervals": {"eer": None}}
+    assert "none where fewer than 5 speakers" in interval_note({"all": few})
 
 
 def test_subsets_by_hand(tmp_path, trials):

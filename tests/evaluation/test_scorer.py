@@ -137,15 +137,46 @@ def test_calibration_on_a_list():
     assert features(np.array([0.5]), sides, []).tolist() == [[0.5]]
 
 
-@pytest.mark.parametrize("kind, top_k", [("as-norm", 13), ("s-norm", 300)])
-def test_a_small_cohort_is_refused_before_it_is_embedded(kind, top_k):
+def test_a_cohort_of_one_is_refused_before_it_is_embedded():
     def never(paths):
         raise AssertionError("embedded")
 
-    cohort = cohort_of(COHORT if kind == "as-norm" else COHORT[:1])
-    options = {"normalization": kind, "top_k": top_k}
-    with pytest.raises(InputError, match="the cohort has 1.* speakers"):
-        Scorer(never, make_score("cosine"), cohort=cohort, **options)
+    options = {"normalization": "s-norm", "cohort": cohort_of(COHORT[:1])}
+    with pytest.raises(InputError, match="the cohort has 1 speakers"):
+        Scorer(never, make_score("cosine"), **options)
+
+
+def test_as_norm_takes_the_speakers_that_there_are(caplog):
+    trials, scores = list_of(), []
+    for kind, top_k in (("as-norm", 300), ("as-norm", 12), ("s-norm", 2)):
+        scorer = Scorer(
+            embed,
+            make_score("cosine"),
+            normalization=kind,
+            top_k=top_k,
+            cohort=cohort_of(COHORT),
+        )
+        scores.append(scorer(trials, paths_of(trials.utterances))[0])
+    for other in scores[1:]:
+        np.testing.assert_allclose(scores[0], other, rtol=1e-5)
+    assert "fewer than top_k = 300: as-norm uses all" in caplog.text
+
+
+@pytest.mark.parametrize("clip_c, share", [(1e6, "100"), (1.0, "0")])
+def test_why_hyperbolic_scores_may_equal_the_cosine(caplog, clip_c, share):
+    trials = list_of()
+
+    def small(paths):
+        found = embed(paths)
+        longest = found.views.norm(dim=-1).max()
+        return found._replace(views=found.views / longest / 2)
+
+    caplog.set_level("INFO")
+    Scorer(small, make_score("hyperbolic", clip_c))(
+        trials, paths_of(trials.utterances)
+    )
+    assert f"{share} % of the embeddings lie on the cap" in caplog.text
+    assert ("those of --score=cosine" in caplog.text) == (share == "100")
 
 
 @pytest.fixture

@@ -124,6 +124,7 @@ def test_an_encoder_of_the_users_own(run, clips, tmp_path):
     with pytest.raises(InputError, match="trusted"):
         load(folder)
     model = load(folder, trusted=[name])
+    model.vad = False  # the clips are tones
     assert model.embed(str(clips[0])).vector.shape == (5,)
     text = (folder / "README.md").read_text()
     assert f"trusted=['{name}']" in text
@@ -174,7 +175,7 @@ def test_what_the_card_says(exported, work):
         f"{EPOCHS} epochs",
         "margin: 0.2",
         "1/sqrt(2) = 0.707",
-        "AddReverb, AddNoise, AddBabble.",
+        "Augmentation: reverberation, noise, music or babble.",
         TEXT,
         "192 numbers",
     ):
@@ -194,6 +195,7 @@ def test_the_code_on_the_card_runs(copy):
     before = files(copy)
     text = (copy / "README.md").read_text()
     ours, stock = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    ours = ours.replace("score,", "model.vad = False  # tones\nscore,", 1)
     stock = "import sys\nsys.modules['speechbrain_hyperbolic'] = None\n" + stock
     first = re.fullmatch(r"cosine (.*)\n(True|False)\n", execute(stock, copy))
     second = re.fullmatch(

@@ -133,7 +133,7 @@ def test_tokens_that_may_not(hub, folder):
     )
     message = push(hub, folder, repo_id="alice/vo ices")
     assert message.startswith(
-        "error: alice/vo ices: Repo id must use alphanumeric"
+        'error: alice/vo ices: expected "user/model", of letters'
     )
     assert not hub.repositories
 

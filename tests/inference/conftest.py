@@ -9,6 +9,11 @@ from speechbrain_hyperbolic.inference.recognition import (
 from tests.inference.models import MEASURED, RATE, make_model, voice
 
 
+@pytest.fixture(autouse=True)
+def whole_audio(no_vad):
+    """The tests of this folder embed noise."""
+
+
 @pytest.fixture(scope="package")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model")

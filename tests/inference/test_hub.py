@@ -57,7 +57,7 @@ MISTAKES = {
     "load('alice/none')": "there is no such model, or it is private",
     "load('alice/m', revision='v9')": "there is no such revision",
     "load('a/b/c')": 'expected "user/model"',
-    "load('alice/m', endpoint='http://127.0.0.1:9')": "gave no answer",
+    "load('alice/m', endpoint='http://127.0.0.1:9')": "the connection to",
 }
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import struct
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from speechbrain_hyperbolic.inference.model import (
     CONFIG,
     MODULES,
     WEIGHTS,
+    Thresholds,
     build_modules,
     load_model,
     measure_thresholds,
@@ -97,7 +99,8 @@ def test_thresholds_by_definition():
     target, nontarget = rng.integers(0, 60, 99), rng.integers(0, 40, 1000)
     found = measure_thresholds(target, nontarget)
     # 0.001 would be one false accept.
-    assert list(found.false_accepts) == ["0.1", "0.01"]
+    rates = ["0.5", "0.2", "0.1", "0.05", "0.02", "0.01"]
+    assert list(found.false_accepts) == rates
     for rate, threshold in found.false_accepts.items():
         assert np.mean(nontarget > threshold) <= float(rate)
         assert np.mean(nontarget > threshold - 1) > float(rate)
@@ -105,6 +108,22 @@ def test_thresholds_by_definition():
         abs(np.mean(target <= t) - np.mean(nontarget > t)) for t in range(60)
     ]
     assert gaps[int(found.eer)] == min(gaps)
+
+
+def test_thresholds_between_the_measured_rates():
+    """Normal scores, of which each rate's threshold is known."""
+    normal = NormalDist(0.2, 0.1)
+    nontarget = [normal.inv_cdf((i + 0.5) / 20000) for i in range(20000)]
+    found = measure_thresholds([0.6, 0.7], nontarget)
+    for rate in (0.3, 0.03, 0.0007):
+        exact = normal.inv_cdf(1 - rate)
+        assert found.at(rate) == pytest.approx(exact, abs=2e-3)
+    assert found.at(0.01) == found.false_accepts["0.01"]
+    for rate in (0.6, 1e-4):
+        with pytest.raises(InputError, match="expected 0.0005 to 0.5"):
+            found.at(rate)
+    with pytest.raises(InputError, match="expected no rates"):
+        Thresholds(0.5, {}).at(0.1)
 
 
 ENCODER = "embedding_model"
@@ -119,6 +138,7 @@ WRONG = [
     (None, {"score": "euclidean"}, "score is 'euclidean'"),
     (None, {"mean_var_norm": {"class": "os"}}, "mean_var_norm is"),
     (None, {"thresholds": {"false_accepts": {}}}, "'eer'"),
+    (None, {"calibration": {"weights": [1.0]}}, "calibration is"),
     (None, {"thresholds": EER_ONLY}, "false_accepts is {'one': 0.5}"),
     (ENCODER, {"activation": "torch.nn.ReLU"}, "can't be built"),
     (ENCODER, {"lin_neurons": 10**9}, "'lin_neurons' is 1000000000"),

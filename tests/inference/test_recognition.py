@@ -81,8 +81,9 @@ def test_decisions_by_the_models_threshold(tmp_path, clips, eer):
 def test_threshold_at(model, tmp_path, clips):
     assert model.threshold_at() == 0.5
     assert model.threshold_at(0.01) == 0.7
-    with pytest.raises(InputError, match=r"0.05, expected one of: 0.1, 0.01"):
-        model.threshold_at(0.05)
+    with pytest.raises(InputError, match=r"of 0.001, expected 0.01 to 0.1"):
+        model.threshold_at(0.001)
+    assert 0.4 < model.threshold_at(0.05) < 0.7
     make_model(tmp_path)
     with pytest.raises(InputError, match="have not been measured"):
         load(tmp_path).verify_files(*clips[:2])
@@ -146,6 +147,23 @@ def test_enroll(model, clips):
     same(model.enroll([clips[0]]), vectors[0])
     with pytest.raises(InputError, match="enrollment is 'median'"):
         model.enroll(clips, how="median")
+
+
+def test_log_likelihood_ratio(model, clips, tmp_path):
+    a, b = map(model.embed, clips[:2])
+    assert model.log_likelihood_ratio(a, b) is None
+    weights = {"weights": [10.0, 1.0, -2.0], "quality": ["duration"]}
+    make_model(tmp_path, calibration={**weights, "offset": 3.0})
+    found = load(tmp_path).log_likelihood_ratio(b, a)
+    longer, shorter = b.seconds, a.seconds
+    expected = 10 * model.score(a, b) + np.log(shorter)
+    same(found, expected - 2 * np.log(longer) + 3, 1e-4)
+
+
+@pytest.mark.parametrize("samples", [400, 7000])
+def test_short_audio_is_refused(model, samples):
+    with pytest.raises(InputError, match="0.5 s or more: record a longer"):
+        model.embed(voice()[:samples])
 
 
 def test_the_midpoint_is_in_the_middle(hyperbolic, clips):

@@ -1,6 +1,7 @@
 """A voiceprint store: whole and of the right model, or refused."""
 
-import concurrent.futures
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def test_round_trip(path):
     assert loaded.names == store.names and len(loaded) == 3
     assert loaded.vectors.dtype == np.float32
     np.testing.assert_array_equal(loaded.vectors, store.vectors)
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert [p.name for p in path.parent.glob("[!.]*")] == [path.name]
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,7 @@ def test_hostile_files(path, case):
 )
 @given(data=st.data())
 def test_damaged_files(path, data):
+    path.unlink(missing_ok=True)
     filled().save(path)
     raw = bytearray(path.read_bytes())
     index = data.draw(st.integers(0, len(raw) - 1))
@@ -97,13 +99,57 @@ def test_damaged_files(path, data):
         assert str(path) in str(error)
 
 
+ENROLL = """
+import sys, numpy as np
+from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
+path, number, how = sys.argv[1:]
+store = VoiceprintStore("c0ffee")
+sys.stdin.read()  # until all processes are ready
+for i in range(4):
+    name = f"{number} {i}"
+    if how == "save":
+        store.add(name, np.ones(4))
+        store.save(path)
+    else:
+        with VoiceprintStore.update(path, "c0ffee") as store:
+            store.add(name, np.ones(4))
+"""
+
+
 def test_no_speaker_is_lost_to_another_process(path):
-    """Ten threads that read, add and write at the same time."""
+    """Five processes that read, add and write at the same time."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ENROLL, path, str(n), how],
+            stdin=subprocess.PIPE,
+        )
+        for n, how in enumerate(["save", "update", "save", "update", "save"])
+    ]
+    for process in processes:
+        process.stdin.close()
+    assert [process.wait(timeout=120) for process in processes] == [0] * 5
+    names = {f"{n} {i}" for n in range(5) for i in range(4)}
+    assert set(VoiceprintStore.load(path, MODEL).names) == names
 
-    def add(number):
-        with VoiceprintStore.update(path, MODEL) as store:
-            store.add(f"speaker {number}", np.ones(4))
 
-    with concurrent.futures.ThreadPoolExecutor(10) as pool:
-        list(pool.map(add, range(10)))
-    assert len(VoiceprintStore.load(path, MODEL)) == 10
+def test_a_save_keeps_what_others_did(path):
+    filled().save(path)
+    mine, other = (VoiceprintStore.load(path) for _ in range(2))
+    other.remove("Bob")
+    other.add("Eve", np.ones(4))
+    other.save(path)
+    mine.add("Ada", np.full(4, 7), [np.ones(4), np.zeros(4)])
+    mine.save(path)
+    found = VoiceprintStore.load(path, MODEL)
+    assert sorted(found.names) == sorted(mine.names) == ["Ada", "Eve", "Zoë"]
+    assert found.vectors[found.names.index("Ada")].tolist() == [7] * 4
+    assert found.embeddings("Ada").tolist() == [[1] * 4, [0] * 4]
+    assert len(found.embeddings("Zoë")) == 0
+    for name in found.names:
+        found.remove(name)
+    found.save(path)
+    assert len(VoiceprintStore.load(path)) == 0
+    with pytest.raises(InputError, match="Bob is not among the 0 enrolled"):
+        found.remove("Bob")
+    with pytest.raises(InputError, match="made by another model"):
+        VoiceprintStore("other").save(path)

@@ -22,7 +22,8 @@ from tests.scripts import ROOT, TRAIN, run_script
 
 def test_what_a_run_leaves(demo):
     assert (demo.run / "summary.md").read_text() in demo.printed
-    assert f"--out_n_neurons={SPEAKERS}" in demo.printed
+    assert f"{SPEAKERS} training speakers" in demo.printed
+    assert "--- 2/3 training, about " in demo.printed
     for plot in ("det.png", "trained/det.png", "trained/scores.png"):
         assert matplotlib.image.imread(demo.run / plot).ndim == 3
     for system in ("untrained", "trained"):

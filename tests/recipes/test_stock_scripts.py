@@ -155,7 +155,7 @@ def verify_by_both(clone, voxceleb, output, model):
     assert [line[:3] for line in stock] == [line[:3] for line in ours]
     # The stock script pads the utterances of a batch to one length.
     for a, b in zip(stock, ours, strict=True):
-        assert float(a[3]) == pytest.approx(float(b[3]), abs=0.05)
+        assert float(a[3]) == pytest.approx(float(b[3]), abs=0.1)
     scores = [
         [float(line[3]) for line in stock if line[2] == label]
         for label in ("1", "0")

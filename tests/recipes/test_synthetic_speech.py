@@ -1,7 +1,6 @@
 """The synthetic corpus, with a few speakers."""
 
 import csv
-import hashlib
 import json
 import os
 import subprocess
@@ -39,46 +38,24 @@ def start(*arguments, **environment):
     )
 
 
-def hashes(folder):
+def content(folder):
     return {
-        str(path.relative_to(folder)): hashlib.sha256(
-            path.read_bytes()
-        ).hexdigest()
+        str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
         if path.is_file()
     }
 
 
-def read_speakers(folder):
-    with open(folder / "speakers.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def median_f0(path):
-    """Median over loud 40 ms frames of the autocorrelation's best lag."""
-    samples, rate = soundfile.read(path)
-    size, lags = int(0.04 * rate), slice(rate // 400, rate // 60)
-    frames = samples[: len(samples) // size * size].reshape(-1, size)
-    power = (frames**2).mean(1)
-    found = []
-    for frame in frames[power > 0.3 * power.mean()]:
-        spectrum = np.abs(np.fft.rfft(frame - frame.mean(), 2 * size)) ** 2
-        correlation = np.fft.irfft(spectrum)[:size]
-        best = correlation[lags].argmax() + lags.start
-        if correlation[best] > 0.5 * correlation[0]:
-            found.append(rate / best)
-    return np.median(found)
-
-
 def test_layout_and_audio(corpus):
-    speakers = read_speakers(corpus)
+    with open(corpus / "speakers.csv", newline="") as file:
+        speakers = list(csv.DictReader(file))
     assert list(speakers[0]) == COLUMNS
     assert [s["split"] for s in speakers] == ["train"] * 3 + ["test"] * 2
     expected = {"speakers.csv", "corpus.json"}
     for speaker in speakers:
         for place in range(3 if speaker["split"] == "train" else 2):
             expected.add(f"{speaker['spk_id']}/utt{place + 1:02d}.wav")
-    assert set(hashes(corpus)) == expected
+    assert set(content(corpus)) == expected
     seconds = 0
     for path in corpus.glob("*/*.wav"):
         info = soundfile.info(path)
@@ -87,43 +64,29 @@ def test_layout_and_audio(corpus):
         assert 2 < info.duration < 4.5
         seconds += info.duration
         samples, _ = soundfile.read(path)
-        assert 0.015 < samples.std() < 0.07
-        assert np.abs(samples).max() < 0.96
-        assert np.abs(samples.mean()) < 0.001
+        assert 0.015 < samples.std() < 0.07 and np.abs(samples).max() < 0.96
     manifest = json.loads((corpus / "corpus.json").read_text())
     assert manifest["utterances"] == 3 * 3 + 2 * 2
     assert manifest["hours"] == pytest.approx(seconds / 3600, abs=0.001)
     assert "synthetic" in manifest["about"]
 
 
-def test_another_process_makes_the_same_bytes(corpus, tmp_path):
+def test_the_arguments_alone_make_the_bytes(corpus, tmp_path):
     code = (
         "import sys; from recipes.OwnCorpus import synthetic_speech as s;"
         f" s.make_synthetic_corpus(sys.argv[1], **{TINY})"
     )
-    child = start("-c", code, tmp_path / "c", PYTHONHASHSEED="7")
+    child = start("-c", code, tmp_path / "same", PYTHONHASHSEED="7")
     _, err = child.communicate(timeout=60)
     assert child.returncode == 0, err
-    assert hashes(tmp_path / "c") == hashes(corpus)
-
-
-def test_a_speaker_does_not_depend_on_the_others(corpus, tmp_path):
+    assert content(tmp_path / "same") == content(corpus)
+    # A speaker does not depend on the others.
     less = {**TINY, "utterances": (1, 2)}
-    made = hashes(make_synthetic_corpus(tmp_path / "c", **less))
+    made = content(make_synthetic_corpus(tmp_path / "less", **less))
     made.pop("corpus.json")
-    assert made.items() <= hashes(corpus).items()
-
-
-def test_another_seed_makes_another_corpus(corpus, tmp_path):
-    other = hashes(make_synthetic_corpus(tmp_path / "c", seed=1, **TINY))
-    assert not set(other.values()) & set(hashes(corpus).values())
-
-
-def test_second_call_finds_the_corpus(corpus, monkeypatch):
-    before = hashes(corpus)
-    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    assert make_synthetic_corpus(str(corpus), **TINY) == corpus
-    assert hashes(corpus) == before
+    assert made.items() <= content(corpus).items()
+    other = content(make_synthetic_corpus(tmp_path / "other", seed=1, **TINY))
+    assert not set(other.values()) & set(content(corpus).values())
 
 
 def test_a_killed_process_leaves_nothing_that_looks_finished(corpus, tmp_path):
@@ -136,36 +99,22 @@ def test_a_killed_process_leaves_nothing_that_looks_finished(corpus, tmp_path):
     child.kill()
     child.communicate()
     assert not folder.exists()
-    assert not list(tmp_path.rglob("corpus.json"))
     make_synthetic_corpus(folder, **TINY)
-    assert hashes(folder) == hashes(corpus)
+    assert content(folder) == content(corpus)
     assert os.listdir(tmp_path) == ["c"]
 
 
-@pytest.mark.parametrize("manifest", [None, b"{", b"[1]", b"\xff"])
+@pytest.mark.parametrize("manifest", [None, b"{", b"[1]"])
 def test_a_foreign_folder_is_refused_and_left_alone(tmp_path, manifest):
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "thesis.txt").write_text("ten years")
     if manifest is not None:
         (folder / "corpus.json").write_bytes(manifest)
-    before = hashes(tmp_path)
+    before = content(tmp_path)
     with pytest.raises(InputError, match="mine holds something else"):
         make_synthetic_corpus(folder, **TINY)
-    assert hashes(tmp_path) == before
-
-
-@pytest.mark.parametrize(
-    "other, message",
-    [
-        ({"n_train": 4}, "holds a synthetic corpus made from"),
-        ({"seed": 1}, "holds a synthetic corpus made from"),
-    ],
-)
-def test_a_corpus_with_other_parameters_is_refused(corpus, other, message):
-    with pytest.raises(InputError, match=message) as raised:
-        make_synthetic_corpus(corpus, **{**TINY, **other})
-    assert "\n" not in str(raised.value)
+    assert content(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -178,7 +127,7 @@ def test_numbers_out_of_range(tmp_path, other):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_or_broken_library(tmp_path, monkeypatch):
+def test_a_missing_or_broken_library(corpus, tmp_path, monkeypatch):
     broken = tmp_path / "library"
     broken.write_text("not a library")
     with monkeypatch.context() as patched:
@@ -187,46 +136,26 @@ def test_a_missing_or_broken_library(tmp_path, monkeypatch):
             make_synthetic_corpus(tmp_path / "c", **TINY)
     assert "\n" not in str(raised.value)
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    message = r"pip install speechbrain-hyperbolic\[demo\]$"
+    message = r"pip install -e .\.\[demo\]"
     with pytest.raises(InputError, match=message):
         make_synthetic_corpus(tmp_path / "c", **TINY)
     assert not (tmp_path / "c").exists()
+    # A finished corpus needs no library.
+    assert make_synthetic_corpus(str(corpus), **TINY) == corpus
 
 
-@pytest.mark.parametrize("sizes", [(2, 2), (13, 4), (50, 30), (151, 3)])
+@pytest.mark.parametrize("sizes", [(2, 2), (50, 30), (151, 3)])
 def test_speakers_of_every_size(sizes):
+    """Both sexes in each split, and no voice in both splits."""
     speakers = synthetic_speech._draw_speakers(0, *sizes, (1, 1))
     assert len({s.spk_id for s in speakers}) == len(speakers) == sum(sizes)
-    groups = {}
+    voices = []
     for split, size in zip(("train", "test"), sizes, strict=True):
         own = [s for s in speakers if s.split == split]
-        assert len(own) == size
-        assert {s.sex for s in own} == {"m", "f"}
-        groups[split] = {(s.accent, s.variant) for s in own}
-        # Speakers of a group differ in pitch only.
         assert len({(s.accent, s.variant, s.pitch) for s in own}) == size
-    assert not groups["train"] & groups["test"]
-    if sizes == (50, 30):
-        sexes = [s.sex for s in speakers]
-        assert sexes.count("f") == sexes.count("m") == 40
-        accents = {s.accent for s in speakers}
-        assert accents == set(synthetic_speech.ACCENTS)
-
-
-def test_voices_are_as_the_table_says(corpus):
-    low, _, high, *_ = speakers = read_speakers(corpus)
-    f0 = {
-        s["spk_id"]: [median_f0(p) for p in (corpus / s["spk_id"]).iterdir()]
-        for s in speakers
-    }
-    men, women = (
-        sum((f0[s["spk_id"]] for s in speakers if s["sex"] == sex), [])
-        for sex in "mf"
-    )
-    assert max(men) < 150 < min(women)
-    same = ["accent", "family", "variant"]
-    assert [low[name] for name in same] == [high[name] for name in same]
-    assert max(f0[low["spk_id"]]) < min(f0[high["spk_id"]])
+        assert {s.sex for s in own} == {"m", "f"}
+        voices.append({(s.accent, s.variant) for s in own})
+    assert not voices[0] & voices[1]
 
 
 def test_command_line(corpus, tmp_path):
@@ -242,7 +171,8 @@ def test_command_line(corpus, tmp_path):
     path, summary = child.communicate(timeout=60)[0].splitlines()
     assert child.returncode == 0 and path == str(folder)
     assert "synthetic" in summary and "seed 4" in summary
-    child = start(SCRIPT, folder, "--seed=5")
+    child = start(SCRIPT, folder, "--seed=5")  # of other parameters
     out, err = child.communicate(timeout=60)
     assert (child.returncode, out) == (2, "")
+    assert "c holds a synthetic corpus made from" in err
     assert err.startswith("error: ") and len(err.splitlines()) == 1

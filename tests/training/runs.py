@@ -23,6 +23,7 @@ def arguments_of(corpus, output, *options, hparams=HAM):
         "verification_file": corpus / "trials.txt",
         "noise_source": corpus / "sounds",
         "rir_source": corpus / "sounds" / "rir",
+        "data_folder_noise": corpus / "bank",
         "output_folder": output,
         **TINY,
     }

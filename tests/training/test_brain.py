@@ -115,26 +115,6 @@ def test_gradient_norm(tmp_path):
     assert brain.train_stats["gradient_norm"] == pytest.approx(mean)
 
 
-def test_the_device_is_read_once_a_step(tmp_path):
-    """What waits for a GPU: .item(), .cpu(), .tolist(), bool()."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Reads(TorchDispatchMode):
-        count = 0
-
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            name = function.name()
-            self.count += name == "aten::_local_scalar_dense"
-            return function(*args, **(kwargs or {}))
-
-    brain = fit(make_brain(tmp_path, *ham()))
-    brain.step = 1
-    with Reads() as reads:
-        brain.fit_batch(make_batches(1)[0])
-    # tolist() reads four elements of one tensor, one by one on a CPU.
-    assert reads.count <= 4
-
-
 def test_a_stock_head(tmp_path):
     head = Classifier(DIM, out_neurons=SPEAKERS)
     brain = make_brain(tmp_path, head, LogSoftmaxWrapper(AdditiveMargin()))

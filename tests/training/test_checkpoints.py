@@ -170,13 +170,6 @@ def test_stock_checkpoints(tmp_path):
 
 def test_files_of_a_stranger_run_nothing(tmp_path):
     ran = tmp_path / "ran"
-    folder = tmp_path / "CKPT+evil"
-    folder.mkdir()
-    (folder / "CKPT.yaml").write_text(
-        f"!!python/object/apply:os.mkdir ['{ran}']\n"
-    )
-    with pytest.raises(InputError, match="no checkpoint of a finished epoch"):
-        average_epochs(tmp_path)
 
     class Evil:
         def __reduce__(self):

@@ -1,6 +1,8 @@
 """Statistics of the geometry, by hand, and in the logs."""
 
+import csv
 import math
+import re
 import sys
 
 import pytest
@@ -19,6 +21,7 @@ from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
 from speechbrain_hyperbolic.training.monitor import (
     EpochStatistics,
     TensorBoardLogger,
+    duration,
     geometry_statistics,
 )
 from tests.training.brains import DIM, fit, ham, make_brain
@@ -119,10 +122,14 @@ def test_tensorboard_is_missing(monkeypatch, tmp_path):
 
 
 def test_the_logs_of_a_resumed_run(tmp_path):
-    """Both logs have each epoch once, with the same values."""
+    """All logs have each epoch once, with the same values."""
     board = str(tmp_path / "board")
     for epochs in (2, 3):
         fit(make_brain(tmp_path, *ham(), epochs, tensorboard_folder=board))
+    with open(tmp_path / "geometry.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert {"gradient_norm", "cap_embeddings"} <= rows[0].keys()
     reader = EventAccumulator(board)
     reader.Reload()
     events = {
@@ -134,6 +141,29 @@ def test_the_logs_of_a_resumed_run(tmp_path):
     for values in events.values():
         assert [step for step, _ in values] == [1, 2, 3]
     for line, (_, loss) in zip(lines, events["loss/train"], strict=True):
-        logged = float(line.split("train loss: ")[1].split(",")[0])
+        logged = float(line.split("train loss: ")[1].split()[0])
         assert logged == pytest.approx(loss, rel=1e-2)
     assert {"gradient_norm/train", "cap_embeddings/train"} <= events.keys()
+
+
+def test_the_line_of_an_epoch(tmp_path, caplog):
+    """Short; and an error of a few utterances is given as a count."""
+    with caplog.at_level("INFO"):
+        fit(make_brain(tmp_path, *ham(), epochs=2))
+    lines = [r.getMessage() for r in caplog.records]
+    first, last = (line for line in lines if line.startswith("epoch "))
+    assert re.fullmatch(
+        r"epoch 1/2: lr 0.01, loss [\d.]+, valid loss [\d.]+, "
+        r"\d of 8 utterances wrong, [\d.]+ s, \d+ s left",
+        first,
+    )
+    assert last.startswith("epoch 2/2: ") and "left" not in last
+    assert sum("Validation has 8 utterance" in line for line in lines) == 1
+    log = (tmp_path / "train_log.txt").read_text().splitlines()[0]
+    assert "cap_" not in log and log.endswith("valid utterances: 8")
+
+
+def test_durations():
+    times = (7, 90, 3000, 70_000, 2_000_000)
+    words = ["7 s", "1.5 min", "50 min", "19 h", "23 days"]
+    assert [duration(seconds) for seconds in times] == words

@@ -8,10 +8,9 @@ import types
 import numpy as np
 import pytest
 import torch
-from speechbrain.augment.time_domain import AddNoise, AddReverb
+from speechbrain.augment.augmenter import Augmenter
 
 from speechbrain_hyperbolic.dataio.crops import SharedEpochCounter
-from speechbrain_hyperbolic.dataio.noise import write_noise_csv
 from speechbrain_hyperbolic.dataio.preparation import prepare_corpus
 from speechbrain_hyperbolic.dataio.shards import pack
 from speechbrain_hyperbolic.nnet.schedulers import MarginSchedule
@@ -23,8 +22,7 @@ from speechbrain_hyperbolic.training.datasets import make_datasets
 from speechbrain_hyperbolic.training.monitor import EpochStatistics
 from speechbrain_hyperbolic.training.resume import (
     RunState,
-    go_to,
-    position,
+    random_state,
 )
 from tests.processes import run_as_two
 from tests.training.brains import DIM, SPEAKERS, Doubles, ham, make_brain
@@ -178,25 +176,14 @@ def test_resumed_with_other_workers(corpus, tmp_path, packed, accumulation):
     assert_identical(expected, found)
 
 
-@pytest.mark.parametrize("drawn", [1, 4])
-@pytest.mark.parametrize("make", [AddNoise, AddReverb])
-def test_sounds_continue(corpus, tmp_path, make, drawn):
-    """Over the ends of passes through the files too, in batches of two."""
-    sounds = "rir" if make is AddReverb else "noise"
-    write_noise_csv(corpus / "sounds" / sounds, tmp_path / "csv", tmp_path)
-
-    def draws(reader, count):
-        waveforms, found = torch.ones(2, 3000), []
-        for _ in range(count):
-            torch.manual_seed(0)
-            lengths = [] if make is AddReverb else [torch.ones(2)]
-            found.append(reader(waveforms, *lengths))
-        return found
-
-    reader, other = make(tmp_path / "csv"), make(tmp_path / "csv")
-    draws(reader, drawn)
-    go_to(other, position(reader))
-    assert_identical(draws(reader, 5), draws(other, 5))
+def test_the_stock_augmenter_is_warned_of(tmp_path, caplog):
+    state = RunState(make_brain(tmp_path, *ham(), wav_augment=Augmenter()))
+    state.restore()
+    assert "exactly" not in caplog.text
+    state.states = [{"log_bytes": 0, "random": random_state()}]
+    state.states[0] |= {"statistics": EpochStatistics().state_dict(), "loss": 0}
+    state.restore()
+    assert caplog.text.count("does not end exactly as one that was not") == 1
 
 
 def resume_as(rank, folder):

@@ -8,6 +8,8 @@ import pathlib
 import shutil
 import signal
 
+import pytest
+
 from tests.training.runs import Run
 
 FOREVER = ["--number_of_epochs=1000", "--num_workers=1"]
@@ -53,14 +55,19 @@ def test_a_killed_worker(corpus, tmp_path):
     assert "DataLoader worker (pid" in error and "to resume" in error
 
 
-def test_audio_that_goes_away(corpus, tmp_path):
+@pytest.mark.parametrize("harm", ["removed", "broken"])
+def test_audio_that_goes_away(corpus, tmp_path, harm):
     """The message comes from a worker."""
     own = tmp_path / "corpus"
     shutil.copytree(corpus / "corpus", own)
     with Run(corpus, tmp_path / "out", f"--data_folder={own}", *FOREVER) as run:
         run.wait_for(lambda: list(run.output.glob("save/CKPT*")))
-        (own / "s3" / "3.wav").unlink()
-        assert f"{own}/s3/3.wav is missing" in run.error()
+        path = own / "s3" / "3.wav"
+        path.unlink()
+        if harm == "broken":
+            path.write_bytes(b"no audio")
+        expected = {"removed": "is missing", "broken": "can't be read"}[harm]
+        assert f"{path} {expected}" in run.error()
 
 
 def test_modules_that_cannot_be_exported(corpus, tmp_path):
@@ -101,3 +108,35 @@ def test_a_full_disk(corpus, finished, mount):
     with Run(corpus, output, **log) as run:
         assert f"Resuming from {output}/save/CKPT" in run.succeed()
     assert len(digests(output)) > len(before)
+
+
+def test_a_second_run_on_the_same_folder(corpus, tmp_path):
+    output = tmp_path / "out"
+    with Run(corpus, output, *FOREVER) as first:
+        first.wait_for(first.trains)
+        with Run(corpus, output, log=tmp_path / "second.log") as second:
+            error = second.error()
+        assert f"{output} is in use by process {first.process.pid} " in error
+        assert first.process.is_alive()
+
+
+def test_a_damaged_newest_checkpoint_is_named(corpus, finished, tmp_path):
+    output = tmp_path / "out"
+    shutil.copytree(finished, output)
+    older, newest = sorted(output.glob("save/CKPT*"))[-2:]
+    with open(newest / "embedding_model.ckpt", "r+b") as file:
+        file.truncate(100)
+    with Run(corpus, output) as run:
+        printed = run.succeed()
+    assert f"{newest} is left out, since it is damaged: embedding_" in printed
+    assert f"Resuming from {older}" in printed
+
+
+def test_a_run_that_diverges(corpus, finished, tmp_path):
+    output = tmp_path / "out"
+    shutil.copytree(finished, output)
+    before = digests(output)
+    with Run(corpus, output, "--scale=1.0e+38") as run:
+        error = run.error()
+    assert "batch 1 has the loss" in error and "diverged.json" in error
+    assert digests(output) == before

@@ -1,0 +1,207 @@
+"""What the columns of a trial list are: one reader for all forms of list."""
+
+import math
+import re
+from collections.abc import Collection, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from speechbrain_hyperbolic.dataio.tables import encoding_of
+from speechbrain_hyperbolic.errors import InputError
+
+# Whole numbers may also be written as 1.0 and 0.0.
+_TARGET = "1 +1 target tgt tar true genuine same match matched"
+_NONTARGET = (
+    "0 -1 nontarget non-target nontgt non imp imposter impostor false different"
+    " diff nonmatch mismatch"
+)
+LABELS = {
+    **dict.fromkeys(_TARGET.split(), 1),
+    **dict.fromkeys(_NONTARGET.split(), 0),
+    "1.0": 1,
+    "0.0": 0,
+    "-1.0": 0,
+}
+UNLABELED = -1
+_SIDES = {"a", "b", "x", "left", "right"}
+# Names of columns, without blanks and underscores
+_HEADER = {
+    name: role
+    for role, names in {
+        "enroll": "enroll enrol enrollment enrolment enrollid enrolid modelid "
+        "model enrollutt enrolutt enrollwav enrolwav id1 utt1 utterance1 wav1 "
+        "file1 path1 audio1 reference ref",
+        "test": "test testid testutt testwav segmentid segment id2 utt2 "
+        "utterance2 wav2 file2 path2 audio2 probe verify",
+        "label": "label labels target targettype istarget key same issame "
+        "class truth groundtruth trialtype",
+        "side": "side channel",
+        "score": "score scores llr",
+    }.items()
+    for name in names.split()
+}
+# Columns of lists without a header, the usual ones first
+_FORMS = [
+    ("label", "enroll", "test"),
+    ("enroll", "test", "label"),
+    ("enroll", "test", "side"),
+    ("enroll", "test", "score"),
+    ("enroll", "test", "label", "score"),
+    ("enroll", "test", "side", "label"),
+    ("label", "enroll", "test", "score"),
+    ("enroll", "test", "score", "label"),
+    ("enroll", "test"),
+]
+_LOOKED_AT = 5000  # lines that decide
+
+
+class Row(NamedTuple):
+    """A line of a trial list; label is 1, 0 or UNLABELED."""
+
+    line: int
+    label: int
+    enroll: str
+    test: str
+
+
+def read_columns(
+    path: Path, models: Collection[str] | None = None
+) -> tuple[tuple[str, ...], Iterator[Row]]:
+    """The columns' roles, and the rows; ``models`` are those enrolled."""
+    lines = _lines(path)
+    first = list(islice(lines, _LOOKED_AT))
+    if not first:
+        return (), iter(())
+    split = _splitter(first[0][1])
+    roles = [
+        _HEADER.get(re.sub(r"[\W_]", "", field.lower()), "")
+        for field in split(first[0][1])
+    ]
+    if "enroll" in roles and "test" in roles:
+        form = tuple(roles)
+        first = first[1:]
+    else:
+        form = _form([split(text) for _, text in first], models)
+    return form, _rows(path, form, split, first, lines)
+
+
+def _rows(
+    path: Path,
+    form: tuple[str, ...],
+    split: "_Splitter",
+    first: list[tuple[int, str]],
+    lines: Iterator[tuple[int, str]],
+) -> Iterator[Row]:
+    enroll, test = form.index("enroll"), form.index("test")
+    label = form.index("label") if "label" in form else None
+    zero = ""
+    for number, text in (*first, *lines):
+        fields = split(text)
+        value: int | None = UNLABELED
+        if label is not None and len(fields) == len(form):
+            value = LABELS.get(fields[label].lower())
+        if len(fields) != len(form) or value is None:
+            expected = " ".join(role or "..." for role in form)
+            hint = " with label 0 or 1" if label is not None else ""
+            raise InputError(
+                f"{path}, line {number}: {text.strip()[:80]!r} is no trial, "
+                f"expected {expected!r}{hint}"
+            )
+        if value == 0 and label is not None:
+            kind = fields[label].removesuffix(".0")
+            # Of 0 and -1, one may mean that nobody knows.
+            if kind in ("0", "-1") and zero not in ("", kind):
+                raise InputError(
+                    f"{path}, line {number}: label {kind} after {zero}: give "
+                    "all nontarget trials one label"
+                )
+            zero = kind if kind in ("0", "-1") else zero
+        yield Row(number, value, fields[enroll], fields[test])
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(number, text) of the lines that are neither empty nor comments."""
+    with open(path, encoding=encoding_of(path), errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            line = line.strip("\ufeff \t\r\n\v\f")
+            if line.strip() and not line.startswith("#"):
+                yield number, line
+
+
+class _Splitter(NamedTuple):
+    separator: str | None  # None: blanks and tabs
+
+    def __call__(self, line: str) -> list[str]:
+        if self.separator is None:
+            return line.split()
+        return [
+            f.strip().strip("\"'").strip() for f in line.split(self.separator)
+        ]
+
+
+def _splitter(line: str) -> _Splitter:
+    """By the first line; names with blanks don't occur."""
+    words = line.split()
+    for separator in ",;":
+        between = all(word.endswith(separator) for word in words[:-1])
+        if between and line.count(separator) >= max(1, len(words) - 1):
+            return _Splitter(separator)
+    return _Splitter(None)
+
+
+def _form(
+    rows: list[list[str]], models: Collection[str] | None
+) -> tuple[str, ...]:
+    """The form that fits most rows; the first of those that fit as many."""
+    counts = [sum(_fits(form, row) for row in rows) for form in _FORMS]
+    best = max(counts)
+    forms = [f for f, n in zip(_FORMS, counts, strict=True) if n == best]
+    if not best:
+        # The error of its first line says what was expected.
+        return _FORMS[0]
+    if len(forms) > 1:
+        # "1 a/1.wav 0": which 0 or 1 is a model's name?
+        marks = [
+            sum(_plausible(form, row, models) for row in rows[:200])
+            for form in forms
+        ]
+        forms = [
+            f for f, m in zip(forms, marks, strict=True) if m == max(marks)
+        ]
+    return forms[0]
+
+
+def _fits(form: tuple[str, ...], row: list[str]) -> bool:
+    if len(form) != len(row):
+        return False
+    for role, field in zip(form, row, strict=True):
+        if role == "label" and field.lower() not in LABELS:
+            return False
+        if role == "side" and field.lower() not in _SIDES:
+            return False
+        if role == "score" and not _is_score(field):
+            return False
+    # A label and one name are half a trial.
+    return len(form) > 2 or row[0].lower() not in LABELS
+
+
+def _plausible(
+    form: tuple[str, ...], row: list[str], models: Collection[str] | None
+) -> int:
+    fields = dict(zip(form, row, strict=False))
+    mark = 0
+    if models is not None:
+        mark += 2 * (fields.get("enroll") in models)
+    return mark + _is_name(fields.get("test", ""))
+
+
+def _is_name(field: str) -> bool:
+    return re.search(r"[^\W\d]|/", field) is not None
+
+
+def _is_score(field: str) -> bool:
+    try:
+        return math.isfinite(float(field))
+    except ValueError:
+        return False

@@ -1,0 +1,307 @@
+"""Which folder names the speaker.
+
+One rule: a layout is a pattern over paths below the data folder. The first
+known layout whose pattern fits the files is taken. Otherwise the speaker is the
+first folder, below folders that are named as formats, splits or sexes are
+(wav, train, male). If the names allow another reading, the corpus is refused
+with both readings; ``speaker_level``, a number or a pattern, then decides.
+
+The id of an utterance begins with its speaker: ``speaker/path below the
+speaker's folder``, without extension.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from speechbrain_hyperbolic.errors import InputError, shown
+
+_START = "(?:.*/)?"
+_KNOWN = [
+    (name, re.compile(_START + pattern))
+    for name, pattern in {
+        "LibriSpeech": r"(?P<speaker>\d+)/(?P<session>\d+)/"
+        r"(?P=speaker)-(?P=session)-\d+",
+        "LibriTTS": r"(?P<speaker>\d+)/(?P<session>\d+)/"
+        r"(?P=speaker)_(?P=session)(?:_\d+){2}",
+        "Multilingual LibriSpeech": r"(?P<speaker>\d+)/(?P<session>\d+)/"
+        r"(?P=speaker)_(?P=session)_\d+",
+        "TIMIT": r"(?i:dr[1-8])/(?P<speaker>(?i:[fm][a-z]{3})\d)/[^/]+",
+        "VCTK": r"wav48[^/]*/(?P<speaker>[ps]\d+)/(?P=speaker)_\w+",
+        "CN-Celeb": r"(?:data/(?P<speaker>id\d{5})/(?P<session>\w+-\d+)-\d+"
+        r"|(?P<trial>eval/(?:enroll|test)/id\d{5}-[^/]+))",
+        "VoxCeleb": r"(?P<speaker>id\d{5})/(?P<session>[^/]{11})/\d{5}",
+        "AISHELL": r"(?P<speaker>S\d{4}|SSB\d{4}|[CDT]\d{4})/"
+        r"(?:BAC009|I)?(?P=speaker)W?\d{3,4}",
+        "Speech Commands": r"\w+/(?P<speaker>[0-9a-f]{8})_nohash_\d+",
+        "CREMA-D": r"(?P<speaker>1\d{3})_[A-Z]{3}_[A-Z]{3}_[A-Z]{2}",
+        "THCHS-30": r"(?P<speaker>[A-D]\d{1,2})_\d{1,3}",
+        "ST-CMDS": r"(?P<speaker>\d{8}P\d{5})[AI]\d{4}",
+        "JVS": r"(?P<speaker>jvs\d{3})/.+",
+    }.items()
+]
+_FITS = 0.9  # of all files; the others are left out and listed
+
+_FORMAT = (
+    r"wavs?|wav\d+\w*|flac|aac|m4a|ogg|opus|mp3|audios?|audiowav|data|"
+    r"clips|speech|recordings|speakers?|corpus|dataset|raw|wave|vox\d\w*"
+)
+_SPLIT = (
+    r"(?:train|training|test|testing|dev|devel|development|val|valid|"
+    r"validation|eval|evaluation)"
+    r"(?:[-_ .]?(?:set|clean|other|data|wav|aac|part|[a-d]|\d+))*"
+)
+_SEX = "males?|females?|men|women|boys?|girls?"
+_CONTAINER = re.compile(f"{_FORMAT}|{_SPLIT}|{_SEX}", re.IGNORECASE)
+_SAME_PEOPLE = re.compile(f"{_FORMAT}|{_SPLIT}", re.IGNORECASE)
+_SPEAKER = re.compile(
+    r"(?:id|spk|spkr|speaker|actor|subject|subj|sub|user|person|child|talker|"
+    r"voice|client)[-_ ]?\d+\w*",
+    re.IGNORECASE,
+)
+_SESSION = re.compile(
+    r"(?:s|ses|sess|session|rec|recording|chapter|day|take|visit|part|video|"
+    r"call|conv|conversation|round|mic|ch|channel|phone|disc|book|meeting|set)"
+    rf"[-_ ]?\d*[a-z]?|(?:19|20)\d\d[-_.]?\d\d[-_.]?\d\d.*|{_FORMAT}",
+    re.IGNORECASE,
+)
+_VIDEO = re.compile(r"(?=.*[A-Z\d_-])[\w-]{11}")  # an id of YouTube
+
+
+class Place(NamedTuple):
+    """What a file's path says."""
+
+    speaker: str
+    session: str
+    prefix: str  # folders above the speaker
+    rest: str  # the path below the speaker's folder, without extension
+    for_trials: bool = False  # not for training, by the corpus's own layout
+
+
+def is_container(folder: str) -> bool:
+    """Whether a folder's name is that of a format, a split or a sex."""
+    return _CONTAINER.fullmatch(folder) is not None
+
+
+def find_layout(
+    files: list[str], speaker_level: int | str | None, where: str
+) -> tuple[str, list[Place | None]]:
+    """The layout's name and the place of each file, None for one left out.
+
+    ``files`` are paths below the data folder, without extension.
+    """
+    if speaker_level is not None:
+        pattern = _compile(speaker_level)
+        found = [_place(pattern.search(name)) for name in files]
+        if not any(found):
+            raise InputError(
+                f"{where}: speaker_level {speaker_level} fits no file, such as "
+                f"{shown(files[0])}: it is a number of folders, or a pattern "
+                r"with one group, e.g. '([^/]+)/[^/]+$'"
+            )
+        return f"speaker_level {speaker_level}", found
+    sample = files[:: max(1, len(files) // 50)]
+    for title, pattern in _KNOWN:
+        if sum(map(bool, map(pattern.fullmatch, sample))) >= (
+            _FITS * len(sample)
+        ):
+            found = [_place(pattern.fullmatch(name)) for name in files]
+            if sum(map(bool, found)) >= _FITS * len(files):
+                return title, found
+    return _plain(files, where)
+
+
+def _compile(speaker_level: int | str) -> re.Pattern:
+    text = str(speaker_level)
+    if text.isdecimal() and int(text) > 0:
+        text = rf"^(?:[^/]+/){{{int(text) - 1}}}(?P<speaker>[^/]+)/"
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise InputError(
+            f"speaker_level {shown(text)} is no pattern ({error}): expected "
+            "the number of a folder, or a pattern with one group"
+        ) from error
+    if pattern.groups != 1 and "speaker" not in pattern.groupindex:
+        raise InputError(
+            f"speaker_level {shown(text)} has {pattern.groups} groups, "
+            "expected the number of a folder, or a pattern with one group"
+        )
+    return pattern
+
+
+def _place(match: re.Match | None) -> Place | None:
+    if match is None:
+        return None
+    named = match.groupdict()
+    name = match.string
+    if trial := named.get("trial"):  # eval/test/id00800-..., eval/enroll/...
+        folder, _, stem = trial.removeprefix("eval/").partition("/")
+        return Place(stem.split("-")[0], "", "", f"{folder}/{stem}", True)
+    group = "speaker" if "speaker" in named else 1
+    speaker, (start, end) = match[group], match.span(group)
+    if not speaker:
+        return None
+    of_folder = name[end : end + 1] == "/" and name[start - 1 : start] in "/"
+    if not of_folder or "/" in speaker:  # a part of a name, or two folders
+        speaker = speaker.replace("/", "-")
+        return Place(speaker, named.get("session") or "", "", name)
+    rest = name[end + 1 :]
+    session = named.get("session") or rest.rpartition("/")[0]
+    return Place(speaker, session, name[:start].rstrip("/"), rest)
+
+
+def _plain(files: list[str], where: str) -> tuple[str, list[Place | None]]:
+    """The first folder that is no container."""
+    folders = {name.rpartition("/")[0] for name in files} - {""}
+    if not folders:
+        raise InputError(
+            f"{where} has {len(files)} audio files and no folders: expected "
+            "speaker/[session/]utterance; name the speakers by a list (CSV "
+            "with path and speaker), or by speaker_level and a pattern such as "
+            "'^([^_]+)_'"
+        )
+    parts = {folder: tuple(folder.split("/")) for folder in folders}
+    depth = {f: _depth(p) for f, p in parts.items()}
+    _check_containers(parts, depth, where)
+    speakers = {f: parts[f][depth[f]] for f in folders}
+    if all(is_container(speaker) for speaker in speakers.values()):
+        raise _ambiguous(
+            parts.values(), where, "no folder has the name of a speaker"
+        )
+    _check_sessions(parts, depth, speakers, where)
+    _check_prefixes(parts, depth, speakers, where)
+    found: list[Place | None] = []
+    for name in files:
+        folder, _, stem = name.rpartition("/")
+        if not folder:
+            found.append(None)
+            continue
+        level = depth[folder]
+        session = "/".join(parts[folder][level + 1 :])
+        rest = f"{session}/{stem}" if session else stem
+        prefix = "/".join(parts[folder][:level])
+        found.append(Place(speakers[folder], session, prefix, rest))
+    above = sorted({"/".join(parts[f][: depth[f]]) for f in folders} - {""})
+    title = "speaker/[session/]utterance"
+    return (f"{title} below {', '.join(above)}" if above else title), found
+
+
+def _depth(parts: tuple[str, ...]) -> int:
+    """The number of containers above the speaker, which is a folder itself."""
+    depth = 0
+    while depth < len(parts) - 1 and is_container(parts[depth]):
+        depth += 1
+    return depth
+
+
+def _check_containers(
+    parts: dict[str, tuple[str, ...]], depth: dict[str, int], where: str
+) -> None:
+    """Refuses a speaker beside folders of speakers, unless the latter are
+    speakers with sessions too (who happen to be called data, or Val).
+    """
+    level = 0
+    while True:
+        deep = [f for f in parts if depth[f] > level]
+        if not deep:
+            return
+        beside = [p for f, p in parts.items() if depth[f] <= level < len(p)]
+        if beside:
+            sessions = {p[level + 1] for p in beside if len(p) > level + 1}
+            inside = {parts[f][level + 1] for f in deep}
+            if not inside <= sessions:
+                raise _ambiguous(
+                    parts.values(),
+                    where,
+                    f"{parts[deep[0]][level]} stands beside {beside[0][level]}",
+                )
+            for folder in deep:
+                depth[folder] = level
+        level += 1
+
+
+def _check_sessions(
+    parts: dict[str, tuple[str, ...]],
+    depth: dict[str, int],
+    speakers: dict[str, str],
+    where: str,
+) -> None:
+    """Refuses folders in folders that may be speakers as well as sessions."""
+    below: dict[str, set[str]] = defaultdict(set)
+    for folder, part in parts.items():
+        if len(part) > depth[folder] + 1:
+            below[speakers[folder]].add(part[depth[folder] + 1])
+    if not below:
+        return
+    names = set().union(*below.values())
+    total = sum(map(len, below.values()))
+    several = len(set(speakers.values()))
+    if _all(_SPEAKER, below) and not _all(_SPEAKER, names):
+        return
+    if not _all(_SESSION, below) or _all(_SESSION, names):
+        numbers = all(name.isdecimal() for name in names) and total > len(names)
+        if numbers or _all(_SESSION, names) or _all(_VIDEO, names):
+            return
+        if len(names) < several:
+            return  # fewer names of sessions than speakers
+    raise _ambiguous(
+        parts.values(), where, "these folders may be speakers or groups of them"
+    )
+
+
+def _check_prefixes(
+    parts: dict[str, tuple[str, ...]],
+    depth: dict[str, int],
+    speakers: dict[str, str],
+    where: str,
+) -> None:
+    """A man and a woman of one name are not one speaker."""
+    groups: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for folder, part in parts.items():
+        above = part[: depth[folder]]
+        groups[speakers[folder]].add(
+            tuple(p for p in above if not _SAME_PEOPLE.fullmatch(p))
+        )
+    for speaker, several in groups.items():
+        if len(several) > 1:
+            first, second = ("/".join(p) or "." for p in sorted(several)[:2])
+            raise InputError(
+                f"{where}: {shown(speaker)} is below {first} and below "
+                f"{second}: if they are one person, pass the level of the "
+                "speaker as --speaker_level, otherwise a pattern with one "
+                r"group, e.g. --speaker_level='([^/]+/[^/]+)/[^/]+$'"
+            )
+
+
+def _all(pattern: re.Pattern, names: Iterable[str]) -> bool:
+    return all(pattern.fullmatch(name) for name in names)
+
+
+def _ambiguous(
+    folders: Collection[tuple[str, ...]], where: str, why: str
+) -> InputError:
+    """An error with the readings of the first levels and their counts."""
+    deepest = max(map(len, folders))
+    readings = []
+    for level in range(min(deepest, 3)):
+        counts = Counter(p[level] for p in folders if len(p) > level)
+        some = ", ".join(map(shown, sorted(counts)[:3]))
+        more = ", ..." if len(counts) > 3 else ""
+        readings.append(
+            f"--speaker_level={level + 1}: {len(counts)} speakers "
+            f"({some}{more})"
+        )
+    advice = (
+        "pass one of these"
+        if len(readings) > 1
+        else (
+            "pass a list (CSV with path and speaker), or a pattern with one "
+            "group as --speaker_level"
+        )
+    )
+    return InputError(
+        f"{where}: which folder is the speaker? {why}: {'; '.join(readings)}: "
+        f"{advice}"
+    )

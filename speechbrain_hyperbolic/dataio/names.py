@@ -1,0 +1,82 @@
+"""Names that mean the same thing, however a system or a spreadsheet wrote them.
+
+Paths are compared in one form: Unicode NFC, forward slashes, no ``./``.
+"""
+
+import difflib
+import posixpath
+import re
+import unicodedata
+from collections.abc import Collection, Iterable
+
+from speechbrain_hyperbolic.dataio.audio import EXTENSIONS
+from speechbrain_hyperbolic.errors import shown
+
+_KNOWN = {extension.lower() for extension in EXTENSIONS}
+# Folders of operating systems and of network disks: they hold no speech.
+_SYSTEM = re.compile(
+    r"[.@#$~].*|__.*|_background_noise_|lost\+found|found\.\d+|"
+    "system volume information|recycler|network trash folder|temporary items",
+    re.IGNORECASE,
+)
+
+
+def normalized(name: str) -> str:
+    """A name in composed Unicode and without blanks around it."""
+    name = name.strip()
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def clean_path(name: str) -> str:
+    """A path as the ids of utterances have it: slashes, no ``./``."""
+    name = normalized(name).replace("\\", "/")
+    drive = re.match("[A-Za-z]:(?=/)", name)
+    name = posixpath.normpath(name[drive.end() :] if drive else name)
+    return "/" + name.lstrip("/") if name.startswith("/") else name
+
+
+def without_extension(name: str) -> str:
+    """A file's name without the extension of an audio format."""
+    stem, _, extension = name.rpartition(".")
+    # Nothing would be left of "a/.wav".
+    known = stem and stem[-1] != "/" and "." + extension.lower() in _KNOWN
+    return stem if known else name
+
+
+def has_audio_extension(name: str) -> bool:
+    return without_extension(name) != name
+
+
+def is_of_system(name: str) -> bool:
+    """Whether a folder or file is hidden, or belongs to the system."""
+    return _SYSTEM.fullmatch(name) is not None
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The end of a message: what may have been meant."""
+    close = difflib.get_close_matches(name, list(names), 1, 0.5)
+    return f"; the nearest name is {shown(close[0])}" if close else ""
+
+
+class Matcher:
+    """Finds names although a spreadsheet took their leading zeros."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self.names = set(names)
+        self._numbers: dict[str, str | None] = {}
+        for name in self.names:
+            if number := _number(name):
+                # 1 and 001 beside each other: neither is a guess
+                taken = number in self._numbers
+                self._numbers[number] = None if taken else name
+
+    def __call__(self, name: str) -> str | None:
+        """The name that is meant, or None."""
+        name = normalized(name)
+        return name if name in self.names else self._numbers.get(_number(name))
+
+
+def _number(name: str) -> str:
+    """A whole number without leading zeros; "" for another name."""
+    found = re.fullmatch(r"0*(\d+?)(?:\.0+)?", name, re.ASCII)
+    return found[1] if found else ""

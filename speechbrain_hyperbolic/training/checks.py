@@ -1,0 +1,110 @@
+"""What can be checked before a training begins, checked before it begins."""
+
+import contextlib
+import math
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from speechbrain.utils.distributed import if_main_process
+
+from speechbrain_hyperbolic.errors import InputError, is_finite
+from speechbrain_hyperbolic.training.monitor import summary_writer_class
+
+# key -> (the smallest value, whether it is an integer, what is expected)
+_NUMBERS = {
+    "batch_size": (1, True, "an integer of 1 or more"),
+    "number_of_epochs": (1, True, "an integer of 1 or more"),
+    "num_workers": (0, True, "an integer of 0 or more; 0: no workers"),
+    "sample_rate": (1000, True, "a rate in Hz, such as 16000"),
+    "sentence_len": (0.1, False, "seconds of speech, such as 2.015"),
+    "lr": (1e-30, False, "a number > 0, such as 0.001"),
+}
+# What lies in a run's folder that must outlive an error
+_RESULTS = ("save/CKPT*", "save/skipped.txt", "diverged.json", "scores.txt")
+
+
+def check_training(settings: dict[str, Any], run_opts: Any) -> None:
+    """Refuses settings with which the training would end in an error."""
+    for key, (least, whole, expected) in _NUMBERS.items():
+        value = settings.get(key, least)
+        valid = is_finite(value) and value >= least
+        if not valid or (whole and value != int(value)):
+            raise InputError(f"{key} is {value}, expected {expected}")
+    ratio = settings.get("split_ratio", [90, 10])
+    valid = isinstance(ratio, list) and len(ratio) in (2, 3)
+    if not (valid and all(is_finite(x) and x >= 0 for x in ratio) and ratio[0]):
+        raise InputError(
+            f"split_ratio is {ratio}, expected the shares of training and "
+            "validation, such as [90, 10]"
+        )
+    if settings.get("tensorboard_folder"):
+        summary_writer_class()
+    device = check_device(run_opts)
+    for key in ("precision", "eval_precision"):
+        # As in SpeechBrain, the command line comes before the hparams file.
+        given = key in run_opts.overridden_args or key not in settings
+        precision = run_opts[key] if given else settings[key]
+        if precision == "fp16" and device == "cpu":
+            raise InputError(
+                f"{key} is fp16, which needs a GPU: pass --{key}=bf16 or fp32"
+            )
+    if run_opts["data_parallel_backend"] and not torch.cuda.is_available():
+        raise InputError(
+            "data_parallel_backend needs a GPU: leave it out; torchrun "
+            "--nproc_per_node=N starts several processes"
+        )
+
+
+def check_device(run_opts: Any) -> str:
+    """The type of the device, which PyTorch can use."""
+    given = run_opts["device"]
+    if given is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        if given.startswith("cuda") and not torch.cuda.is_available():
+            raise RuntimeError("it finds no GPU")
+        return torch.empty(0, device=given).device.type
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(
+            f"device is {given}, which PyTorch can't use ({reason}): leave it "
+            "out, or pass --device=cpu"
+        ) from error
+
+
+def check_space(hparams: dict[str, Any]) -> None:
+    """Refuses a new run whose checkpoints don't fit on the disk."""
+    checkpointer = hparams["checkpointer"]
+    if checkpointer is None or checkpointer.list_checkpoints():
+        return
+    folder = pathlib.Path(hparams["save_folder"])
+    modules = hparams["modules"].values()
+    sizes = [p.numel() for module in modules for p in module.parameters()]
+    # Adam keeps two numbers for each weight. Besides the last epochs there are
+    # the best one, one within an epoch and the one that is being written.
+    count = getattr(checkpointer, "keep_epochs", 1) + 3
+    needed = 3 * 4 * math.fsum(sizes) * count
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"{folder} is on a disk with {free / 1e9:.3g} GB free, and the "
+            f"checkpoints take {needed / 1e9:.3g} GB: free some space, pass "
+            "another --output_folder, or a smaller --epochs_to_average"
+        )
+
+
+@contextlib.contextmanager
+def no_trace_if_refused(folder: str | pathlib.Path) -> Iterator[None]:
+    """Removes the folder that a refused run has made, if nothing came of it."""
+    folder = pathlib.Path(folder).absolute()
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        yield
+    except InputError:
+        kept = any(any(folder.glob(pattern)) for pattern in _RESULTS)
+        if missing and if_main_process() and not kept:
+            shutil.rmtree(missing[-1], ignore_errors=True)
+        raise

@@ -1,0 +1,284 @@
+"""Which folder is the speaker, of layouts in the field."""
+
+import json
+import os
+import unicodedata
+
+import pytest
+
+from speechbrain_hyperbolic import cli
+from speechbrain_hyperbolic.dataio.corpus import find_audio, read_corpus
+from speechbrain_hyperbolic.dataio.make_trials import make_trial_list
+from speechbrain_hyperbolic.dataio.preparation import prepare_corpus
+from speechbrain_hyperbolic.dataio.trials import read_trials
+from speechbrain_hyperbolic.errors import InputError
+from tests.dataio.test_corpus import add
+from tests.dataio.test_preparation import rows
+
+LIBRI = [
+    f"{part}/{s}/{c}/{s}-{c}-{i:04}.flac"
+    for part, s in (("train-clean-100", 103), ("dev-other", 26))
+    for c in (1240, 1241)
+    for i in range(2)
+]
+
+
+@pytest.mark.parametrize(
+    "layout, files, speakers",
+    [
+        ("LibriSpeech", LIBRI, "103 26"),
+        ("LibriSpeech", [f"LibriSpeech/{f}" for f in LIBRI], "103 26"),
+        (
+            "LibriTTS",
+            ["dev-clean/84/121123/84_121123_000007_000001.wav"],
+            "84",
+        ),
+        (
+            "TIMIT",
+            ["TRAIN/DR1/FCJF0/SA1.WAV", "TEST/DR2/MABC0/SX12.WAV"],
+            "FCJF0 MABC0",
+        ),
+        ("VCTK", ["wav48/p225/p225_001.wav", "txt/p225/p225_001.txt"], "p225"),
+        (
+            "VoxCeleb",
+            [
+                "dev/aac/id00012/21Uxsk56VDQ/00001.wav",
+                "test/aac/id00017/01dfn2spqyE/00001.wav",
+            ],
+            "id00012 id00017",
+        ),
+        (
+            "AISHELL",
+            ["data_aishell/wav/train/S0002/BAC009S0002W0122.wav"],
+            "S0002",
+        ),
+        ("AISHELL", ["train/wav/SSB0005/SSB00050001.wav"], "SSB0005"),
+        (
+            "Speech Commands",
+            ["bed/0a7c2a8d_nohash_0.wav", "cat/0a7c2a8d_nohash_0.wav"],
+            "0a7c2a8d",
+        ),
+        ("below test, train", ["train/a/1.wav", "test/b/1.wav"], "a b"),
+        ("below female, male", ["male/01/1.wav", "female/02/1.wav"], "01 02"),
+        # A speaker called data, wav or Val
+        ("utterance", ["data/1.wav", "a/1.wav", "wav/1.wav"], "a data wav"),
+        ("utterance", ["Val/s1/1.wav", "a/s1/1.wav"], "Val a"),
+        (
+            "utterance",
+            ["spk1/x/1.wav", "spk1/y/1.wav", "spk2/z/1.wav"],
+            "spk1 spk2",
+        ),
+        ("utterance", ["ABA/wav/1.wav", "SKA/wav/1.wav"], "ABA SKA"),
+        ("utterance", ["a/1.wav", ".Trash-1000/b/1.wav", "a/._1.wav"], "a"),
+        ("utterance", ["a/1.wav", "__MACOSX/a/1.wav", "@eaDir/1.wav"], "a"),
+        ("utterance", ["a/1.wav", "lost+found/1.wav", "#recycle/1.wav"], "a"),
+    ],
+)
+def test_layout(tmp_path, layout, files, speakers):
+    add(tmp_path, *(f for f in files if not f.endswith(".txt")))
+    corpus = read_corpus(tmp_path)
+    assert layout in corpus.layouts[0]
+    assert sorted(corpus.speakers) == speakers.split()
+    if layout == "LibriSpeech":
+        assert {r.session for r in corpus.recordings.values()} == {
+            "1240",
+            "1241",
+        }
+    for id, recording in corpus.recordings.items():
+        assert id.split("/")[0] == recording.speaker
+    # Each path below the folder names its utterance, as does the id.
+    for name in [
+        *corpus.recordings,
+        *(r.name for r in corpus.recordings.values()),
+    ]:
+        assert corpus.resolve([name])[name] is not None
+
+
+@pytest.mark.parametrize(
+    "files, readings",
+    [
+        (
+            ["english/ann/1.wav", "english/bo/1.wav", "german/cy/1.wav"],
+            [
+                "=1: 2 speakers (english, german)",
+                "=2: 3 speakers (ann, bo, cy)",
+            ],
+        ),
+        (["day1/ann/1.wav", "day2/ann/1.wav"], ["=1: 2 ", "=2: 1 "]),
+        (["2020-01-02/ann/1.wav", "2020-01-03/bo/1.wav"], ["=1: 2 ", "=2: 2 "]),
+        (["mine/ann/1.wav", "mine/bo/1.wav"], ["=1: 1 ", "=2: 2 "]),
+        (["train/ann/1.wav", "bo/1.wav"], ["=1: 2 ", "=2: 1 "]),
+        (["train/1.wav", "test/1.wav"], ["no folder has the name"]),
+        (["male/01/1.wav", "female/01/1.wav"], ["01 is below female and"]),
+        (["ann_1.wav", "bo_1.wav"], ["no folders"]),
+    ],
+)
+def test_ambiguous_layouts_are_refused(tmp_path, files, readings):
+    add(tmp_path, *files)
+    with pytest.raises(InputError) as error:
+        read_corpus(tmp_path)
+    for reading in readings:
+        assert reading in str(error.value)
+
+
+def test_speaker_level(tmp_path):
+    add(tmp_path, "en/ann/1.wav", "en/bo/1.wav", "de/cy/1.wav", "de/ann_2.wav")
+    for level, speakers in (
+        (1, "de en"),
+        ("2", "ann bo cy"),
+        (r"([^/]+)/[^/]+$", "ann bo cy de"),
+        (r"/([a-z]+)[/_]\d$", "ann bo cy"),
+        (r"^(.+)/", "de de-cy en-ann en-bo"),
+    ):
+        corpus = read_corpus(tmp_path, level)
+        assert sorted(corpus.speakers) == speakers.split()
+    assert read_corpus(tmp_path, 2).skipped == {
+        "not in the speaker_level 2 layout": [str(tmp_path / "de/ann_2.wav")]
+    }
+    for level, message in (
+        ("7", "fits no file"),
+        ("(", "no pattern"),
+        ("a", "0 g"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_corpus(tmp_path, level)
+
+
+def test_target_trials_are_of_one_person(tmp_path):
+    add(tmp_path / "LibriSpeech", *LIBRI)
+    path = tmp_path / "trials.txt"
+    for trial in make_trial_list(tmp_path, path, test_share=1):
+        one, other = (u.split("/")[-1].split("-")[0] for u in trial[1:])
+        assert trial.label == (one == other)
+    trials = read_trials(path, corpus=read_corpus(tmp_path))
+    assert not trials.missing
+    enroll, test = trials.speakers()
+    assert ((enroll == test) == trials.labels).all()
+
+
+def test_links_end(tmp_path):
+    add(tmp_path / "c", "a/1.wav", "b/1.wav")
+    add(tmp_path / "elsewhere", "2.wav")
+    for link, target in {
+        "a/loop": "..",
+        "b/loop": "../..",
+        "0": "b",
+        "d": "../elsewhere",
+        "e": "nowhere",
+    }.items():
+        os.symlink(target, tmp_path / "c" / link)
+    corpus = read_corpus(tmp_path / "c")
+    assert list(corpus.recordings) == ["a/1", "b/1", "d/2"]
+    (why,) = corpus.skipped.keys() - {"no extension (no audio)"}
+    assert why == "link to a folder that is read already"
+    assert len(corpus.skipped[why]) == 3
+
+
+def test_results_of_runs_are_no_speakers(tmp_path):
+    add(tmp_path, "a/1.wav", "runs/ham/generated/1.wav", "b/1.wav")
+    (tmp_path / "runs/ham/run.lock").touch()
+    corpus = read_corpus(tmp_path)
+    assert sorted(corpus.speakers) == ["a", "b"]
+    assert corpus.skipped == {
+        "folder of a run's results": [str(tmp_path / "runs" / "ham")]
+    }
+
+
+def test_names_of_a_mac(tmp_path):
+    """NFD on disk, NFC in the table and in the list."""
+    nfc = "Zoë"
+    nfd = unicodedata.normalize("NFD", nfc)
+    add(
+        tmp_path,
+        f"{nfd}/é.wav",
+        f"{nfd}/2.wav",
+        "a/1.wav",
+        "b/1.wav",
+        "b/2.wav",
+    )
+    (tmp_path / "speakers.csv").write_text(f"spk_id,split\n{nfc},test\n")
+    (tmp_path / "t.txt").write_text(f"1 {nfc}/é.wav {nfd}/2.wav\n")
+    trials = read_trials(tmp_path / "t.txt", corpus=read_corpus(tmp_path))
+    assert trials.utterances == [f"{nfc}/2", f"{nfc}/é"] and not trials.missing
+    assert None not in find_audio(tmp_path, trials.utterances).values()
+    prepare_corpus(tmp_path, tmp_path / "save", [])
+    assert {r["spk_id"] for r in rows(tmp_path / "save/train.csv")} == {
+        "a",
+        "b",
+    }
+
+
+@pytest.mark.parametrize(
+    "table, held_out",
+    [
+        ("spk_id,split\n1,test\n", {"0001"}),
+        ("spk_id,split\n0001 ,test \n", {"0001"}),
+        ("speaker;split\n0001;eval\n", {"0001"}),
+        ("speaker_id\tset\n1.0\tdev\n0002\ttrain\n3\ttrain\n", {"0001"}),
+        ("spk_id,split\n0001,val\n0002,train\n0003,test\n", {"0001", "0003"}),
+        ("VoxCeleb1 ID\tGender\tSet\n0001\tf\ttest\n0002\tm\tdev\n", {"0001"}),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_speakers_csv_of_any_program(tmp_path, table, held_out, encoding):
+    add(tmp_path, "0001/1.wav", "0002/1.wav", "0003/1.wav")
+    (tmp_path / "speakers.csv").write_text(table, encoding)
+    assert read_corpus(tmp_path).held_out([]) == held_out
+
+
+def test_leaks(tmp_path):
+    """A row or a trial that matches nothing is named, with the nearest."""
+    add(
+        tmp_path,
+        *(f"{s}/{i}.wav" for s in ("anna", "bert", "0003") for i in "12"),
+    )
+    table = tmp_path / "speakers.csv"
+    table.write_text("spk_id,split\nanan,test\n")
+    with pytest.raises(InputError, match="anan is not .* nearest name is anna"):
+        prepare_corpus(tmp_path, tmp_path / "save", [])
+    table.unlink()
+    with pytest.raises(InputError, match="brt, .* nearest name is bert"):
+        prepare_corpus(tmp_path, tmp_path / "save", ["anna", "brt"])
+    with pytest.raises(InputError, match="one training speaker, bert"):
+        prepare_corpus(tmp_path, tmp_path / "save", ["anna", "3"])
+    # A list of another corpus, such as VoxCeleb1's for VoxCeleb2
+    prepare_corpus(tmp_path, tmp_path / "save", ["id10270"])
+
+
+def test_what_is_left_out_is_listed(tmp_path):
+    files = [f"{s}/{i}.wav" for s in "ab" for i in "12"]
+    add(tmp_path / "data", *files, ".x/1.wav")
+    (tmp_path / "data/a/notes.txt").touch()
+    (tmp_path / "data/a/empty.wav").touch()
+    prepare_corpus(tmp_path / "data", tmp_path, [])
+    text = (tmp_path / "skipped.txt").read_text()
+    for name in (".x: hidden", "notes.txt: .txt (no audio)", "a/empty.wav"):
+        assert name in text
+    assert len(text.splitlines()) == 3
+
+
+def test_check(tmp_path, capsys):
+    files = [f"{s}/{i}.wav" for s in "abcd" for i in "12"]
+    add(tmp_path / "c" / "wav", *files)
+    (tmp_path / "c" / "wav" / "a" / "bad.wav").write_bytes(b"RIFF")
+    (tmp_path / "t.csv").write_text("enroll,test,label\na/1,a/2,1\nb/1,a/3,0\n")
+    before = sorted(tmp_path.rglob("*"))
+    arguments = [
+        "check",
+        str(tmp_path / "c"),
+        "--trials",
+        str(tmp_path / "t.csv"),
+    ]
+    assert cli.main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["speakers"] == 4 and found["utterances"] == 8
+    assert found["hours"] == pytest.approx(8 / 3600, abs=1e-4)
+    assert sum(found["skipped"].values()) == 1
+    assert found["example"]["speaker"] == "a"
+    assert found["columns"] == ["enroll", "test", "label"]
+    counts = ("target", "nontarget", "unlabeled", "test_speakers", "missing")
+    assert [found[c] for c in counts] == [1, 1, 0, 2, 1]
+    assert found["kept_from_training"] == 2
+    assert cli.main(arguments) == 0
+    assert "layout: speaker/[session/]utterance" in capsys.readouterr().out
+    assert sorted(tmp_path.rglob("*")) == before

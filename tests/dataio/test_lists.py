@@ -1,0 +1,176 @@
+"""Lists in place of folders: tables, Kaldi folders, manifests."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechbrain_hyperbolic.dataio import audio
+from speechbrain_hyperbolic.dataio.check import check
+from speechbrain_hyperbolic.dataio.corpus import find_audio, read_corpus
+from speechbrain_hyperbolic.dataio.make_trials import make_trial_list
+from speechbrain_hyperbolic.dataio.preparation import prepare_corpus, read_csv
+from speechbrain_hyperbolic.dataio.trials import read_trials
+from speechbrain_hyperbolic.errors import InputError
+from tests.dataio.test_corpus import add
+
+NAMES = [f"{s}_{i}" for s in "abc" for i in range(3)]
+
+
+def csv_list(folder):
+    header = "path,speaker,session,gender,split\n"
+    lines = [
+        f"wav/{n}.wav,{n[0]},s{n[2]},f,{'test' if n[0] == 'c' else 'train'}\n"
+        for n in NAMES
+    ]
+    (folder / "list.csv").write_text(header + "".join(lines))
+    return folder / "list.csv"
+
+
+def common_voice(folder):
+    (folder / "wav").rename(folder / "clips")
+    lines = [f'{n[0]}\t{n}.wav\tsay "\tfemale\ten\n' for n in NAMES]
+    header = "client_id\tpath\tsentence\tgender\tlocale\n"
+    (folder / "validated.tsv").write_text(header + "".join(lines))
+    return folder
+
+
+def kaldi(folder):
+    lines = [f"{n} {folder}/wav/{n}.wav\n" for n in NAMES]
+    (folder / "wav.scp").write_text("".join(lines))
+    lines = [f"{n} {n[0]}\n" for n in NAMES]
+    (folder / "utt2spk").write_text("".join(lines))
+    return folder
+
+
+def kaldi_by_speaker(folder):
+    kaldi(folder)
+    (folder / "utt2spk").unlink()
+    lines = [f"{s} {s}_0 {s}_1 {s}_2\n" for s in "abc"]
+    (folder / "spk2utt").write_text("".join(lines))
+    return folder
+
+
+def manifest(folder):
+    lines = [
+        {"audio_filepath": f"wav/{n}.wav", "speaker": n[0], "duration": 1.0}
+        for n in NAMES
+    ]
+    path = folder / "manifest.json"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+@pytest.mark.parametrize(
+    "make", [csv_list, common_voice, kaldi, kaldi_by_speaker, manifest]
+)
+def test_a_list_is_as_good_as_a_folder(tmp_path, make):
+    """It is prepared, tried and verified; segments and labels included."""
+    data = tmp_path / "data"
+    data.mkdir()
+    add(data / "wav", *(f"{n}.wav" for n in NAMES))
+    source = make(data)
+    found = check(source)
+    assert (found["speakers"], found["utterances"]) == (3, 9)
+    trials = make_trial_list(source, tmp_path / "t.txt", test_share=1)
+    for label, one, other in trials:
+        assert label == (one[0] == other[0])
+    ids = read_trials(tmp_path / "t.txt", corpus=read_corpus(source)).utterances
+    assert all(audio.info(p).frames for p in find_audio(source, ids).values())
+    prepare_corpus(source, tmp_path, ["c"], [50, 50])
+    train = read_csv(tmp_path / "train.csv")
+    assert {row["spk_id"] for row in train.values()} == {"a", "b"}
+    # As other tools name the utterances
+    name = f"{source}/wav/a_1.wav" if make is kaldi else "wav/a_1.wav"
+    (tmp_path / "t.txt").write_text(f"1 {name} a_2\n0 a_0 c_1.flac\n")
+    assert not read_trials(
+        tmp_path / "t.txt", None, read_corpus(source)
+    ).missing
+    if make is csv_list:
+        corpus = read_corpus(source)
+        assert corpus.held_out([]) == {"c"}
+        assert corpus.labels["a"]["sex"] == "f"
+        assert next(iter(corpus.recordings.values())).session == "s0"
+
+
+@pytest.mark.parametrize("kind", ["segments", "manifest", "train.csv"])
+def test_segments(tmp_path, kind):
+    """Two speakers in one file; what is heard are their parts."""
+    samples = np.arange(48000) / 96000
+    soundfile.write(tmp_path / "call.wav", samples, 16000, subtype="FLOAT")
+    parts = {"u1": ("a", 0.5, 1.5), "u2": ("b", 1.5, 2.75)}
+    if kind == "segments":
+        source = tmp_path
+        (tmp_path / "wav.scp").write_text(f"call {tmp_path}/call.wav\n")
+        (tmp_path / "utt2spk").write_text("u1 a\nu2 b\n")
+        lines = [f"{u} call {p[1]} {p[2]}\n" for u, p in parts.items()]
+        (tmp_path / "segments").write_text("".join(lines))
+    elif kind == "manifest":
+        source = tmp_path / "m.jsonl"
+        rows = [
+            {"audio_filepath": "call.wav", "speaker": s, "offset": x}
+            | {"duration": y - x}
+            for s, x, y in parts.values()
+        ]
+        source.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        source = tmp_path / "train.csv"
+        lines = [
+            f"{s}/{u},{y - x},call.wav,{int(x * 8000)},{int(y * 8000)},{s}\n"
+            for u, (s, x, y) in parts.items()
+        ]
+        source.write_text(
+            "ID,duration,wav,start,stop,spk_id\n" + "".join(lines)
+        )
+    paths = read_corpus(source).paths()
+    assert [id[0] for id in paths] == ["a", "b"]
+    for path, (_, start, stop) in zip(
+        paths.values(), parts.values(), strict=True
+    ):
+        first, last = int(start * 16000), int(stop * 16000)
+        assert audio.info(path).frames == last - first
+        heard = audio.load(path, 16000).numpy()
+        np.testing.assert_allclose(heard, samples[first:last], atol=1e-6)
+        heard = audio.load(path, 16000, 100, 200).numpy()
+        np.testing.assert_allclose(
+            heard, samples[first + 100 : first + 200], atol=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        (
+            "wav.scp",
+            "u1 sox a.wav -t wav - |\n",
+            "is a command, which is never",
+        ),
+        ("list.csv", "path,who\na.wav,a\n", "has no column spk_id"),
+        ("list.csv", "path,speaker\na.wav,\n", "line 2: expected a path and a"),
+        (
+            "m.json",
+            '{"audio_filepath": "a.wav"}\n',
+            "line 1: expected the keys",
+        ),
+        ("m.json", '{"audio_filepath": 1\n', "line 1 is no JSON"),
+        ("list.csv", "path,speaker,offset\na.wav,a,x\n", "offset is 'x'"),
+        ("list.csv", "path,speaker,split\n1,a,train\n2,a,test\n", "one split"),
+    ],
+)
+def test_bad_lists(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    (tmp_path / "utt2spk").write_text("u1 a\n")
+    source = tmp_path if name == "wav.scp" else tmp_path / name
+    with pytest.raises(InputError, match=message) as error:
+        read_corpus(source)
+    assert str(error.value).isprintable()
+
+
+def test_files_of_a_list_that_are_missing(tmp_path):
+    add(tmp_path, "1.wav", "2.wav", "3.wav", "4.wav")
+    lines = [f"{i}.wav,{'ab'[i % 2]}\n" for i in range(1, 6)]
+    (tmp_path / "list.csv").write_text("file,speaker_id\n" + "".join(lines))
+    found = check(tmp_path / "list.csv")
+    assert found["skipped"] == {"is missing or not a file": 1}
+    assert found["utterances"] == 4

@@ -1,0 +1,102 @@
+"""The pages: the tutorial runs, links lead somewhere, names are documented."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from speechbrain_hyperbolic import __version__
+from tests.conftest import ROOT
+
+TUTORIAL = ROOT / "docs" / "tutorial.ipynb"
+PAGES = [
+    path
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "[a-z]*/README.md",
+        "recipes/*/README.md",
+    )
+    for path in sorted(ROOT.glob(pattern))
+]
+
+
+def cells(kind):
+    """The text of the tutorial's cells."""
+    notebook = json.loads(TUTORIAL.read_text(encoding="utf-8"))
+    return [
+        "".join(cell["source"])
+        for cell in notebook["cells"]
+        if cell["cell_type"] == kind
+    ]
+
+
+def as_script(source):
+    """A cell in Python: without IPython's settings, its commands by the shell.
+
+    In ``!command {name}`` IPython replaces the name as an f-string does.
+    """
+    source = re.sub(r"^%.*", "", source, flags=re.M)
+    command = r"^( *)!((?:.*\\\n)*.*)"  # with the lines that continue it
+    return re.sub(command, r"\1_shell(rf'''\2''')", source, flags=re.M)
+
+
+def test_the_tutorial_runs(tmp_path):
+    """All of it, with what it asserts; a command that fails ends it."""
+    pytest.importorskip("espeakng_loader")
+    shell = (
+        "import subprocess\n"
+        "def _shell(command):\n"
+        "    subprocess.run(command, shell=True, check=True)"
+    )
+    script = tmp_path / "tutorial.py"
+    script.write_text("\n".join([shell, *map(as_script, cells("code"))]))
+    commands = pathlib.Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "TMPDIR": str(tmp_path),
+        "MPLBACKEND": "agg",
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    logs = [path.read_text() for path in tmp_path.glob("tutorial-*/*.log")]
+    assert done.returncode == 0, "\n".join([done.stdout, done.stderr, *logs])
+    assert "B - A" in done.stdout and "stock score" in done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_to_files(page):
+    """The build, ``make docs``, checks those to headings too."""
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s#]+)[^)]*\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["README", "CONTRIBUTING", "docs/*"])
+def test_no_page_is_longer_than_a_reader_follows(name):
+    for page in ROOT.glob(f"{name}.md"):
+        lines = page.read_text(encoding="utf-8").splitlines()
+        assert len(lines) < 150, page
+
+
+def test_the_release_is_cited():
+    """The version is stated once more, for those who read no Python."""
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {__version__}\n" in text
+
+
+def test_the_repository_carries_no_megabytes():
+    assert TUTORIAL.stat().st_size < 200_000
