@@ -6,7 +6,6 @@ file is, its first bytes tell, not its name.
 """
 
 import contextlib
-import functools
 import itertools
 import math
 import os
@@ -22,6 +21,7 @@ import torch
 import torchaudio
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_hyperbolic.dataio.channels import to_mono
 from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.dataio.segments import frames_within, split_segment
 from speechbrain_hyperbolic.errors import InputError
@@ -63,9 +63,6 @@ _PACKED = 8  # channels, from which on PyAV reads planes that don't exist
 _NO_LENGTH = 2**40  # frames; libsndfile says 2^63 - 1 where it knows none
 _SKIPPED = 2**20  # frames that are decoded at a time to be dropped
 _LARGEST_KERNEL = 10**7  # samples, roughly, of torchaudio's resampling kernel
-# What is left of the power of channels whose mean cancels; it is 1 where they
-# are equal, and 1 / channels^2 where all others are silent.
-_CANCELED = 0.04
 # What libsndfile logs where the end of a file is missing. A program that
 # writes to a pipe can't know the size, and writes one above 2^31 - 4097.
 _WAV_SIZE = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -110,16 +107,38 @@ def info(path: StrPath) -> AudioInfo:
 
     Files whose header doesn't tell the length are decoded.
     """
-    with _opened(split_segment(path)[0]) as sound:
-        frames = sound.count()
-    _check_rate(path, sound.rate)
-    frames = frames_within(path, frames, sound.rate)
+    file = split_segment(path)[0]
+    found = _info_of_pcm(file)
+    if found is None:
+        with _opened(file) as sound:
+            found = AudioInfo(sound.rate, sound.count(), sound.channels)
+    rate, frames, channels = found
+    _check_rate(path, rate)
+    frames = frames_within(path, frames, rate)
     if not 0 < frames < _NO_LENGTH:
         raise InputError(
             f"{path} is empty, or its header doesn't tell its length: replace "
             "or remove the file, or convert it to wav"
         )
-    return AudioInfo(sound.rate, frames, sound.channels)
+    return AudioInfo(rate, frames, channels)
+
+
+def _info_of_pcm(path: str) -> AudioInfo | None:
+    """The header of a 16-bit wav file by three system calls: many threads read
+    headers, and Python's own file objects hold each other up.
+    """
+    # Non-blocking, because opening a named pipe would wait for a writer.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
+    try:
+        file = os.open(path, flags)
+        try:
+            head, size = os.read(file, 256), os.fstat(file).st_size
+        finally:
+            os.close(file)
+    except (OSError, ValueError):
+        return None
+    pcm = _pcm_header(head, size)
+    return pcm[0] if pcm else None
 
 
 def load(
@@ -395,35 +414,6 @@ def _pcm_header(head: bytes, size: int) -> tuple[AudioInfo, int] | None:
     if not size == length + 8 == data + 8 + samples:
         return None
     return AudioInfo(rate, samples // block, channels), data + 8
-
-
-def to_mono(
-    samples: np.ndarray, channel: int | None = None, name: str = "the audio"
-) -> np.ndarray:
-    """One channel of [time, channels]: their mean, or that of a number."""
-    # By NumPy: many threads read files, and PyTorch would start more in each.
-    channels = samples.shape[1]
-    if channel is not None and not 0 <= channel < channels:
-        raise InputError(
-            f"{name} has {channels} channel(s): channel {channel} is not one "
-            f"of 0 to {channels - 1}"
-        )
-    if channel is not None or channels == 1:
-        return samples[:, channel or 0]
-    mean = samples.mean(1)
-    powers = np.einsum("ij,ij->j", samples, samples)
-    if mean @ mean < _CANCELED / channels**2 * powers.max():
-        _warn_of_cancellation(name)
-        return samples[:, powers.argmax()]
-    return mean
-
-
-@functools.cache  # once for each file
-def _warn_of_cancellation(name: str) -> None:
-    logger.warning(
-        f"{name} has channels of opposite phase, whose mean cancels: its "
-        "loudest channel is read"
-    )
 
 
 def resample(

@@ -148,7 +148,9 @@ def export_run(
     if verified:
         measurement, fields = _read_verification(verified, speakers)
         # What another verification gave the run's model does not fit.
-        none = dict.fromkeys(("thresholds", "trials", "calibration"))
+        none: dict[str, Any] = dict.fromkeys(
+            ("thresholds", "trials", "calibration")
+        )
         config = dataclasses.replace(config, **none | fields)
 
     name = folder.resolve().name

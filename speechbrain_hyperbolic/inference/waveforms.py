@@ -9,7 +9,8 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from speechbrain_hyperbolic.dataio.audio import load, resample, to_mono
+from speechbrain_hyperbolic.dataio.audio import load, resample
+from speechbrain_hyperbolic.dataio.channels import to_mono
 from speechbrain_hyperbolic.dataio.windows import read_windows, split_windows
 from speechbrain_hyperbolic.errors import InputError
 
