@@ -56,6 +56,11 @@ def read_table(
             )
             found = reader.fieldnames or []
             names = reader.fieldnames = _renamed(found, synonyms or {})
+            for name in filter(None, names):
+                if names.count(name) > 1:
+                    raise InputError(
+                        f"{path} has the column {shown(name)} twice: rename one"
+                    )
             for name in columns:
                 if name not in names:
                     raise InputError(

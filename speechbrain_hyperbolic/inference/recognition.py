@@ -287,7 +287,8 @@ class HyperbolicSpeakerRecognition(
         setting = f"{self.sample_rate}-whole"
         if self.vad or self.channel is not None:
             setting += f"-vad{self.vad:d}-channel{self.channel}"
-        with Cache(cache_folder, self.fingerprint, setting) as cache:
+        place = cache_folder, self.fingerprint, setting, self.device
+        with Cache(*place) as cache:
             keys = [identity(path, cache.folder.name) for path in paths]
             known = cache.find(keys)
             for key, path in zip(keys, bar, strict=True):

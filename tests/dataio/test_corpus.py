@@ -120,6 +120,7 @@ def test_speakers_csv_of_a_spreadsheet(tmp_path):
     "content, message",
     [
         ("name,sex\na,f\n", "no column spk_id"),
+        ("spk_id,sex,sex\na,f,m\n", "has the column sex twice"),
         ("spk_id,sex\na,f,x\n", "line 2: expected 2 fields"),
         ("spk_id,sex\na,f\n,m\n", "line 3: spk_id is ''"),
         ("spk_id,sex\na\x1b[2J,f\n", "line 2: spk_id is"),
