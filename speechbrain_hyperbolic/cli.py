@@ -1,13 +1,11 @@
 """The command ``sb-hyperbolic``: what people do daily with a trained model."""
 
 import argparse
-import contextlib
 import json
 import os
 import sys
 import traceback
-import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from speechbrain_hyperbolic import __version__
@@ -322,8 +320,6 @@ def _load(options: argparse.Namespace) -> Any:
     if not options.model:
         raise InputError(f"no model is given: pass --model, or set {_MODEL}")
     # Imported here, since SpeechBrain takes seconds: too long for --help.
-    with _late_scipy_stats():
-        import speechbrain  # noqa: F401
     from speechbrain_hyperbolic.inference.recognition import (
         HyperbolicSpeakerRecognition,
     )
@@ -336,27 +332,6 @@ def _load(options: argparse.Namespace) -> Any:
     model.vad = model.vad and options.vad
     model.channel = options.channel
     return model
-
-
-@contextlib.contextmanager
-def _late_scipy_stats() -> Iterator[None]:
-    """SpeechBrain imports scipy.stats for one sampler of training, in a third
-    of the time of a command; here it is imported when that sampler asks."""
-
-    class LogNormal:
-        def __getattr__(self, name: str) -> Any:
-            from scipy import stats
-
-            return getattr(stats.lognorm, name)
-
-    stats = types.ModuleType("scipy.stats")
-    stats.lognorm = LogNormal()  # type: ignore[attr-defined]
-    known = sys.modules.setdefault(stats.__name__, stats)
-    try:
-        yield
-    finally:
-        if known is stats:
-            del sys.modules[stats.__name__]
 
 
 def _rate(text: str) -> float:

@@ -107,14 +107,14 @@ def info(path: StrPath) -> AudioInfo:
 
     Files whose header doesn't tell the length are decoded.
     """
-    file = split_segment(path)[0]
+    file, start, stop = split_segment(path)
     found = _info_of_pcm(file)
     if found is None:
         with _opened(file) as sound:
             found = AudioInfo(sound.rate, sound.count(), sound.channels)
     rate, frames, channels = found
     _check_rate(path, rate)
-    frames = frames_within(path, frames, rate)
+    frames = frames_within(frames, rate, start, stop)
     if not 0 < frames < _NO_LENGTH:
         raise InputError(
             f"{path} is empty, or its header doesn't tell its length: replace "

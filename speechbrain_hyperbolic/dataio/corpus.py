@@ -218,9 +218,8 @@ def read_corpus(
     if isinstance(data_folder, Corpus):
         return data_folder
     corpus = Corpus(str(data_folder), [], {}, {}, {}, defaultdict(list))
+    known: set[str] = set()  # speakers of the sources before
     for source in data_folders(data_folder):
-        before = set(corpus.speakers)
-        corpus.__dict__.pop("speakers")
         path = list_in(source)
         if path is not None:
             layout, found = _from_list(path, corpus)
@@ -233,28 +232,27 @@ def read_corpus(
         own = {r.speaker for r, _ in found}
         corpus.layouts.append(layout)
         logger.info(f"{source}: {layout} layout: {len(own)} speakers")
-        if shared := sorted(own & before):
+        if shared := sorted(own & known):
             logger.warning(
                 f"{len(shared)} speakers, such as {shown(shared[0])}, are in "
                 "several data folders: each name is taken for one person"
             )
+        known |= {r.speaker for r, is_for_trials in found if not is_for_trials}
+    counts = ", ".join(f"{len(v)} {k}" for k, v in corpus.skipped.items())
     if not corpus.recordings:
-        others = ", ".join(f"{len(v)} {k}" for k, v in corpus.skipped.items())
         raise InputError(
             f"data_folder {data_folder} has no audio: expected "
             "speaker/[session/]utterance"
-            + (f" (left out: {others})" if others else "")
+            + (f" (left out: {counts})" if counts else "")
         )
     corpus.recordings = dict(sorted(corpus.recordings.items()))
-    corpus.__dict__.pop("speakers", None)
     for source in data_folders(data_folder):
         table = source / "speakers.csv"
         if table.is_file():
             for name, row in read_speaker_table(table).items():
                 # A spreadsheet takes leading zeros.
                 corpus.labels[corpus.match_speaker(name) or name] = row
-    if corpus.skipped:
-        counts = ", ".join(f"{len(v)} {k}" for k, v in corpus.skipped.items())
+    if counts:
         logger.info(f"{data_folder}: left out: {counts}")
     return corpus
 

@@ -20,9 +20,10 @@ def split_segment(path: object) -> tuple[str, float, float | None]:
     return found[1], float(found[2]), float(found[3]) if found[3] else None
 
 
-def frames_within(path: object, frames: int, rate: int) -> int:
-    """How many of a file's frames are in the segment that a path names."""
-    _, start, stop = split_segment(path)
+def frames_within(
+    frames: int, rate: int, start: float, stop: float | None
+) -> int:
+    """How many of a file's frames are in a segment of it."""
     if stop is not None:
         frames = min(frames, round(stop * rate))
     return frames - round(start * rate)
