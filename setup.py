@@ -20,8 +20,6 @@ RECIPES = {
 }
 
 DEMO = ["espeakng-loader>=0.2.4"]
-# With webdataset, SpeechBrain imports importlib_metadata too.
-SHARDS = ["webdataset>=0.2.96", "importlib_metadata>=6"]
 TENSORBOARD = ["tensorboard>=2.17"]
 ONNX = ["onnx>=1.17", "onnxscript>=0.6.1", "onnxruntime>=1.20"]
 APP = ["gradio>=6.17.3,<7"]
@@ -38,6 +36,8 @@ TEST = [
     "geoopt>=0.5",
     "mpmath>=1.3",
     "selenium>=4.20",
+    "webdataset>=0.2.96",
+    "importlib_metadata>=6",  # which SpeechBrain then imports too
 ]
 
 setup(
@@ -81,11 +81,10 @@ setup(
     },
     extras_require={
         "demo": DEMO,
-        "shards": SHARDS,
         "tensorboard": TENSORBOARD,
         "onnx": ONNX,
         "app": APP,
         "docs": DOCS,
-        "test": DEMO + SHARDS + TENSORBOARD + ONNX + APP + TEST,
+        "test": DEMO + TENSORBOARD + ONNX + APP + TEST,
     },
 )

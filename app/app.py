@@ -140,18 +140,14 @@ def make_page(model, store=None, about=("", ())):
             ]
             score = model.score(*clips)
             answer = decision(model, score, criterion)
-            details = "<br>".join(
-                f"{label}: {clip.seconds:.1f} s"
-                for label, clip in zip(CLIPS, clips, strict=True)
-            )
-            return score, answer, details, disk(model, clips, store)
+            return score, answer, disk(model, clips, store)
         except InputError as error:
-            return None, message(str(error)), "", ""
+            return None, message(str(error)), ""
         except Exception:
             # The traceback is for the server's log, not for the visitor.
             logger.exception("a comparison failed")
             text = "Something went wrong on the server. Please try other clips."
-            return None, message(text), "", ""
+            return None, message(text), ""
 
     def decide_again(score, criterion):
         return gr.skip() if score is None else decision(model, score, criterion)
@@ -190,12 +186,11 @@ def make_page(model, store=None, about=("", ())):
         with gr.Row():
             with gr.Column(min_width=320):
                 result = gr.HTML(elem_id="result", js_on_load=ANNOUNCE)
-                details = gr.HTML(elem_id="details")
             with gr.Column(min_width=320):
                 picture = gr.HTML(elem_id="picture")
         gr.Markdown(NOTES)
 
-        answer = [score, result, details, picture]
+        answer = [score, result, picture]
         private = {"api_visibility": "private"}
         at_once = {**private, "queue": False}
         inputs = [*clips, criterion]
@@ -204,7 +199,7 @@ def make_page(model, store=None, about=("", ())):
         criterion.input(decide_again, [score, criterion], result, **at_once)
         # An answer disappears with the clips that it is about.
         changes = [e for clip in clips for e in (clip.input, clip.clear)]
-        gr.on(changes, lambda: (None, "", "", ""), None, answer, **at_once)
+        gr.on(changes, lambda: (None, "", ""), None, answer, **at_once)
     return page.queue(max_size=50)
 
 

@@ -8,46 +8,22 @@ hparams files of version 0.1 had it. A call augments 32 utterances: with what is
 read from files, which are in the page cache, and with sounds in memory.
 """
 
-import argparse
-import csv
 import pathlib
 import statistics
 import tempfile
 import time
 
-import numpy as np
-import soundfile
 import torch
 from speechbrain.augment.augmenter import Augmenter
 from speechbrain.augment.time_domain import AddNoise, AddReverb
 
-from benchmarks import commit, machine
+from benchmarks import in_turns, read_options, table
+from benchmarks.corpus import RATE, write_sounds
 from speechbrain_hyperbolic.augment import SpeakerAugmenter
 
-RATE, TIME = 16000, 32240  # 200 frames
-FILES, SECONDS = 100, 10  # of each kind
+TIME = 32240  # 200 frames
+FILES = 100  # of each kind
 SNR = {"noise": (0, 15), "music": (5, 15), "speech": (13, 20)}
-# The most that ours may take: ms of the host, and shares of the stock's time
-MOST_MS, MOST_HOST, MOST_CALL = 25, 1 / 15, 0.5
-
-
-def make_files(folder):
-    """Sounds and rooms, and the CSV files that the stock classes read."""
-    generator = np.random.default_rng(0)
-    for kind in (*SNR, "rir"):
-        (folder / kind).mkdir()
-        with open(folder / f"{kind}.csv", "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["ID", "duration", "wav", "wav_format", "wav_opts"])
-            for number in range(FILES):
-                samples = generator.standard_normal(SECONDS * RATE) / 10
-                if kind == "rir":
-                    decay = np.exp(-np.arange(0.6 * RATE) / 2000)
-                    samples = samples[: len(decay)] * decay
-                path = folder / kind / f"{number}.wav"
-                soundfile.write(path, samples, RATE)
-                seconds = len(samples) / RATE
-                writer.writerow([f"{kind}{number}", seconds, path, "wav", ""])
 
 
 def stock_classes(folder):
@@ -82,9 +58,8 @@ def keep_sounds(classes):
         noises, long = classes[kind]._load_noise(lengths, TIME)
 
         def read(*_, kind=kind, noises=noises, long=long):
-            return (
-                babble(noises) if kind == "speech" else noises.clone()
-            ), long
+            made = babble(noises) if kind == "speech" else noises.clone()
+            return made, long
 
         classes[kind]._load_noise = read
     room = classes["rir"]._load_rir(torch.zeros(1, 1))
@@ -128,65 +103,38 @@ def our_call(augment, batch, in_memory):
     return call
 
 
-def seconds(work):
-    begin = time.process_time()  # what other processes do does not count
-    work()
-    return time.process_time() - begin
-
-
-def in_turns(cases, rounds):
-    """Median processor seconds of each case, without the first rounds."""
-    found = [
-        {n: seconds(work) for n, work in cases.items()} for _ in range(rounds)
-    ]
-    return {
-        name: statistics.median(f[name] for f in found[2:]) for name in cases
-    }
+def compare(work, cases, target, rounds):
+    """The stock's cases, a batch has one of them, and ours."""
+    # What other processes do does not count.
+    seconds = in_turns(cases, rounds, clock=time.process_time)
+    medians = {n: 1e3 * statistics.median(s) for n, s in seconds.items()}
+    ours = medians.pop("ours")
+    stock = statistics.fmean(medians.values())
+    row = {"work": work, "stock, ms": stock, "ours, ms": ours}
+    return row | {"ours / stock": ours / stock, "must be at most": target}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=20)
-    rounds = parser.parse_args().rounds + 2
+    rounds = read_options(__doc__, rounds=20).rounds
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        make_files(folder)
-        augment = SpeakerAugmenter(
-            folder, folder / "rir", folder / "bank", RATE
-        )
+        write_sounds(folder, FILES)
+        bank = folder / "bank"
+        augment = SpeakerAugmenter(folder, folder / "rir", bank, RATE)
         augment.prepare()
         classes = stock_classes(folder)
-        host = in_turns(
-            {
-                "stock": lambda: read_by_stock(classes, 256),
-                "ours": lambda: read_by_ours(augment, 256),
-            },
-            rounds,
-        )
+        host = {
+            "stock": lambda: read_by_stock(classes, 256),
+            "ours": lambda: read_by_ours(augment, 256),
+        }
+        rows = [compare("host, 256 x 2 s", host, "0.067, 25 ms", rounds)]
         batch = torch.randn(32, TIME), torch.ones(32)
-        calls = []
         for in_memory in (False, True):
             cases = stock_calls(folder, batch, in_memory)
             cases["ours"] = our_call(augment, batch, in_memory)
-            found = in_turns(cases, rounds)
-            ours = found.pop("ours")
-            calls.append(
-                {"stock": statistics.fmean(found.values()), "ours": ours}
-            )
-    print(
-        f"Commit {commit()}; {machine()}; processor time, "
-        f"medians of {rounds - 2} rounds\n"
-    )
-    print("| work | stock, ms | ours, ms | ours / stock | must be at most |")
-    print("|---|---|---|---|---|")
-    for work, took, most in (
-        ("host, 256 x 2 s", host, f"{MOST_HOST:.3f} and {MOST_MS} ms"),
-        ("a call on the CPU, 32 x 2 s", calls[0], MOST_CALL),
-        ("the same, sounds in memory", calls[1], MOST_CALL),
-    ):
-        stock, ours = took["stock"] * 1000, took["ours"] * 1000
-        found = f"{stock:.1f} | {ours:.1f} | {ours / stock:.3f}"
-        print(f"| {work} | {found} | {most} |")
+            work = f"a call, 32 x 2 s{', in memory' if in_memory else ''}"
+            rows.append(compare(work, cases, 0.5, rounds))
+    print(table(rows))
 
 
 if __name__ == "__main__":

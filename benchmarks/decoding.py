@@ -1,15 +1,14 @@
 """Decoded crops per second of one data loader worker, by format.
 
-python -m benchmarks.decoding [RECORDING]
+> OMP_NUM_THREADS=1 python -m benchmarks.decoding
 
-Crops of 2 s of an 8 s recording, noise if none is given, by seconds of
-processor time: the formats take turns, so that ratios hold on a busy machine.
+Crops of 2 s of 8 s of noise, by seconds of processor time: the formats take
+turns, so that ratios hold on a busy machine.
 """
 
 import pathlib
 import random
 import statistics
-import sys
 import tempfile
 import time
 
@@ -18,11 +17,11 @@ import numpy as np
 import soundfile
 import torch
 
+from benchmarks import in_turns, read_options, table
+from benchmarks.corpus import RATE
 from speechbrain_hyperbolic.dataio import audio
 
-RATE = 16000
 SECONDS, CROP = 8, 2
-ROUNDS, CROPS = 5, 100
 FORMATS = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "mp3": "MP3"}
 
 
@@ -36,13 +35,11 @@ def write_m4a(path, samples):
             container.mux(packet)
 
 
-def crops_per_second(path, random):
+def read_crops(path, count):
     """Reads crops at random places, as the training does."""
-    began = time.process_time()
-    for _ in range(CROPS):
+    for _ in range(count):
         start = random.randrange((SECONDS - CROP) * RATE)
         audio.load(path, RATE, start, start + CROP * RATE)
-    return CROPS / (time.process_time() - began)
 
 
 def is_exact(path):
@@ -54,28 +51,27 @@ def is_exact(path):
     )
 
 
-def main(recording=None):
-    """Prints a table."""
-    torch.set_num_threads(1)  # as in a worker
+def main():
+    options = read_options(__doc__, rounds=5, crops=100)
     samples = np.random.default_rng(0).normal(scale=0.1, size=SECONDS * RATE)
-    if recording:
-        speech = audio.load(recording, RATE)
-        samples = audio.repeat_to(speech, SECONDS * RATE).numpy()
     samples = samples.astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         paths = {k: pathlib.Path(folder, f"a.{k}") for k in (*FORMATS, "m4a")}
         for kind, name in FORMATS.items():
             soundfile.write(paths[kind], samples, RATE, format=name)
         write_m4a(paths["m4a"], samples)
-        rates = {kind: [] for kind in paths}
-        for seed in range(ROUNDS):
-            for kind, found in rates.items():
-                found.append(crops_per_second(paths[kind], random.Random(seed)))
-        print("| format | crops / s | exact |\n|---|---|---|")
-        for kind, found in rates.items():
-            exact = "yes" if is_exact(paths[kind]) else "no"
-            print(f"| {kind} | {statistics.median(found):.0f} | {exact} |")
+        cases = {
+            kind: lambda path=path: read_crops(path, options.crops)
+            for kind, path in paths.items()
+        }
+        found = in_turns(cases, options.rounds, clock=time.process_time)
+        rows = []
+        for kind, seconds in found.items():
+            rate = options.crops / statistics.median(seconds)
+            row = {"format": kind, "crops / s": round(rate)}
+            rows.append(row | {"exact": is_exact(paths[kind])})
+    print(table(rows))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -1,11 +1,11 @@
-"""EERs for other speakers and other seeds, and tables of them."""
+"""EERs for other speakers and other seeds."""
 
 import statistics
 
 import numpy as np
 
 from speechbrain_hyperbolic.evaluation.bootstrap import MIN_SPEAKERS, p_value
-from speechbrain_hyperbolic.evaluation.metrics import equal_error, markdown
+from speechbrain_hyperbolic.evaluation.metrics import equal_error
 
 REPLICATES = 1000
 
@@ -85,8 +85,3 @@ def mean_text(values, digits=2):
     if len(values) > 1:
         text += f" ± {statistics.stdev(values):.{digits}f}"
     return text
-
-
-def print_table(rows):
-    """Prints dicts with the same keys as a Markdown table."""
-    print(markdown([list(rows[0]), *([*map(str, r.values())] for r in rows)]))

@@ -3,89 +3,100 @@
 > OMP_NUM_THREADS=2 python -m benchmarks.head
 """
 
-import argparse
-import random
+import gc
 import statistics
-import time
 
-import speechbrain
 import torch
 from speechbrain.lobes.models.ECAPA_TDNN import Classifier
 from speechbrain.nnet import losses as stock
 
+from benchmarks import in_turns, median_ratio, read_options, table
+from benchmarks.trainings import observe, wait
 from speechbrain_hyperbolic.lobes.classifiers import HyperbolicClassifier
 from speechbrain_hyperbolic.nnet.losses import MarginSoftmax
 from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
 
 DIM = 192
-OURS = "HyperbolicClassifier + MarginSoftmax"
-WRAPPED = "HyperbolicClassifier + LogSoftmaxWrapper"
-STOCK = "stock Classifier + LogSoftmaxWrapper (AAM)"
-# Batch and classes: the most that OURS may take of the time of STOCK
+# Batch and classes: the most that ours may take of the time of the stock AAM
 TARGETS = {(32, 1211): 1.0, (64, 5994): 0.75, (256, 5994): 0.55}
 
 
-def step(head, cost, batch, classes):
-    """Forward and backward of a head and its cost on random embeddings."""
-    x = torch.randn(batch, 1, DIM, requires_grad=True)
-    labels = torch.randint(classes, (batch, 1))
-
-    def run():
-        head.zero_grad()
-        x.grad = None
-        cost(head(x), labels).backward()
-
-    return run
+def cross_entropy(outputs, labels):
+    outputs, labels = outputs.squeeze(1), labels.squeeze(1)
+    return torch.nn.functional.cross_entropy(outputs, labels)
 
 
-def systems(batch, classes):
-    ours = MarginSoftmax(AdditiveMargin(margin=0.2, scale=30.0))
-    am = stock.LogSoftmaxWrapper(stock.AngularMargin(margin=0.2, scale=30))
-    aam = stock.AdditiveAngularMargin(margin=0.2, scale=30)
-    head = HyperbolicClassifier(DIM, out_neurons=classes)
-    stock_head = Classifier(DIM, out_neurons=classes)
+def systems(classes):
+    """Name -> a maker of the head, and the cost."""
+
+    def ham():
+        return HyperbolicClassifier(DIM, out_neurons=classes)
+
+    def aam():
+        return Classifier(DIM, out_neurons=classes)
+
+    def linear():
+        return torch.nn.Linear(DIM, classes, bias=False)
+
+    margin = AdditiveMargin(margin=0.2, scale=30.0)
+    wrapped, stock_aam = (
+        stock.LogSoftmaxWrapper(loss(margin=0.2, scale=30))
+        for loss in (stock.AngularMargin, stock.AdditiveAngularMargin)
+    )
     return {
-        OURS: step(head, ours, batch, classes),
-        WRAPPED: step(head, am, batch, classes),
-        STOCK: step(stock_head, stock.LogSoftmaxWrapper(aam), batch, classes),
+        "ours": (ham, MarginSoftmax(margin)),
+        "our head, stock wrapper": (ham, wrapped),
+        "ours, chunk_size 16384": (ham, MarginSoftmax(margin, 16384)),
+        "ours, chunk_size 65536": (ham, MarginSoftmax(margin, 65536)),
+        "stock AAM": (aam, stock_aam),
+        "linear + cross-entropy": (linear, cross_entropy),
     }
 
 
-def times(cases, rounds):
-    """Seconds of each case in each round, in another order each round."""
-    seconds = {name: [] for name in cases}
-    order, shuffle = list(cases), random.Random(0).shuffle
-    for number in range(3 + rounds):
-        shuffle(order)
-        for name in order:
-            start = time.perf_counter()
-            cases[name]()
-            if number >= 3:  # the first rounds warm up
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+def compare(batch, classes, rounds, device="cpu"):
+    """A row of what a step on random embeddings takes for each system."""
+    torch.manual_seed(0)
+    x = torch.randn(batch, 1, DIM, device=device, requires_grad=True)
+    labels = torch.randint(classes, (batch, 1), device=device)
+
+    def step(head, cost):
+        x.grad = None
+        head.zero_grad()
+        if getattr(cost, "chunk_size", None):
+            head(x, labels, cost).backward()
+        else:
+            cost(head(x), labels).backward()
+        wait(device)
+
+    steps, rows = {}, []
+    for name, (make, cost) in systems(classes).items():
+        head = make().to(device)
+        run = steps[name] = lambda head=head, cost=cost: step(head, cost)
+        run()
+        row = {"batch x classes": f"{batch} x {classes}", "system": name}
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            run()
+            most = torch.cuda.max_memory_allocated() - before
+            row["MiB beyond the weights"] = most / 2**20
+        row["kernels"], _, places = observe(device, run)
+        rows.append(row | {"waits": sum(places.values())})
+    seconds = in_turns(steps, rounds)
+    for row in rows:
+        times = seconds[row["system"]]
+        row["ms"] = 1e3 * statistics.median(times)
+        row["ours / it"] = median_ratio(seconds["ours"], times)
+    steps.clear()  # before the next ones are made
+    gc.collect()
+    return rows
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=200)
-    rounds = parser.parse_args().rounds
-    print(f"torch {torch.__version__}, speechbrain {speechbrain.__version__}")
-    print(f"{torch.get_num_threads()} threads, medians of {rounds} rounds\n")
-    print("| batch x classes | system | ms | ours / it | target |")
-    print("|---|---|---|---|---|")
-    for size, target in TARGETS.items():
-        torch.manual_seed(0)
-        seconds = times(systems(*size), rounds)
-        targets = {OURS: "", WRAPPED: "≤ 1", STOCK: f"≤ {target}"}
-        for name, its in seconds.items():
-            pairs = zip(seconds[OURS], its, strict=True)
-            ratio = statistics.median(a / b for a, b in pairs)
-            milliseconds = 1e3 * statistics.median(its)
-            print(
-                f"| {size[0]} x {size[1]} | {name} | {milliseconds:.2f} ",
-                end="",
-            )
-            print(f"| {ratio:.2f} | {targets[name]} |", flush=True)
+    rounds = read_options(__doc__, rounds=200).rounds
+    for (batch, classes), target in TARGETS.items():
+        print(table(compare(batch, classes, rounds)))
+        print(f"Against the stock AAM, at most {target}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,22 @@
 """Do 95 % intervals hold the truth? Simulated trials whose truth is known.
 
-> OMP_NUM_THREADS=1 python -m benchmarks.intervals [--data-sets 300]
+> OMP_NUM_THREADS=1 python -m benchmarks.intervals [--data_sets 300]
 
 Speakers differ in how well they are told from others, and pairs of speakers in
 how alike they sound; scores are normal. Over all speakers, targets are N(m, v)
-and nontargets N(0, w), which gives the true EER and minDCF. "percentile" is the
-interval before it was corrected. A row says how often each interval holds the
-truth, among the data sets in which the interval is given.
+and nontargets N(0, w), which gives the true EER and minDCF. A row says how
+often the interval is given, and how often a given one holds the truth.
 """
 
-import argparse
 from statistics import NormalDist
 
 import numpy as np
 
-from speechbrain_hyperbolic.evaluation import bootstrap
+from benchmarks import read_options, table
+from speechbrain_hyperbolic.evaluation.bootstrap import (
+    bootstrap_intervals,
+    metric_names,
+)
 from speechbrain_hyperbolic.evaluation.metrics import P_TARGETS, detection_cost
 
 # Standard deviations of speakers in target and in nontarget trials, of pairs
@@ -75,35 +77,23 @@ def coverage(case, n_data_sets, replicates=400, seed=0):
     held = [[] for _ in truth]
     for number in range(n_data_sets):
         trials = simulate(rng, *case)
-        found = bootstrap.bootstrap_intervals(*trials, replicates, number)
-        # The draws of the same seed
-        sides = bootstrap._speaker_sides(*trials[2:], trials[0].size)[1]
-        system = bootstrap._System(trials[0], trials[1] == 1, sides, P_TARGETS)
-        (drawn,) = bootstrap._bootstrap([system], case[0], replicates, number)
-        plain = np.quantile(drawn, [0.025, 0.975], axis=0).T
+        found = bootstrap_intervals(*trials, replicates, number)
         for i, interval in enumerate(found.values()):
             if interval:
-                both = (plain[i], interval)
-                held[i].append([a <= truth[i] <= b for a, b in both])
-    return [
-        (len(h) / n_data_sets, *(np.mean(h, axis=0) if h else (np.nan,) * 2))
-        for h in held
-    ]
+                held[i].append(interval[0] <= truth[i] <= interval[1])
+    return [(len(h) / n_data_sets, np.mean(h) if h else np.nan) for h in held]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-sets", type=int, default=300)
-    n_data_sets = parser.parse_args().data_sets
-    print("| speakers | metric | truth | given | percentile | corrected |")
-    print("|---|---|---|---|---|---|")
+    data_sets = read_options(__doc__, data_sets=300).data_sets
+    rows = []
     for case in CASES:
-        truth, found = true_values(case[1]), coverage(case, n_data_sets)
-        for name, value, (given, *held) in zip(
-            bootstrap.metric_names(), truth, found, strict=True
-        ):
-            cells = " | ".join(f"{share:.3f}" for share in (given, *held))
-            print(f"| {case[0]} | {name} | {value:.3f} | {cells} |", flush=True)
+        both = true_values(case[1]), coverage(case, data_sets)
+        names = metric_names()
+        for name, truth, (given, held) in zip(names, *both, strict=True):
+            row = {"speakers": case[0], "metric": name, "truth": truth}
+            rows.append(row | {"given": given, "holds the truth": held})
+    print(table(rows))
 
 
 if __name__ == "__main__":

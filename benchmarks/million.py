@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
+from benchmarks import read_options, table
 from speechbrain_hyperbolic.lobes.classifiers import HyperbolicClassifier
 from speechbrain_hyperbolic.nnet.losses import MarginSoftmax
 from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
@@ -43,18 +44,16 @@ def measure(chunk_size):
 
 
 def main():
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    print(f"{BATCH} x {CLASSES}, median of {STEPS} steps\n")
-    print("| chunk_size | s | MiB beyond centers and gradient |\n|---|---|---|")
+    read_options(__doc__)
+    rows = []
     for chunk_size in CHUNKS:
         # A process of its own: the most memory so far is not taken back.
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=spawn) as pool:
             seconds, memory = pool.submit(measure, chunk_size).result()
-        print(
-            f"| {chunk_size} | {seconds:.2f} | {memory / 2**20:.0f} |",
-            flush=True,
-        )
+        row = {"chunk_size": chunk_size, "s": seconds}
+        rows.append(row | {"MiB beyond centers and gradient": memory / 2**20})
+    print(table(rows))
 
 
 if __name__ == "__main__":

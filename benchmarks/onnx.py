@@ -1,21 +1,21 @@
 """ONNX export run by onnxruntime, against PyTorch on the CPU.
 
-> OMP_NUM_THREADS=2 python -m benchmarks.onnx [--rounds 20]
+> OMP_NUM_THREADS=2 python -m benchmarks.onnx [--channels 1024]
 
 The weights are random: their values do not change the time.
 """
 
-import argparse
 import pathlib
 import statistics
 import tempfile
-import timeit
 from functools import partial
 
 import numpy as np
 import onnxruntime
 import torch
 
+from benchmarks import in_turns, read_options, table
+from benchmarks.corpus import RATE
 from speechbrain_hyperbolic.evaluation.extraction import Encoder
 from speechbrain_hyperbolic.hub.onnx import export_onnx
 from speechbrain_hyperbolic.inference.model import (
@@ -25,7 +25,6 @@ from speechbrain_hyperbolic.inference.model import (
     save_model,
 )
 
-RATE = 16000
 SECONDS = (2, 5, 10)
 
 
@@ -59,41 +58,25 @@ def open_session(path):
     )
 
 
-def median_ms(function, rounds):
-    """The median time of some calls."""
-    times = timeit.repeat(function, number=1, repeat=rounds)
-    return 1e3 * statistics.median(times)
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--channels", type=int, nargs="+", default=[512, 1024])
-    options = parser.parse_args()
+    options = read_options(__doc__, rounds=20, channels=512)
     torch.manual_seed(0)
-    print(
-        f"batch 1, {torch.get_num_threads()} threads, onnxruntime "
-        f"{onnxruntime.__version__}, torch {torch.__version__}\n\n"
-        "| channels | audio, s | onnxruntime, ms | PyTorch, ms | difference |\n"
-        "|---|---|---|---|---|"
-    )
-    for channels in options.channels:
-        with tempfile.TemporaryDirectory() as name:
-            folder = pathlib.Path(name)
-            write_model(folder, channels)
-            session = open_session(export_onnx(folder))
-            encoder = Encoder(*load_model(folder)[1].values())
-        for seconds in SECONDS:
-            x = torch.randn(1, seconds * RATE) / 10
-            ort = partial(session.run, None, {"waveform": x.numpy()})
-            error = np.abs(ort()[0] - encoder(x).numpy()).max()
-            taken = median_ms(ort, options.rounds)
-            pytorch = median_ms(partial(encoder, x), options.rounds)
-            print(
-                f"| {channels} | {seconds} | {taken:.1f} | {pytorch:.1f} | "
-                f"{error:.1e} |",
-                flush=True,
-            )
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        write_model(folder, options.channels)
+        session = open_session(export_onnx(folder))
+        encoder = Encoder(*load_model(folder)[1].values())
+    rows = []
+    for seconds in SECONDS:
+        x = torch.randn(1, seconds * RATE) / 10
+        ort = partial(session.run, None, {"waveform": x.numpy()})
+        error = np.abs(ort()[0] - encoder(x).numpy()).max()
+        cases = {"onnxruntime": ort, "PyTorch": partial(encoder, x)}
+        row = {"audio, s": seconds, "largest difference": float(error)}
+        for name, times in in_turns(cases, options.rounds).items():
+            row[f"{name}, ms"] = 1e3 * statistics.median(times)
+        rows.append(row)
+    print(table(rows))
 
 
 if __name__ == "__main__":

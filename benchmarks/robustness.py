@@ -4,40 +4,31 @@
 
 A run folder is that of a training, with its model folder; runs whose names
 differ only after the last dot (ham.1, ham.2) are one loss. Nobody who trained
-one of the models is tested. Embeddings are kept, so the same command resumes.
-The enrolled utterance is as recorded, the test utterance is degraded.
+one of the models is tested. The enrolled utterance is as recorded, the test
+utterance is degraded.
 """
 
-import argparse
 import collections
 import hashlib
 import io
-import math
 import pathlib
 
-import av
 import numpy as np
 import scipy.signal
+import soundfile
 import torch
 import tqdm
 
-from benchmarks import commit, draws, machine
+from benchmarks import commit, draws, machine, make_parser, table
 from speechbrain_hyperbolic.dataio import audio
-from speechbrain_hyperbolic.dataio.corpus import (
-    list_audio,
-    read_speakers,
-    speaker_of,
-)
-from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.corpus import read_corpus, speaker_of
 from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.errors import InputError, exit_on_error
-from speechbrain_hyperbolic.evaluation.cache import identity
 from speechbrain_hyperbolic.evaluation.extraction import SHORTEST, Encoder
 from speechbrain_hyperbolic.evaluation.metrics import eer
 from speechbrain_hyperbolic.inference.model import load_model
 
 RATE = 16000
-VERSION = 2  # raise it when a condition gives other waveforms than before
 _TELEPHONE = 8000
 _BAND = scipy.signal.butter(
     6, (300, 3400), "bandpass", fs=_TELEPHONE, output="sos"
@@ -49,56 +40,38 @@ _DIRECT = 0.0025  # seconds of a room's response that are the direct path's
 
 def telephone(speech, *_):
     """A call: 300 to 3400 Hz, sampled at 8 kHz, coded by G.711 (mu-law)."""
-    narrow = scipy.signal.resample_poly(speech, 1, RATE // _TELEPHONE)
+    narrow = scipy.signal.resample_poly(speech, 1, 2)
     narrow = scipy.signal.sosfiltfilt(_BAND, narrow)
-    return _code(narrow, len(speech), _TELEPHONE, "wav", "pcm_mulaw")
+    decoded = _code(narrow, _TELEPHONE, format="WAV", subtype="ULAW")
+    return scipy.signal.resample_poly(decoded, 2, 1)[: len(speech)]
 
 
 def mp3(speech, *_):
-    """At 32 kbit/s."""
-    return _code(speech, len(speech), RATE, "mp3", "libmp3lame", 32000)
+    """At 32 kbit/s; libsndfile has 0 for 160 and 1 for 8 kbit/s.
+
+    LAME's delay is 1105 samples.
+    """
+    quality = {"bitrate_mode": "CONSTANT", "compression_level": 128 / 152}
+    return _code(speech, RATE, delay=1105, format="MP3", **quality)
 
 
 def opus(speech, *_):
-    """At 12 kbit/s, as voice messages have it."""
-    voip = {"application": "voip"}
-    return _code(speech, len(speech), RATE, "ogg", "libopus", 12000, voip)
+    """At 12 kbit/s; libsndfile has 0 for 256 and 1 for 6 kbit/s."""
+    quality = {"subtype": "OPUS", "compression_level": 244 / 250}
+    return _code(speech, RATE, format="OGG", **quality)
 
 
-def _code(speech, samples, rate, container, codec, bits=None, options=None):
-    """Encodes and decodes in memory; the containers tell a codec's delay."""
-    pcm = np.round(np.clip(speech, -1, 1) * 32767).astype(np.int16)
-    frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
-    frame.sample_rate = rate
+def _code(speech, rate, delay=0, **options):
+    """Encodes and decodes in memory, without the codec's delay in samples."""
     file = io.BytesIO()
-    with av.open(file, "w", format=container) as out:
-        stream = out.add_stream(codec, rate, options or {}, layout="mono")
-        if bits:
-            stream.bit_rate = bits
-        out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
+    soundfile.write(file, np.clip(speech, -1, 1), rate, **options)
     file.seek(0)
-    with av.open(file) as coded:
-        (stream,) = coded.streams.audio
-        resampler = av.AudioResampler("fltp", "mono", stream.rate)
-        blocks = [
-            block.to_ndarray()[0]
-            for frame in coded.decode(stream)
-            for block in resampler.resample(frame)
-        ]
-        common = math.gcd(RATE, stream.rate)
-        up, down = RATE // common, stream.rate // common
-    decoded = scipy.signal.resample_poly(np.concatenate(blocks), up, down)
-    missing = max(0, samples - len(decoded))
-    return np.pad(decoded[:samples], (0, missing))
+    decoded, _ = soundfile.read(file)
+    return decoded[delay : delay + len(speech)]
 
 
 def add(speech, noise, snr):
-    """Adds noise at a ratio of powers in dB, both over the whole clip.
-
-    >>> add(np.ones(2), np.array([5.0, -5.0]), snr=20)
-    array([1.1, 0.9])
-    """
+    """Adds noise at a ratio of powers in dB, both over the whole clip."""
     power = np.mean(np.square(speech)) / np.mean(np.square(noise))
     return speech + noise * np.sqrt(power / 10 ** (snr / 10))
 
@@ -172,9 +145,10 @@ def find_utterances(data_folder, run_folders, most):
     for folder in run_folders:
         rows = read_table(folder / "save" / "train.csv", ["spk_id"])
         trained.update(row["spk_id"] for _, row in rows)
-    splits = {s: r.get("split") for s, r in read_speakers(data_folder).items()}
+    corpus = read_corpus(data_folder)
+    splits = corpus.splits()
     seen, found = collections.Counter(), {}
-    for utterance, path in list_audio(data_folder).items():
+    for utterance, path in corpus.paths().items():
         speaker = speaker_of(utterance)
         if speaker in trained or splits.get(speaker) == "train":
             continue
@@ -189,66 +163,39 @@ def find_utterances(data_folder, run_folders, most):
     return found
 
 
-class Corpus:
-    """Test utterances, their waveforms and speakers."""
-
-    def __init__(self, utterances):
-        self.utterances = utterances
-        self.speakers = np.array([*map(speaker_of, utterances)])
-        names = "".join(utterances).encode()
-        files = b"".join(map(identity, utterances.values()))
-        self.digest = hashlib.sha256(names + files).hexdigest()[:16]
-        firsts = {speaker_of(u): utterances[u] for u in reversed(utterances)}
-        chosen = sorted(firsts)[:_POOL]
-        self.voices = {s: audio.load(firsts[s], RATE).numpy() for s in chosen}
-
-    def waveforms(self, condition):
-        """Each utterance in a condition, at least as long as encoders need."""
-        bar = tqdm.tqdm(self.utterances.items(), condition, mininterval=5)
-        for utterance, path in bar:
-            speaker = speaker_of(utterance)
-            others = [v for s, v in self.voices.items() if s != speaker]
-            speech = audio.load(path, RATE).numpy()
-            made = torch.from_numpy(
-                degrade(condition, speech, utterance, others)
-            )
-            shortest = max(len(made), int(SHORTEST * RATE))
-            yield audio.repeat_to(made, shortest)
+def waveforms(condition, utterances):
+    """Each utterance in a condition, at least as long as encoders need."""
+    firsts = {speaker_of(u): utterances[u] for u in reversed(utterances)}
+    chosen = sorted(firsts)[:_POOL]
+    voices = {s: audio.load(firsts[s], RATE).numpy() for s in chosen}
+    for utterance, path in tqdm.tqdm(utterances.items(), condition):
+        speaker = speaker_of(utterance)
+        others = [v for s, v in voices.items() if s != speaker]
+        speech = audio.load(path, RATE).numpy()
+        made = torch.from_numpy(degrade(condition, speech, utterance, others))
+        yield audio.repeat_to(made, max(len(made), int(SHORTEST * RATE)))
 
 
-def embed(folder, corpus, condition, cache_folder, device):
-    """Embeddings [N, D] of a run's model, computed once."""
+def embed(encoders, condition, utterances):
+    """Unit embeddings [N, D] of each encoder, which take turns."""
+    found = [[] for _ in encoders]
+    for wave in waveforms(condition, utterances):
+        for encoder, its in zip(encoders, found, strict=True):
+            its.append(encoder(wave[None]))
+    return [
+        torch.nn.functional.normalize(torch.cat(its)).numpy() for its in found
+    ]
+
+
+def load_encoder(folder, device):
     config, modules = load_model(folder / "model")
     if config.sample_rate != RATE:
         raise InputError(f"{folder} is for {config.sample_rate} Hz, not {RATE}")
-    encoder = Encoder(**modules, device=device)
-    name = f"{encoder.fingerprint()[:16]}-{corpus.digest}-{condition}"
-    path = cache_folder / f"v{VERSION}-{name}.npy"
-    if not path.is_file():
-        waves = corpus.waveforms(condition)
-        embeddings = torch.cat([encoder(wave[None]) for wave in waves])
-        with atomic_path(path) as temporary:
-            np.save(temporary, embeddings.numpy())
-    embeddings = np.load(path)
-    if not np.isfinite(embeddings).all():
-        raise InputError(f"{folder}: its embeddings are not finite")
-    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-
-
-def score(enrolled, tested, speakers):
-    """Cosines of all ordered pairs, and the two speakers of each."""
-    _, number = np.unique(speakers, return_inverse=True)
-    pairs = np.nonzero(~np.eye(len(number), dtype=bool))
-    return (enrolled @ tested.T)[pairs], number[pairs[0]], number[pairs[1]]
+    return Encoder(**modules, device=device)
 
 
 def main():
-    """Reads the command line, measures, and prints the tables."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.robustness",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("folders", nargs="+", type=pathlib.Path)
     parser.add_argument("--data_folder", required=True)
     parser.add_argument("--utterances_per_speaker", type=int, default=4)
@@ -256,35 +203,37 @@ def main():
         "--conditions", nargs="+", choices=CONDITIONS, default=[*CONDITIONS]
     )
     parser.add_argument("--against", default="am", metavar="LOSS")
-    cache = pathlib.Path("results/robustness")
-    parser.add_argument("--cache_folder", type=pathlib.Path, default=cache)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     most = options.utterances_per_speaker
-    found = find_utterances(options.data_folder, options.folders, most)
-    corpus = Corpus(found)
+    utterances = find_utterances(options.data_folder, options.folders, most)
+    speakers = [speaker_of(utterance) for utterance in utterances]
+    _, number = np.unique(speakers, return_inverse=True)
+    pairs = np.nonzero(~np.eye(len(number), dtype=bool))  # in both orders
+    a, b = number[pairs[0]], number[pairs[1]]
+    encoders = [load_encoder(f, options.device) for f in options.folders]
+    names = [f.resolve().name.rpartition(".") for f in options.folders]
+    compared = options.against in {loss for loss, *_ in names}
+    enrolled = embed(encoders, "clean", utterances)
     # Loss -> condition -> seed -> EER in % and its draws
     losses = collections.defaultdict(lambda: collections.defaultdict(dict))
-    place = options.cache_folder, options.device
-    names = {f.resolve().name.rpartition(".")[0] for f in options.folders}
-    compared = options.against in names and len(names) > 1
-    for folder in options.folders:
-        loss, _, seed = folder.resolve().name.rpartition(".")
-        clean = embed(folder, corpus, "clean", *place)
-        for condition in options.conditions:
-            tested = embed(folder, corpus, condition, *place)
-            scores, a, b = score(clean, tested, corpus.speakers)
+    for condition in options.conditions:
+        tested = embed(encoders, condition, utterances)
+        for name, *both in zip(names, enrolled, tested, strict=True):
+            loss, _, seed = name
+            seed = seed.partition("-")[0]  # ham.1-0123abcd is of seed 1
+            scores = (both[0] @ both[1].T)[pairs]
             rate = 100 * eer(scores[a == b], scores[a != b])[0]
             drawn = draws.draw_eers(scores, a, b) if compared else None
             losses[loss or seed][condition][seed] = rate, drawn
-    print(f"\n{len(found)} utterances of {len(set(corpus.speakers))} speakers")
+    print(f"\n{len(utterances)} utterances of {len(set(speakers))} speakers")
     print(f"Commit {commit()}; {machine(options.device)}\n\nEER %\n")
-    draws.print_table([_means(loss, of) for loss, of in losses.items()])
-    if compared:
-        base = losses.pop(options.against)
+    print(table([_means(loss, of) for loss, of in losses.items()]))
+    base = losses.pop(options.against, None)
+    if base and losses:
         print(f"\nAgainst {options.against}\n")
         rows = [_differences(name, of, base) for name, of in losses.items()]
-        draws.print_table(rows)
+        print(table(rows))
 
 
 def _means(loss, conditions):

@@ -1,237 +1,120 @@
 """Training examples per second, by this package's script and by the stock's.
 
 > SPEECHBRAIN_CLONE=/path/to/speechbrain OMP_NUM_THREADS=2 \
-      python -m benchmarks.throughput --data_folder CORPUS
+      python -m benchmarks.throughput [--data_folder CORPUS]
 
-Both train the same encoder on the same utterances, with the same batches and
-augmentation. Each has a process of its own, and they take turns.
+Both train the same encoder on the same utterances, of noise without a corpus,
+with the same batches and augmentation. They take turns, each time in a process
+of its own.
 """
 
-import argparse
-import contextlib
-import csv
-import importlib.util
-import io
-import itertools
-import logging
-import multiprocessing
-import os
 import pathlib
-import random
 import statistics
 import tempfile
-import time
-from concurrent.futures import ProcessPoolExecutor
 
-from speechbrain.lobes.models.ECAPA_TDNN import Classifier
-from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
-from speechbrain.utils.seed import seed_everything
-
-from benchmarks import commit, machine
-from speechbrain_hyperbolic.dataio.preparation import prepare_corpus
+from benchmarks import (
+    STOCK_RECIPE,
+    median_ratio,
+    read_options,
+    stock_clone,
+    table,
+)
+from benchmarks.corpus import RATE, write_recordings, write_sounds
+from benchmarks.trainings import (
+    HPARAMS,
+    SCRIPT,
+    SENTENCE,
+    measure,
+    options_of,
+)
+from speechbrain_hyperbolic.dataio import audio
+from speechbrain_hyperbolic.dataio.corpus import read_corpus
 from speechbrain_hyperbolic.errors import InputError, exit_on_error
-from speechbrain_hyperbolic.hparams import load_hparams
-from speechbrain_hyperbolic.training import brain, datasets
-from speechbrain_hyperbolic.training.processes import keep_freed_memory
 
-HPARAMS = pathlib.Path(__file__).parents[1] / "hparams"
-STOCK = "recipes/VoxCeleb/SpeakerRec/train_speaker_embeddings.py"
-SENTENCE = 2.015  # seconds of a crop
-WARM_UP = 2  # batches of a round
-# What is compared: the hparams files of the stock script and of ours. None is
-# ours with the stock's classifier and AAM-Softmax.
-ROWS = {
-    "HAM-Softmax, ham_ecapa.yaml in both": ("ham", "ham"),
-    "AAM-Softmax, stock head and loss against ours": (None, "aam"),
-}
+SPEAKERS = 5994
+STOCK_LOSS = """\
+classifier: !new:speechbrain.lobes.models.ECAPA_TDNN.Classifier
+    input_size: !ref <emb_dim>
+    out_neurons: !ref <out_n_neurons>
 
+compute_cost: !new:speechbrain.nnet.losses.LogSoftmaxWrapper
+    loss_fn: !new:speechbrain.nnet.losses.AdditiveAngularMargin
+        margin: !ref <margin>
+        scale: !ref <scale>
 
-def prepare(data_folder, work_folder, rows):
-    """Writes the CSV file of as many rows as a round takes.
-
-    They are of utterances longer than a crop: the stock script stops at a
-    shorter one.
-    """
-    prepare_corpus(data_folder, work_folder / "save", test_speakers=())
-    with open(work_folder / "save" / "train.csv", newline="") as file:
-        every = list(csv.DictReader(file))
-    found = [row for row in every if float(row["duration"]) > SENTENCE]
-    if not found:
-        raise InputError(
-            f"data_folder {data_folder} has no utterance of {SENTENCE} s"
-        )
-    random.Random(0).shuffle(found)
-    drawn = itertools.islice(itertools.cycle(found), rows)
-    # The stock script numbers the speakers as they come, ours sorts them.
-    drawn = sorted(drawn, key=lambda row: row["spk_id"])
-    path = work_folder / "train.csv"
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, found[0])
-        writer.writeheader()
-        for number, row in enumerate(drawn):
-            writer.writerow(row | {"ID": f"{number}--{row['ID']}"})
-    return str(path)
+"""
 
 
-def stock_script():
-    """The stock script as a module."""
-    clone = os.environ.get("SPEECHBRAIN_CLONE")
+def write_stock_aam(path):
+    """aam_ecapa.yaml with the stock's head and loss."""
+    text = (HPARAMS / "aam_ecapa.yaml").read_text()
+    before, _, after = text.partition("classifier: !new:")
+    after = after[after.index("epoch_counter: !new:") :]
+    path.write_text(before + STOCK_LOSS + after)
+
+
+def main():
+    options = read_options(
+        __doc__,
+        data_folder="",
+        device="cpu",
+        channels=64,
+        batch_size=32,
+        num_workers=1,
+        rounds=5,
+        batches=10,
+    )
+    clone, steps = stock_clone(), options.batches
     if not clone:
         raise InputError(
             "SPEECHBRAIN_CLONE is not set: name a clone of SpeechBrain, whose "
             "recipe this compares with"
         )
-    path = pathlib.Path(clone, STOCK)
-    if not path.is_file():
-        raise InputError(f"{path} is missing: expected a clone of SpeechBrain")
-    spec = importlib.util.spec_from_file_location("stock", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def timed(brain_class):
-    """The Brain of a script, which notes when each batch ended."""
-
-    class TimedBrain(brain_class):
-        ends, losses = (), ()
-
-        def on_fit_batch_end(self, batch, outputs, loss, should_step):
-            super().on_fit_batch_end(batch, outputs, loss, should_step)
-            # Reading the loss waits for the device.
-            self.losses.append(float(loss.detach()))
-            self.ends.append(time.perf_counter())
-
-    return TimedBrain
-
-
-class Run:
-    """A script's Brain and data, trained round by round."""
-
-    def __init__(self, stock, loss, overrides, device):
-        # The workers of a data loader are forked, as in a script.
-        multiprocessing.set_start_method("fork", force=True)
-        logging.disable(logging.INFO)
-        file = HPARAMS / f"{loss or 'aam'}_ecapa.yaml"
-        hparams = load_hparams(file, overrides)
-        if loss is None:
-            head = Classifier(hparams["emb_dim"], out_neurons=5994)
-            margin = AdditiveAngularMargin(margin=0.2, scale=30)
-            hparams["modules"]["classifier"] = hparams["classifier"] = head
-            hparams["compute_cost"] = LogSoftmaxWrapper(margin)
-        hparams["prepare_noise_data"]()
-        hparams["prepare_rir_data"]()
-        if stock:
-            script = stock_script()
-            self.data, *_ = script.dataio_prep(hparams)
-        else:
-            keep_freed_memory()  # as our script does
-            script = brain
-            with open(hparams["train_annotation"], newline="") as file:
-                speakers = {row["spk_id"] for row in csv.DictReader(file)}
-            # The head has the outputs of a larger corpus.
-            few = {"out_n_neurons": len(speakers)}
-            self.data, *_ = datasets.make_datasets(hparams | few)
-        self.hparams = hparams
-        self.brain = timed(script.SpeakerBrain)(
-            modules=hparams["modules"],
-            opt_class=hparams["opt_class"],
-            hparams=hparams,
-            run_opts={"device": device, "noprogressbar": True},
-        )
-
-    def round(self):
-        """Examples per second of an epoch, and the loss of its first batch."""
-        self.brain.ends, self.brain.losses = [], []
-        seed_everything(self.hparams["seed"])  # each round is the same training
-        options = dict(self.hparams["dataloader_options"])
-        self.brain.fit(range(1), self.data, train_loader_kwargs=options)
-        ends = self.brain.ends[WARM_UP - 1 :]
-        examples = options["batch_size"] * (len(ends) - 1)
-        return examples / (ends[-1] - ends[0]), self.brain.losses[0]
-
-
-_run = None  # the Run of a process
-
-
-def start(*arguments):
-    global _run
-    with contextlib.redirect_stdout(io.StringIO()):
-        _run = Run(*arguments)
-
-
-def train():
-    return _run.round()
-
-
-def compare(losses, overrides, work_folder, rounds, device):
-    """What the rounds of the stock script and of ours give."""
-    pools, found = [], ([], [])
-    try:
-        for number, loss in enumerate(losses):
-            output = work_folder / f"{'-'.join(map(str, losses))}-{number}"
-            (output / "save").mkdir(parents=True)
-            spawn = multiprocessing.get_context("spawn")
-            pools.append(ProcessPoolExecutor(1, spawn))
-            own = overrides | {"output_folder": str(output)}
-            pools[-1].submit(start, number == 0, loss, own, device).result()
-        for _ in range(rounds):
-            for pool, results in zip(pools, found, strict=True):
-                results.append(pool.submit(train).result())
-    finally:
-        for pool in pools:
-            pool.shutdown()
-    return found
-
-
-def main():
-    """Reads the command line and prints a table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.throughput",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--data_folder", required=True)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--channels", type=int, default=64)
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--num_workers", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batches", type=int, default=10)
-    options = parser.parse_args()
-    stock_script()  # fails now rather than in a process
+    stock = clone / STOCK_RECIPE / "train_speaker_embeddings.py"
+    rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        rows = (WARM_UP + options.batches) * options.batch_size
-        table = prepare(options.data_folder, folder, rows)
-        overrides = {
-            "data_folder": options.data_folder,
-            "train_annotation": table,
-            "valid_annotation": table,
+        write_sounds(folder / "sounds", 8)
+        if options.data_folder:
+            paths = read_corpus(options.data_folder).paths().values()
+            # The stock script stops at a recording shorter than a crop.
+            long = [p for p in paths if audio.info(p).frames > SENTENCE * RATE]
+        else:
+            long = write_recordings(folder / "recordings", 50, (2.1, 4))
+        given = options_of(folder, long, options.batch_size, steps, SPEAKERS)
+        given |= {
+            "device": options.device,
             "channels": options.channels,
-            "batch_size": options.batch_size,
             "num_workers": options.num_workers,
-            "sentence_len": SENTENCE,
-            "noise_source": "generate",
-            "rir_source": "generate",
-            "data_folder_noise": str(folder / "sounds"),
+            "noise_source": folder / "sounds",
+            "rir_source": folder / "sounds" / "rir",
+            "data_folder_noise": folder,
         }
-        print(f"Commit {commit()}; {machine(options.device)}; {options}\n")
-        print("| what | stock, examples/s | ours | ours / stock | ", end="")
-        print(
-            "loss of the first batch, stock | ours |\n|---|---|---|---|---|---|"
-        )
-        for what, losses in ROWS.items():
-            each = overrides, folder, options.rounds, options.device
-            stock, ours = compare(losses, *each)
-            ratios = [b[0] / a[0] for a, b in zip(stock, ours, strict=True)]
-            speeds = [statistics.median(x[0] for x in s) for s in (stock, ours)]
-            print(
-                f"| {what} | {speeds[0]:.1f} | {speeds[1]:.1f} | "
-                f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to "
-                f"{max(ratios):.2f}) | {stock[0][1]:.3f} | {ours[0][1]:.3f} |",
-                flush=True,
-            )
+        stock_aam = folder / "stock_aam.yaml"
+        write_stock_aam(stock_aam)
+        ham, aam = (HPARAMS / f"{loss}_ecapa.yaml" for loss in ("ham", "aam"))
+        for what, files in {
+            "HAM-Softmax, ham_ecapa.yaml in both": (ham, ham),
+            "AAM-Softmax, stock head and loss against ours": (stock_aam, aam),
+        }.items():
+            found = [], []
+            for number in range(options.rounds):
+                for kind, script in enumerate((stock, SCRIPT)):
+                    output = folder / f"{files[kind].stem}-{kind}-{number}"
+                    found[kind].append(
+                        measure(script, files[kind], output, given, steps)
+                    )
+            times = [[run["step"] for run in runs] for runs in found]
+            speeds = [options.batch_size / statistics.median(t) for t in times]
+            ratios = [a / b for a, b in zip(*times, strict=True)]
+            low, high = min(ratios), max(ratios)
+            row = {"what": what, "stock, examples/s": speeds[0]}
+            row |= {"ours": speeds[1], "ours / stock": median_ratio(*times)}
+            row["lowest and highest"] = f"{low:.2f} to {high:.2f}"
+            first = [runs[0]["loss"] for runs in found]
+            row |= {"first loss, stock": first[0], "first loss, ours": first[1]}
+            rows.append(row)
+    print(table(rows))
 
 
 if __name__ == "__main__":

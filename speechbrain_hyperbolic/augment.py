@@ -192,10 +192,11 @@ class SpeakerAugmenter:
             names[BABBLE] = "speech"
         noise = torch.empty(len(draws.kinds), time, pin_memory=pin_memory)
         for row, out in enumerate(noise.numpy()):
+            out[:] = 0
             name = names.get(draws.kinds[row], "")
-            out[:] = self._crop(name, draws, row, 0, time) if name else 0
-            for voice in range(1, draws.voices[row] if name else 0):
-                out += self._crop(name, draws, row, voice, time)
+            for voice in range(draws.voices[row] if name else 0):
+                place = draws.sounds[row, voice], draws.places[row, voice]
+                out += self.noises.crop(name, *place, time)
 
         found, peaks = [], []
         for which in draws.sounds[draws.kinds == REVERB, 0]:
@@ -212,12 +213,6 @@ class SpeakerAugmenter:
         for out, room, start in zip(rooms.numpy(), found, starts, strict=True):
             out[start : start + len(room)] = room
         return noise, rooms, direct
-
-    def _crop(
-        self, kind: str, draws: Draws, row: int, voice: int, time: int
-    ) -> np.ndarray:
-        which, place = draws.sounds[row, voice], draws.places[row, voice]
-        return self.noises.crop(kind, which, place, time)
 
     def _add_babble(
         self, noise: torch.Tensor, batch: torch.Tensor, draws: Draws

@@ -1,14 +1,18 @@
 """The command ``sb-hyperbolic``: what people do daily with a trained model."""
 
 import argparse
+import collections
 import json
 import os
+import pathlib
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from speechbrain_hyperbolic import __version__
+# Its names are imported at first use: SpeechBrain takes seconds, too long for
+# --help. For the same reason functions import here what they need.
+import speechbrain_hyperbolic as sh
 from speechbrain_hyperbolic.errors import InputError, exit_on_error
 
 SAME, DIFFERENT, FAULT = 0, 1, 3
@@ -44,10 +48,10 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--version", action="version", version=sh.__version__)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     add = {}  # command -> its add_argument
-    speaking = (verify, enroll, identify, embed)
+    speaking = (verify, enroll, identify, embed, diarize)
     others = (speakers, export, push, recipes, check)
     for run in speaking + others:
         command = subparsers.add_parser(run.__name__, help=run.__doc__)
@@ -72,54 +76,42 @@ def make_parser() -> argparse.ArgumentParser:
             default=os.environ.get(_MODEL),
             help=f"a folder, or user/model on the Hub (default: ${_MODEL})",
         )
-        add[run](
-            "--no-vad",
-            "--no_vad",
-            dest="vad",
-            action="store_false",
-            help="do not look for speech: embed all of a recording",
-        )
-        add[run](
-            "--channel", type=int, help="one channel, from 0 (default: mean)"
-        )
+        if run is not diarize:
+            text = "do not look for speech: embed all of a recording"
+            add[run]("--no-vad", "--no_vad", action="store_true", help=text)
+        text = "one channel, from 0 (default: mean)"
+        add[run]("--channel", type=int, help=text)
         add[run]("--revision", help="of a model on the Hub")
         add[run]("--device", help="cpu, cuda or mps (default: a GPU, if any)")
     for run in (enroll, identify, speakers):
         add[run]("--store", required=True, help="the file of voiceprints")
     for run in (export, push):
-        add[run](
-            "--speaker-names",
-            action="store_true",
-            help="include the names of the training speakers",
-        )
+        text = "include the names of the training speakers"
+        add[run]("--speaker-names", action="store_true", help=text)
 
     add[verify]("a", help="a recording of the speaker")
     add[enroll]("name")
     for run in speaking:
         add[run]("files", nargs="+", metavar="file", help="files or folders")
     add[enroll]("--how", default="mean", choices=("mean", "midpoint"))
-    add[enroll](
-        "--add",
-        action="store_true",
-        help="to the speaker's earlier files, which are replaced otherwise",
-    )
+    text = "to the speaker's earlier files, which are replaced otherwise"
+    add[enroll]("--add", action="store_true", help=text)
     add[identify]("--top", type=int, default=5, help="speakers to show")
     add[embed]("-o", "--output", required=True, help="the .npz file to write")
-    add[embed](
-        "--scores",
-        action="store_true",
-        help="also write the scores of all pairs of files",
-    )
+    text = "also write the scores of all pairs of files"
+    add[embed]("--scores", action="store_true", help=text)
+    add[diarize]("-o", "--output", help="the RTTM file to write")
+    text = "how many there are (default: estimated)"
+    add[diarize]("--speakers", type=int, metavar="N", help=text)
+    text = "one speaker from this mean cosine on (default: by the model)"
+    add[diarize]("--threshold", type=float, help=text)
     add[speakers]("--remove", nargs="+", default=[], metavar="NAME")
 
     argument = add[export]
     argument("run_folder", help="the training's output folder")
     argument("folder", help="the model folder to create")
-    argument(
-        "--verification",
-        dest="verification_folder",
-        help="the verification's output folder",
-    )
+    text = "the verification's output folder"
+    argument("--verification", dest="verification_folder", help=text)
     argument("--clips", nargs=2, metavar="file", help="two example recordings")
     argument("--training-data", default="", help="Markdown for the card")
     argument("--license", help="of the model, e.g. cc-by-4.0 (default: asked)")
@@ -141,24 +133,22 @@ def make_parser() -> argparse.ArgumentParser:
 
     add[recipes]("folder", help="the folder to create")
 
-    add[check]("data", help="a corpus: a folder or a list")
+    add[check]("data_folder", metavar="data", help="a corpus: a folder or list")
     add[check]("--trials", help="a trial list")
     add[check]("--enrollment-file", help="of the models of the trial list")
-    level = "the speaker's folder: its number, or a pattern with one group"
-    add[check]("--speaker-level", "--speaker_level", help=level)
+    text = "the speaker's folder: its number, or a pattern with one group"
+    add[check]("--speaker-level", "--speaker_level", help=text)
     return parser
 
 
 def verify(options: argparse.Namespace) -> int:
     """Tell whether recordings are of the same speaker as the first one."""
     model = _load(options)
-    from speechbrain_hyperbolic.inference.many import each, find_files
-
     threshold = _threshold(model, options)
-    files = find_files(options.files)
+    files = _find_files(options.files)
     enrolled = model.embed(options.a)
     code = SAME
-    for path, tested in each(files, model.embed):
+    for path, tested in _each(files, model.embed):
         score = model.score(enrolled, tested)
         ratio = model.log_likelihood_ratio(enrolled, tested)
         same = score > threshold
@@ -169,12 +159,10 @@ def verify(options: argparse.Namespace) -> int:
         text += f": {model.config.score} score {score:.3f}"
         text += f", threshold {threshold:.3f}"
         fields = {"same": same, "score": score, "threshold": threshold}
-        if len(files) > 1:
-            fields = {"file": path, **fields}
         if ratio is not None:
             text += f", log likelihood ratio {ratio:.2f}"
             fields["log_likelihood_ratio"] = ratio
-        _say(options, text, **fields)
+        _say(options, text, file=path, **fields)
     return code
 
 
@@ -184,30 +172,30 @@ def enroll(options: argparse.Namespace) -> None:
     if os.path.isfile(name):
         raise InputError(f"{name} is a file: enroll NAME FILE ...")
     model = _load(options)
-    from speechbrain_hyperbolic.inference import many
-    from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
-
-    new = dict(many.each(many.find_files(options.files), model.embed))
-    with VoiceprintStore.update(options.store, model.fingerprint) as store:
+    new = dict(_each(_find_files(options.files), model.embed))
+    files = list(new)
+    rows = [embedding.vector for embedding in new.values()]
+    with sh.VoiceprintStore.update(options.store, model.fingerprint) as store:
         known = name in store.names
-        rows = [embedding.vector for embedding in new.values()]
         if known and options.add:
-            earlier = store.embeddings(name)
-            if not len(earlier):
+            earlier = list(store.embeddings(name))
+            if not earlier:
                 raise InputError(
                     f"{options.store} has no embeddings of {name}'s earlier "
                     "files: enroll all files again, without --add"
                 )
-            rows += list(earlier)
+            files += ["an earlier file"] * len(earlier)
+            rows += earlier
         store.add(name, model.voiceprint(rows, options.how), rows)
-    for i, score in many.strangers(model, rows, options.how).items():
-        file = list(new)[i] if i < len(new) else "an earlier file"
-        print(
-            f"warning: {file} does not agree with {name}'s other files (score "
-            f"{score:.3f}, threshold {model.threshold_at():.3f}): check that "
-            "all are of one speaker",
-            file=sys.stderr,
-        )
+    if model.config.thresholds is not None and len(rows) > 1:
+        for i, (file, row) in enumerate(zip(files, rows, strict=True)):
+            others = model.voiceprint(rows[:i] + rows[i + 1 :], options.how)
+            if (score := model.score(others, row)) <= model.threshold_at():
+                _warn(
+                    f"{file} does not agree with {name}'s other files (score "
+                    f"{score:.3f}, threshold {model.threshold_at():.3f}): "
+                    "check that all are of one speaker"
+                )
     done = "extended" if options.add else "replaced"
     _say(
         options,
@@ -222,13 +210,10 @@ def enroll(options: argparse.Namespace) -> None:
 
 def speakers(options: argparse.Namespace) -> None:
     """List the speakers of a store, or remove some."""
-    from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
-
-    store = VoiceprintStore.load(options.store)
+    store = sh.VoiceprintStore.load(options.store)
     if options.remove:
-        with VoiceprintStore.update(
-            options.store, store.model_fingerprint
-        ) as store:
+        made_by = store.model_fingerprint
+        with sh.VoiceprintStore.update(options.store, made_by) as store:
             for name in options.remove:
                 store.remove(name)
     for name in store.names:
@@ -240,14 +225,11 @@ def speakers(options: argparse.Namespace) -> None:
 def identify(options: argparse.Namespace) -> int:
     """Tell which enrolled speaker it is, if any."""
     model = _load(options)
-    from speechbrain_hyperbolic.inference.many import each, find_files
-    from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
-
-    store = VoiceprintStore.load(options.store, model.fingerprint)
+    store = sh.VoiceprintStore.load(options.store, model.fingerprint)
     threshold = _threshold(model, options)
     code = SAME
-    for path, found in each(
-        find_files(options.files),
+    for path, found in _each(
+        _find_files(options.files),
         lambda path: model.identify(path, store, threshold, top=options.top),
     ):
         if found.name is None:
@@ -265,14 +247,54 @@ def identify(options: argparse.Namespace) -> int:
 
 def embed(options: argparse.Namespace) -> None:
     """Write the embeddings of recordings to a file that NumPy reads."""
-    model = _load(options)
-    from speechbrain_hyperbolic.inference import many
+    import numpy as np
 
-    files = many.find_files(options.files)
-    found = dict(many.each(files, model.embed))
-    many.write_embeddings(options.output, model, found, options.scores)
+    from speechbrain_hyperbolic.dataio.files import atomic_path
+
+    model = _load(options)
+    found = dict(_each(_find_files(options.files), model.embed))
+    vectors = np.stack([embedding.vector for embedding in found.values()])
+    arrays = {
+        "files": np.array(list(found)),
+        "embeddings": vectors,
+        "seconds": np.array([e.seconds for e in found.values()]),
+    }
+    if options.scores:
+        arrays["scores"] = model.score_matrix(vectors, vectors)
+    with atomic_path(options.output) as path, open(path, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
     text = f"{options.output} has the embeddings of {len(found)} file(s)"
     _say(options, text, output=options.output, files=len(found))
+
+
+def diarize(options: argparse.Namespace) -> None:
+    """Tell who speaks when in recordings of several people."""
+    model = _load(options)
+    from speechbrain_hyperbolic.inference import diarization
+
+    found = dict(
+        _each(
+            _find_files(options.files),
+            lambda path: diarization.diarize(
+                model,
+                path,
+                speakers=options.speakers,
+                threshold=options.threshold,
+            ),
+        )
+    )
+    for path, turns in found.items():
+        for turn in turns:
+            text = f"{turn.start:.2f} to {turn.stop:.2f} s: {turn.speaker}"
+            text = f"{path}: {text}" if len(found) > 1 else text
+            _say(options, text, file=path, **turn._asdict())
+    if options.output:
+        names = {
+            pathlib.Path(path).stem: turns for path, turns in found.items()
+        }
+        if len(names) < len(found):  # a/1.wav and b/1.wav
+            names = found
+        diarization.write_rttm(options.output, names)
 
 
 def export(options: argparse.Namespace) -> None:
@@ -306,12 +328,7 @@ def check(options: argparse.Namespace) -> None:
     """Show how a corpus and a trial list would be read; write nothing."""
     from speechbrain_hyperbolic.dataio.check import check
 
-    found = check(
-        options.data,
-        options.trials,
-        options.enrollment_file,
-        options.speaker_level,
-    )
+    found = check(**_arguments(options))
     text = "\n".join(f"{key}: {value}" for key, value in found.items())
     _say(options, text, **found)
 
@@ -319,19 +336,54 @@ def check(options: argparse.Namespace) -> None:
 def _load(options: argparse.Namespace) -> Any:
     if not options.model:
         raise InputError(f"no model is given: pass --model, or set {_MODEL}")
-    # Imported here, since SpeechBrain takes seconds: too long for --help.
-    from speechbrain_hyperbolic.inference.recognition import (
-        HyperbolicSpeakerRecognition,
-    )
-
-    model = HyperbolicSpeakerRecognition.from_pretrained(
+    model = sh.HyperbolicSpeakerRecognition.from_pretrained(
         options.model,
         revision=options.revision,
         run_opts={"device": options.device} if options.device else None,
     )
-    model.vad = model.vad and options.vad
+    model.vad = model.vad and not getattr(options, "no_vad", False)
     model.channel = options.channel
     return model
+
+
+def _find_files(arguments: Sequence[str]) -> list[str]:
+    """Files as they were given, and the audio files in folders."""
+    from speechbrain_hyperbolic.dataio.walk import walk
+
+    found = []
+    for argument in arguments:
+        if not os.path.isdir(argument):
+            found.append(argument)
+            continue
+        skipped: dict[str, list[str]] = collections.defaultdict(list)
+        inside = walk(pathlib.Path(argument), None, skipped)
+        some = sorted(path for _, path in inside)
+        if not some:
+            raise InputError(f"{argument} is a folder without audio files")
+        found += some
+    return found
+
+
+def _each(
+    paths: Sequence[str], function: Callable[[str], Any]
+) -> Iterator[tuple[str, Any]]:
+    """Calls a function of every path, and passes over files it can't read.
+
+    The error of a single file, or the last one if all fail, is raised.
+    """
+    passed_over = 0
+    for path in paths:
+        try:
+            result = function(path)
+        except (InputError, OSError) as error:
+            passed_over += 1
+            if passed_over == len(paths):
+                raise
+            _warn(f"{error}: passed over")
+        else:
+            yield path, result
+    if passed_over:
+        _warn(f"{passed_over} of {len(paths)} files were passed over")
 
 
 def _rate(text: str) -> float:
@@ -359,6 +411,10 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
 
 def _say(options: argparse.Namespace, text: str, **fields: object) -> None:
     print(json.dumps(fields) if options.json else text)
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -27,11 +27,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import normalize
 
-from speechbrain_hyperbolic.errors import InputError, check_positive, is_finite
+from speechbrain_hyperbolic.errors import InputError, is_finite
 
 # The published clip keeps points this far (relatively) inside 1/sqrt(c).
 CLIP_EPS = 1e-5
+# Farther out, float32 no longer tells neighbors apart.
+MAX_RADIUS = 14.0
 
 
 class Points(NamedTuple):
@@ -88,26 +91,17 @@ def clip_to_ball(vectors: torch.Tensor, c: float) -> Points:
     return Points(*_Map.apply(vectors, radius_and_slope))
 
 
-def exponential_map(
-    vectors: torch.Tensor,
-    curvature: float | torch.Tensor = 1.0,
-    max_radius: float = 14.0,
-) -> Points:
-    """Points at sqrt(curvature) times the vectors' lengths.
+def exponential_map(vectors: torch.Tensor) -> Points:
+    """Points at the vectors' lengths, the longest at ``MAX_RADIUS``.
 
-    It is the exponential map of the space of curvature -kappa, in units of
-    curvature -1. Vectors beyond ``max_radius``, where float32 no longer tells
-    neighbors apart, are shortened.
+    Multiply by sqrt(kappa) for the exponential map of the space of curvature
+    -kappa: its distances are these divided by sqrt(kappa).
     """
-    if torch.is_tensor(curvature):
-        factor, vectors = 1.0, vectors * curvature.sqrt()
-    else:
-        factor = math.sqrt(check_positive("curvature", curvature))
 
     def radius_and_slope(length: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        radius = (length * factor).clamp(max=max_radius)  # sinh is finite
-        slope = torch.full_like(length, factor)
-        return radius, slope.masked_fill_(length * factor > max_radius, 0)
+        slope = torch.ones_like(length)
+        slope.masked_fill_(length > MAX_RADIUS, 0)
+        return length.clamp(max=MAX_RADIUS), slope
 
     return Points(*_Map.apply(vectors, radius_and_slope))
 
@@ -136,13 +130,6 @@ def to_lorentz(points: Points) -> torch.Tensor:
     return torch.cat([points.radius.cosh().unsqueeze(-1), points.spatial], -1)
 
 
-def from_lorentz(lorentz: torch.Tensor) -> Points:
-    """Points from coordinates [..., 1 + D], t first."""
-    spatial = lorentz[..., 1:]  # it determines t
-    radius = torch.linalg.vector_norm(spatial, dim=-1).asinh()
-    return Points(spatial, torch.ones_like(radius), radius)
-
-
 def midpoint(points: Points, weights: torch.Tensor | None = None) -> Points:
     """The midpoint of points [..., N, D], weighted by [..., N].
 
@@ -157,8 +144,10 @@ def midpoint(points: Points, weights: torch.Tensor | None = None) -> Points:
     haversine = _paired_haversine(points.unsqueeze(-1), points.unsqueeze(-2))
     pairs = weights.unsqueeze(-1) * weights.unsqueeze(-2)
     norm = (pairs * (1 + 2 * haversine)).sum((-2, -1)).sqrt()
-    total = (weights.unsqueeze(-1) * to_lorentz(points)).sum(-2)
-    return from_lorentz(total / norm.unsqueeze(-1))
+    total = (weights.unsqueeze(-1) * points.spatial).sum(-2)
+    spatial = total / norm.unsqueeze(-1)
+    radius = torch.linalg.vector_norm(spatial, dim=-1).asinh()
+    return Points(spatial, torch.ones_like(radius), radius)
 
 
 def pairwise_distance(x: Points, y: Points) -> torch.Tensor:
@@ -166,11 +155,6 @@ def pairwise_distance(x: Points, y: Points) -> torch.Tensor:
 
     In float32, points closer than some 1.5e-3 sinh(radius) may be given any
     distance below that; ``paired_distance`` is exact for them too.
-
-    >>> x = clip_to_ball(torch.tensor([[0.5, 0.0]]), c=1.0)
-    >>> y = clip_to_ball(torch.tensor([[0.0, 0.0], [-0.5, 0.0]]), c=1.0)
-    >>> pairwise_distance(x, y)
-    tensor([[1.0986, 2.1972]])
     """
     return _PairwiseDistance.apply(
         x.vectors, y.vectors, x.ratio, y.ratio, x.radius, y.radius
@@ -192,14 +176,10 @@ def product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 def _paired_haversine(x: Points, y: Points) -> torch.Tensor:
     """sinh^2(d/2) from differences, where nothing cancels."""
-    chord = (_direction(x.vectors) - _direction(y.vectors)).square().sum(-1)
+    one, other = (normalize(points.vectors, dim=-1) for points in (x, y))
+    chord = (one - other).square().sum(-1)
     apart = ((x.radius - y.radius) / 2).sinh().square()
     return apart + x.radius.sinh() * y.radius.sinh() * chord / 4
-
-
-def _direction(vectors: torch.Tensor) -> torch.Tensor:
-    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    return vectors / length.masked_fill(length == 0, math.inf)
 
 
 def _arc(haversine: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -228,12 +208,11 @@ def _exact_product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 @contextlib.contextmanager
 def _no_tf32() -> Iterator[None]:
     flags: Any = torch.backends.cuda.matmul
-    name, exact = "allow_tf32", False
+    exact: bool | str
     try:
-        before = flags.allow_tf32
+        name, exact, before = "allow_tf32", False, flags.allow_tf32
     except RuntimeError:  # the newer flag was set, and they must not be mixed
-        name, exact = "fp32_precision", "ieee"  # type: ignore[assignment]
-        before = flags.fp32_precision
+        name, exact, before = "fp32_precision", "ieee", flags.fp32_precision
     setattr(flags, name, exact)
     try:
         yield

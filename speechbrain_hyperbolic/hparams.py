@@ -96,25 +96,6 @@ def save_resolved(
         temporary.write_text(f"# Generated from {source}\n{text}", "utf-8")
 
 
-def check_same_run(
-    hparams_file: str | pathlib.Path,
-    overrides: str | dict,
-    output_folder: str | pathlib.Path,
-) -> dict[str, tuple[Any, Any]]:
-    """Each key that differs from the run in a folder -> value then and now."""
-    saved = pathlib.Path(output_folder) / HPARAMS
-    if not saved.is_file():
-        return {}
-    then = _settings(read_nodes(saved))
-    text = _resolved_text(hparams_file, overrides)
-    now = _settings(_parse(text, hparams_file))
-    return {
-        key: (then.get(key), now.get(key))
-        for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key)
-    }
-
-
 def copy_recipes(folder: str | pathlib.Path) -> pathlib.Path:
     """Copies recipes to a new folder, with the hparams beside the scripts."""
     folder = pathlib.Path(folder)

@@ -3,18 +3,24 @@
 import os
 import pathlib
 import shutil
+import types
 
 import pytest
 from speechbrain.utils.importutils import LazyModule
+
+from recipes.OwnCorpus.synthetic_speech import make_synthetic_corpus
+from tests.corpora import make_sounds
+from tests.scripts import ROOT, run_script
 
 # Hypothesis asks every loaded module for its file; SpeechBrain's lazy modules
 # would import optional packages to answer.
 LazyModule.__file__ = None
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 SHARED = pathlib.Path(
     os.environ.get("SBH_SHARED", ROOT.parent / "shared")
 ).resolve()
+SPEAKERS = 12  # of the demo's training
+TINY = ("--channels=16", "--batch_size=16", "--num_workers=0")
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +30,36 @@ def speechocean():
     if not path.exists():
         pytest.skip(f"{path} is absent: set SBH_SHARED to the folder of data")
     return path
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """A synthetic corpus, sounds, and a run of recipes/OwnCorpus on them."""
+    pytest.importorskip("espeakng_loader")
+    folder = tmp_path_factory.mktemp("demo")
+    make_synthetic_corpus(
+        folder / "corpus", n_train=SPEAKERS, n_test=6, utterances=(6, 6)
+    )
+    make_sounds(folder / "sounds")
+    demo = types.SimpleNamespace(
+        corpus=folder / "corpus",
+        run=folder / "run",
+        trials=folder / "run" / "trials.txt",
+        command=[
+            ROOT / "recipes" / "OwnCorpus" / "run.py",
+            f"--data_folder={folder / 'corpus'}",
+            f"--output_folder={folder / 'run'}",
+            "--number_of_epochs=2",
+            *TINY,
+        ],
+        sounds=[
+            f"--noise_source={folder / 'sounds'}",
+            f"--rir_source={folder / 'sounds' / 'rir'}",
+        ],
+    )
+    code, demo.printed = run_script(*demo.command)
+    assert code == 0, demo.printed
+    return demo
 
 
 @pytest.fixture(scope="session")

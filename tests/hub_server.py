@@ -5,25 +5,13 @@ The client reads HF_ENDPOINT when it is imported: run it in a process with
 """
 
 import base64
-import collections
 import hashlib
 import json
 import os
 import re
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import unquote
-
-ROUTES = []  # (methods, pattern, function)
-MODEL = r"/api/models/([^/]+/[^/]+)"
-
-
-def route(methods, pattern):
-    def add(function):
-        ROUTES.append((methods, pattern, function))
-        return function
-
-    return add
 
 
 class Refusal(Exception):
@@ -55,15 +43,13 @@ class Repository:
 
 class LoopbackHub:
     """``users`` maps tokens to users, who own the repositories named after
-    them; ``faults`` maps names of routes to the statuses of their answers."""
+    them; ``fault`` is a status with which commits fail."""
 
     def __init__(self, users):
-        self.users = users
+        self.users, self.fault = users, None
         self.repositories, self.requests = {}, []
-        self.faults = collections.defaultdict(list)
-        self.lock = threading.RLock()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads, self.server.hub = True, self
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.server.hub = self
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def __enter__(self):
@@ -90,6 +76,17 @@ class LoopbackHub:
         """Name -> content, as a visitor sees them."""
         return self.repositories[repo_id].at(revision)[1]
 
+    def answer(self, request, token, body):
+        """What is sent as JSON, or a commit and a file's content."""
+        self.requests.append((request, body))
+        if token and token not in self.users:
+            raise Refusal(401, "", "Invalid credentials")
+        for pattern, function in ROUTES.items():
+            if found := re.fullmatch(pattern, request):
+                groups = [group and unquote(group) for group in found.groups()]
+                return function(self, self.users.get(token), body, *groups)
+        raise Refusal(404, "", f"the test's Hub has no {request}")
+
     def repository(self, user, repo_id, write=False):
         found = self.repositories.get(repo_id)
         owned = user == repo_id.split("/")[0]
@@ -99,7 +96,6 @@ class LoopbackHub:
             raise Refusal(403, "", "This token has no write access")
         return found
 
-    @route("POST", "/api/repos/create")
     def create(self, user, body):
         asked = json.loads(body)
         if user is None or asked.get("organization", user) not in (user, None):
@@ -112,19 +108,14 @@ class LoopbackHub:
         self.repositories[repo_id] = Repository(private)
         return {"url": url}
 
-    @route("POST", "/api/validate-yaml")
     def validate_yaml(self, user, body):
         return {"errors": [], "warnings": []}
 
-    @route("POST", MODEL + "/branch/([^/]+)")
     def branch(self, user, body, repo_id, name):
         repository = self.repository(user, repo_id, write=True)
-        if name in repository.branches:
-            raise Refusal(409, "", "Reference already exists")
         repository.branches[name] = repository.branches["main"]
         return {}
 
-    @route("GET", MODEL + "(?:/revision/([^/]+))?")
     def info(self, user, body, repo_id, revision):
         repository = self.repository(user, repo_id)
         oid, files = repository.at(revision or "main")
@@ -132,13 +123,11 @@ class LoopbackHub:
         answer = {"id": repo_id, "sha": oid, "private": repository.private}
         return answer | {"tags": [], "siblings": siblings}
 
-    @route("GET", MODEL + "/tree/([^/]+)")
     def tree(self, user, body, repo_id, revision):
         files = self.repository(user, repo_id).at(revision)[1].items()
         entries = [{"path": n, "size": len(c), "oid": oid(c)} for n, c in files]
         return [{"type": "file", **entry} for entry in entries]
 
-    @route("POST", MODEL + "/preupload/([^/]+)")
     def preupload(self, user, body, repo_id, revision):
         self.repository(user, repo_id, write=True).at(revision)
         files = json.loads(body)["files"]
@@ -146,9 +135,10 @@ class LoopbackHub:
         how = {"uploadMode": "regular", "shouldIgnore": False}
         return {"files": [file | how for file in files]}
 
-    @route("POST", MODEL + "/commit/([^/]+)")
     def commit(self, user, body, repo_id, branch):
         repository = self.repository(user, repo_id, write=True)
+        if self.fault:
+            raise Refusal(self.fault, "", "as the test asked")
         header, *lines = (json.loads(line) for line in body.splitlines())
         files = dict(repository.at(branch)[1])
         for kind, value in ((line["key"], line["value"]) for line in lines):
@@ -161,7 +151,6 @@ class LoopbackHub:
         url = f"{self.url}/{repo_id}/commit/{oid}"
         return {"commitUrl": url, "commitOid": oid}
 
-    @route("HEAD|GET", "/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
     def resolve(self, user, body, repo_id, revision, name):
         commit, files = self.repository(user, repo_id).at(revision)
         if name not in files:
@@ -169,26 +158,35 @@ class LoopbackHub:
         return commit, files[name]
 
 
+MODEL = r"/api/models/([^/]+/[^/]+)"
+ROUTES = {
+    "POST /api/repos/create": LoopbackHub.create,
+    "POST /api/validate-yaml": LoopbackHub.validate_yaml,
+    f"POST {MODEL}/branch/([^/]+)": LoopbackHub.branch,
+    f"GET {MODEL}(?:/revision/([^/]+))?": LoopbackHub.info,
+    f"GET {MODEL}/tree/([^/]+)": LoopbackHub.tree,
+    f"POST {MODEL}/preupload/([^/]+)": LoopbackHub.preupload,
+    f"POST {MODEL}/commit/([^/]+)": LoopbackHub.commit,
+    "(?:HEAD|GET) /([^/]+/[^/]+)/resolve/([^/]+)/(.+)": LoopbackHub.resolve,
+}
+
+
 def oid(content):
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
     def do_GET(self):
-        body, hub = self.read(), self.server.hub
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        path = self.path.partition("?")[0]
+        request = f"{self.command} {self.path.partition('?')[0]}"
         status, headers = 200, {}
-        with hub.lock:
-            hub.requests.append((self.command, path, token, body))
-            try:
-                answer = self.answer(hub, path, token, body)
-            except Refusal as refusal:
-                status, code, message, *url = refusal.args
-                headers = {"X-Error-Code": code, "X-Error-Message": message}
-                answer = {"error": message, "url": "".join(url)}
+        try:
+            answer = self.server.hub.answer(request, token, body)
+        except Refusal as refusal:
+            status, code, message, *url = refusal.args
+            headers = {"X-Error-Code": code, "X-Error-Message": message}
+            answer = {"error": message, "url": "".join(url)}
         if isinstance(answer, tuple):
             headers["X-Repo-Commit"], content = answer
             headers["ETag"] = f'"{oid(content)}"'
@@ -202,29 +200,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
 
-    do_HEAD = do_POST = do_PUT = do_GET
-
-    def answer(self, hub, path, token, body):
-        if token and token not in hub.users:
-            raise Refusal(401, "", "Invalid credentials")
-        for methods, pattern, function in ROUTES:
-            found = re.fullmatch(pattern, path)
-            if found and re.fullmatch(methods, self.command):
-                if faults := hub.faults[function.__name__]:
-                    raise Refusal(faults.pop(0), "", "as the test asked")
-                groups = [group and unquote(group) for group in found.groups()]
-                return function(hub, hub.users.get(token), body, *groups)
-        raise Refusal(404, "", f"the test's Hub has no {path}")
-
-    def read(self):
-        if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        chunks = []
-        while size := int(self.rfile.readline(), 16):
-            chunks.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(chunks)
+    do_HEAD = do_POST = do_GET
 
     def log_message(self, *_):
         pass

@@ -13,26 +13,8 @@ from speechbrain_hyperbolic import __version__
 from tests.conftest import ROOT
 
 TUTORIAL = ROOT / "docs" / "tutorial.ipynb"
-PAGES = [
-    path
-    for pattern in (
-        "*.md",
-        "docs/*.md",
-        "[a-z]*/README.md",
-        "recipes/*/README.md",
-    )
-    for path in sorted(ROOT.glob(pattern))
-]
-
-
-def cells(kind):
-    """The text of the tutorial's cells."""
-    notebook = json.loads(TUTORIAL.read_text(encoding="utf-8"))
-    return [
-        "".join(cell["source"])
-        for cell in notebook["cells"]
-        if cell["cell_type"] == kind
-    ]
+FOLDERS = ("*.md", "docs/*.md", "[a-z]*/README.md", "recipes/*/README.md")
+PAGES = [path for name in FOLDERS for path in sorted(ROOT.glob(name))]
 
 
 def as_script(source):
@@ -53,8 +35,10 @@ def test_the_tutorial_runs(tmp_path):
         "def _shell(command):\n"
         "    subprocess.run(command, shell=True, check=True)"
     )
+    cells = json.loads(TUTORIAL.read_text(encoding="utf-8"))["cells"]
+    code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
     script = tmp_path / "tutorial.py"
-    script.write_text("\n".join([shell, *map(as_script, cells("code"))]))
+    script.write_text("\n".join([shell, *map(as_script, code)]))
     commands = pathlib.Path(sys.executable).parent
     environment = {
         **os.environ,

@@ -1,24 +1,21 @@
 """The hparams files: what they hold, and how they are loaded."""
 
-import ast
 import difflib
-import os
 import pathlib
 import re
 
 import pytest
-import ruamel.yaml
 import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.hparams import (
-    check_same_run,
     copy_recipes,
     find_hparams,
     load_hparams,
     read_nodes,
+    read_settings,
     save_resolved,
     tag_of,
 )
@@ -48,7 +45,6 @@ DIFFERENCES = {
         "number_of_epochs": 10,
         "batch_size": 32,
         "lr_decay": 0.7,
-        "warmup_steps": 20,
         "pretrain_path": "results/ham_ecapa/1986/model",
         "pretrain_modules": ["embedding_model"],
     },
@@ -74,8 +70,6 @@ mean_var_norm n_train_snts output_folder pretrainer save_folder skip_prep
 split_ratio test_data test_dataloader_opts train_data train_dataloader_opts
 verification_file
 """.split()
-OPTIONAL = {"use_tacotron2_mel_spec"}
-OPTIONAL |= {"score_norm", "cohort_size", "voxceleb_source"}
 
 
 def path_of(system):
@@ -89,11 +83,6 @@ def overrides_for(system, output_folder, **overrides):
     if system == "finetune":
         own["pretrain_path"] = None
     return {**own, **SMALL, **overrides}
-
-
-def load(system, output_folder, **overrides):
-    overrides = overrides_for(system, output_folder, **overrides)
-    return load_hparams(path_of(system), overrides)
 
 
 def plain(node):
@@ -117,28 +106,19 @@ def test_there_are_no_other_files():
 @pytest.mark.parametrize("system", DIFFERENCES)
 def test_a_file_differs_from_ham_ecapa_in_its_own_entries_only(system):
     base, nodes = read_nodes(BASE), read_nodes(path_of(system))
-    assert plain(nodes["output_folder"]) == (
-        "!ref",
-        f"results/{system}/<seed>",
-    )
+    folder = f"results/{system}/<seed>"
+    assert plain(nodes.pop("output_folder")) == ("!ref", folder)
+    del base["output_folder"]
+    assert [key for key in nodes if key in base] == list(base)
     stated = DIFFERENCES[system]
-    order = [key for key in nodes if key in base]
-    assert order == list(base)
-    for key in nodes:
-        if key == "output_folder":
-            continue
+    for key, node in nodes.items():
         if key not in stated:
-            assert plain(nodes[key]) == plain(base[key]), key
-            continue
-        tag, value = plain(nodes[key])
-        if isinstance(value, dict):
-            loss_fn = nodes[key].get("loss_fn", nodes[key])
+            assert plain(node) == plain(base[key]), key
+        elif isinstance(node, dict):
+            loss_fn = node.get("loss_fn", node)
             assert tag_of(loss_fn).rpartition(".")[2] == stated[key]
         else:
-            expected = stated[key]
-            if isinstance(expected, list):
-                value = list(nodes[key])
-            assert value == expected
+            assert getattr(node, "value", node) == stated[key], key
 
 
 def test_two_losses_differ_by_three_lines():
@@ -149,11 +129,7 @@ def test_two_losses_differ_by_three_lines():
     ]
     lines = difflib.unified_diff(*texts, n=0, lineterm="")
     new = [x for x in lines if x.startswith("+") and not x.startswith("+++")]
-    assert [line.split()[0] for line in new] == [
-        "+#",
-        "+output_folder:",
-        "+map:",
-    ]
+    assert [x.split()[0] for x in new] == ["+#", "+output_folder:", "+map:"]
 
 
 def test_defaults_are_the_published_ones(tmp_path):
@@ -228,23 +204,6 @@ def test_a_step_as_the_stock_script_takes_it(system, tmp_path):
         assert saved[name] is hparams["modules"][name]
 
 
-def test_losses_differ(tmp_path):
-    """On the same embeddings and centers, unless only the training differs."""
-    losses = {}
-    for system in SYSTEMS:
-        hparams = load(system, tmp_path)
-        torch.manual_seed(0)
-        for parameter in hparams["classifier"].parameters():
-            torch.nn.init.normal_(parameter)
-        outputs = hparams["classifier"](torch.randn(4, 1, 192))
-        labels = torch.arange(4)[:, None]
-        losses[system] = hparams["compute_cost"](outputs, labels).item()
-    assert losses.pop("finetune") == losses["ham_ecapa"]
-    assert losses.pop("cnceleb") == losses["ham_ecapa"]
-    values = sorted(losses.values())
-    assert all(b - a > 1e-3 for a, b in zip(values, values[1:], strict=False))
-
-
 @pytest.mark.parametrize(
     "options, found",
     [
@@ -252,7 +211,6 @@ def test_losses_differ(tmp_path):
         ("map: smooth_cap\ncap: 3", lambda h: h["classifier"].similarity.cap),
         ("top_k: 3", lambda h: h["compute_cost"].loss_fn.top_k),
         ("chunk_size: 3", lambda h: h["compute_cost"].chunk_size),
-        ("warmup_steps: 3", lambda h: h["lr_annealing"].steps),
         ("scale: 3", lambda h: h["compute_cost"].loss_fn.scale),
         ("init_std: 3", lambda h: h["classifier"].weight.std().round().item()),
         (
@@ -274,11 +232,13 @@ def test_options_of_the_readme_reach_what_they_name(options, found, tmp_path):
 
 def test_encoders_of_the_readme_replace_the_ecapa(tmp_path):
     readme = (ROOT / "recipes" / "VoxCeleb" / "README.md").read_text()
-    nodes = re.findall(r"```yaml\n(embedding_model: .*?)```", readme, re.S)
-    assert len(nodes) == 2
+    block = r"```yaml\n(embedding_model: .*?)```"
+    (resnet,) = re.findall(block, readme, re.S)
+    xvector = resnet.replace("ResNet.ResNet", "Xvector.Xvector")
+    xvector = xvector.replace("input_size", "in_channels")
     text = BASE.read_text()
     ecapa = re.search(r"embedding_model: !new.*?\n\n", text, re.S).group()
-    for node in nodes:
+    for node in (resnet, xvector):
         path = tmp_path / "other.yaml"
         path.write_text(text.replace(ecapa, f"{node}\n"))
         hparams = load_hparams(path, overrides_for("ham_ecapa", tmp_path))
@@ -292,45 +252,6 @@ def test_encoders_of_the_readme_replace_the_ecapa(tmp_path):
 def test_the_stock_scripts_find_their_keys():
     assert set(TRAIN_KEYS) <= set(read_nodes(BASE))
     assert set(VERIFY_KEYS) <= set(read_nodes(VERIFICATION))
-    assert not OPTIONAL & {*read_nodes(BASE), *read_nodes(VERIFICATION)}
-
-
-def keys_read(script, dictionaries, attributes):
-    """Keys that a script reads from its hparams, by its syntax tree."""
-    keys = set()
-    for node in ast.walk(ast.parse(script.read_text())):
-        if isinstance(node, ast.Subscript):
-            if getattr(node.value, "id", "") in dictionaries:
-                if isinstance(node.slice, ast.Constant):
-                    keys.add(node.slice.value)
-        elif isinstance(node, ast.Compare):
-            names = {getattr(c, "id", "") for c in node.comparators}
-            if dictionaries & names:
-                keys.add(node.left.value)
-        elif isinstance(node, ast.Attribute):
-            if ast.unparse(node.value) in attributes:
-                keys.add(node.attr)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "hasattr":
-            if ast.unparse(node.args[0]) in attributes:
-                keys.add(node.args[1].value)
-    return keys
-
-
-def test_the_lists_of_keys_are_what_the_scripts_read():
-    clone = os.environ.get("SPEECHBRAIN_CLONE")
-    if not clone:
-        pytest.skip("SPEECHBRAIN_CLONE is not set to a clone of SpeechBrain")
-    scripts = pathlib.Path(clone) / "recipes" / "VoxCeleb" / "SpeakerRec"
-    train = keys_read(
-        scripts / "train_speaker_embeddings.py",
-        {"hparams"},
-        {"self.hparams", "speaker_brain.hparams"},
-    )
-    assert train - OPTIONAL == set(TRAIN_KEYS)
-    verify = keys_read(
-        scripts / "speaker_verification_cosine.py", {"params"}, set()
-    )
-    assert verify - OPTIONAL == set(VERIFY_KEYS)
 
 
 # ------------------------------------------------------------ loading
@@ -344,7 +265,6 @@ def test_the_lists_of_keys_are_what_the_scripts_read():
         ("lr: [", "an option given to .* is not valid YAML"),
         ("lr", "expected options of the form --key=value"),
         ("lr: abc", "lr is abc, expected a number like 0.001"),
-        ("lr: True", "lr is True, expected a number"),
         ("lr: {a: 1}", "lr is {'a': 1}, expected a number like 0.001"),
         ("data_folder: x\nmargin: -1", "margin is -1, expected"),
         ("data_folder: x\nclip_c: 0.5", "c is 0.5, expected"),
@@ -376,9 +296,7 @@ def test_mistakes_in_a_file(content, message, tmp_path):
     path = tmp_path / "a.yaml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(
-        InputError, match=f"{path} {message}|{message}"
-    ) as raised:
+    with pytest.raises(InputError, match=message) as raised:
         load_hparams(path)
     assert "\n" not in str(raised.value)
 
@@ -391,20 +309,16 @@ def test_an_error_of_the_code_itself_keeps_its_traceback(tmp_path):
     assert not isinstance(raised.value, InputError)
 
 
-def test_the_file_of_a_run_loads_and_is_compared(tmp_path):
+def test_the_file_of_a_run_loads_and_has_its_settings(tmp_path):
     overrides = overrides_for("aam_ecapa", tmp_path, lr=0.5)
-    arguments = path_of("aam_ecapa"), overrides, tmp_path
-    assert check_same_run(*arguments) == {}  # no run yet
-    save_resolved(*arguments)
-    assert check_same_run(*arguments) == {}
-    other = {**overrides, "lr": 0.1, "split_ratio": [90, 10]}
-    changes = check_same_run(path_of("am_ecapa"), other, tmp_path)
-    assert changes == {"lr": (0.5, 0.1), "split_ratio": ([99, 1], [90, 10])}
-    hparams = load_hparams(tmp_path / "hyperparams.yaml", "margin: 0.4")
+    save_resolved(path_of("aam_ecapa"), overrides, tmp_path)
+    saved = tmp_path / "hyperparams.yaml"
+    settings = read_settings(path_of("aam_ecapa"), overrides)
+    assert read_settings(saved) == settings and settings["lr"] == 0.5
+    hparams = load_hparams(saved, "margin: 0.4")
     assert (hparams["lr"], hparams["margin"]) == (0.5, 0.4)
-    nodes = read_nodes(tmp_path / "hyperparams.yaml")
-    assert tag_of(nodes["compute_cost"]["loss_fn"]).endswith("AngularMargin")
-    assert ruamel.yaml.YAML().load(BASE.read_text())["seed"] == nodes["seed"]
+    loss_fn = read_nodes(saved)["compute_cost"]["loss_fn"]
+    assert tag_of(loss_fn).endswith("AngularMargin")
 
 
 def test_recipes_are_copied_and_find_their_hparams(tmp_path):

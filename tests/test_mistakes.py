@@ -6,12 +6,7 @@ import sys
 import pytest
 import torch
 
-from speechbrain_hyperbolic import (
-    AdditiveMargin,
-    HyperbolicClassifier,
-    MarginSoftmax,
-    cli,
-)
+from speechbrain_hyperbolic import HyperbolicClassifier, cli
 from speechbrain_hyperbolic.errors import InputError, exit_on_error
 from speechbrain_hyperbolic.evaluation import bootstrap
 from speechbrain_hyperbolic.hub.onnx import check_packages
@@ -48,13 +43,6 @@ SCRIPTS = [
     (OWN, "", "trials={work}/else.txt", "(2 of 4 utterances are missing)"),
     (OWN, "", "trials={work}/targets.txt", "has 1 target trials and no other"),
     (OWN, "", "hparams=hm.yaml", "hm.yaml is missing: there is no such hpara"),
-]
-COMMANDS = [
-    ("verify a.wav b.wav", "no model is given: pass --model, or set SB_HYPER"),
-    ("verify a.wav b.wav --model .", "config.json is missing: expected a mo"),
-    ("export . out", "hyperparams.yaml is missing: there is no such hparams"),
-    ("push . user/model", "has no config.json: export the model first"),
-    ("enroll {work}/trials.txt a.wav --store s", "is a file: enroll NAME FIL"),
 ]
 NEEDS_GPU = ("precision=fp16", "device=cuda", "data_parallel_backend")
 
@@ -97,37 +85,19 @@ def test_scripts(script, hparams, option, words, work, tmp_path):
     assert "Traceback" not in printed and not output.parent.exists()
 
 
-@pytest.mark.parametrize("command, words", COMMANDS)
-def test_commands(command, words, work, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SB_HYPERBOLIC_MODEL", raising=False)
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(command.format(work=work).split())
-    (line,) = capsys.readouterr().err.splitlines()
-    assert stopped.value.code == 2 and line.startswith("error: ")
-    assert words in line
-    assert not list(tmp_path.iterdir())
-
-
 def test_the_version(capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main(["--version"])
     assert capsys.readouterr().out.strip()
 
 
-def loss(embeddings, labels):
-    head = HyperbolicClassifier(6, out_neurons=5)
-    return MarginSoftmax(AdditiveMargin())(head(embeddings), labels)
-
-
 @pytest.mark.parametrize(
     "call, words",
     [
-        (lambda: HyperbolicClassifier(64, 5), "number of speakers as out_neur"),
-        (lambda: HyperbolicClassifier(64, c=0.5), "c is 0.5, expected"),
-        (lambda: loss(torch.zeros(2, 7), torch.zeros(2)), "(2, 7), expected "),
-        (lambda: loss(torch.zeros(2, 6), torch.zeros(3)), "(3,), expected (2,"),
-        (lambda: loss(torch.zeros(1, 6), torch.tensor([5])), "label 5 is out"),
+        (
+            lambda: HyperbolicClassifier(6, out_neurons=5)(torch.zeros(2, 7)),
+            "(2, 7), expected ",
+        ),
         (lambda: bootstrap.compare_score_files(".", "."), "scores.txt is miss"),
     ],
 )

@@ -13,7 +13,7 @@ and audio/SPEAKER/[SESSION/]UTTERANCE.
 import argparse
 import pathlib
 
-from benchmarks.draws import print_table
+from benchmarks import make_parser, table
 from benchmarks.losses import cells, features, training
 from benchmarks.losses.report import Report
 from benchmarks.losses.systems import SYSTEMS, find_system, parse_options
@@ -31,7 +31,7 @@ def main():
         features.prepare(corpora, folder, hparams, options.most_speakers)
     elif options.command == "trials":
         rows = features.read(folder).rows
-        print_table([*describe(training.select(rows, options.fold)[2])])
+        print(table([*describe(training.select(rows, options.fold)[2])]))
     elif options.command == "run":
         for name in options.systems:
             find_system(name)
@@ -55,16 +55,12 @@ def main():
 
 
 def _parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.losses",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    make, trials, run, table = map(
+    make, trials, run, report = map(
         commands.add_parser, ("features", "trials", "run", "table")
     )
-    for command in (make, trials, run, table):
+    for command in (make, trials, run, report):
         command.add_argument("work_folder", type=pathlib.Path)
     make.add_argument("--data_folders", nargs="+", required=True)
     help = "of each corpus and split, for a quick try"
@@ -87,11 +83,11 @@ def _parser():
     run.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help=help
     )
-    table.add_argument("--against", default="am", metavar="SYSTEM")
-    table.add_argument("--condition", default="cross")
-    table.add_argument("--csv", help="writes a row for each cell")
-    table.add_argument("--plot", help="a PNG: EER of each system")
-    table.add_argument("--growth", help="a PNG: differences by classes")
+    report.add_argument("--against", default="am", metavar="SYSTEM")
+    report.add_argument("--condition", default="cross")
+    report.add_argument("--csv", help="writes a row for each cell")
+    report.add_argument("--plot", help="a PNG: EER of each system")
+    report.add_argument("--growth", help="a PNG: differences by classes")
     return parser
 
 

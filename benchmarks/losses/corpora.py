@@ -3,7 +3,7 @@
 import collections
 import pathlib
 
-from speechbrain_hyperbolic.dataio.corpus import list_audio, speaker_of
+from speechbrain_hyperbolic.dataio.corpus import read_corpus, speaker_of
 from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.errors import InputError, shown
 
@@ -20,7 +20,7 @@ def read_corpora(data_folders, most_speakers=None):
     """
     folders, utterances = {}, []
     for folder in map(pathlib.Path, data_folders):
-        table, paths = _read_table(folder), list_audio(folder)
+        table, paths = _read_table(folder), read_corpus(folder).paths()
         _check(folder, table, paths)
         doubtful = _doubtful_speakers(folder)
         kept = collections.Counter()

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks import draws
+from benchmarks import draws, table
 from benchmarks.losses import features
 from benchmarks.losses.cells import SCORES, read_results
 from benchmarks.losses.systems import EUCLIDEAN
@@ -92,7 +92,7 @@ class Report:
             heading = f"{self.condition} against {self.against}"
             row[heading] = draws.in_words(*found) if found else ""
             rows.append(row)
-        draws.print_table(rows)
+        print(table(rows))
         seconds = [r["seconds"] for r in results if r["seconds"]] or [0]
         print(f"\n{len(results)} cells of {min(seconds)} to {max(seconds)} s")
         for key in ("commit", "machine"):

@@ -16,17 +16,17 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
 import time
 
-import ruamel.yaml
 import speechbrain as sb
 import torch
 
 from speechbrain_hyperbolic.dataio.corpus import read_corpus
-from speechbrain_hyperbolic.dataio.files import atomic_path, lock_run
+from speechbrain_hyperbolic.dataio.files import lock_run, write_text
 from speechbrain_hyperbolic.dataio.make_trials import make_trial_list
 from speechbrain_hyperbolic.dataio.scores import read_score_table
 from speechbrain_hyperbolic.dataio.trials import read_trials
@@ -128,14 +128,11 @@ def main():
 
     print("\n--- 3/3 verifying", flush=True)
     export_model(output, output / "untrained" / "model", untrained=True)
-    models = {
-        "untrained": output / "untrained" / "model",
-        "trained": output / "model",
-    }
+    models = {"untrained": "untrained/model", "trained": "model"}
     for system, model in models.items():
         verification = {
             **paths,
-            "model_folder": model,
+            "model_folder": output / model,
             "output_folder": output / system,
             "cache_folder": shared / "embeddings",
         }
@@ -166,16 +163,16 @@ class Clock:
 
     def __init__(self, path):
         self.path, self.began = path, time.monotonic()
-        self.before = float(path.read_text()) if path.is_file() else 0.0
+        if path.is_file():
+            self.began -= float(path.read_text())
 
     def seconds(self):
         """Until now."""
-        return self.before + time.monotonic() - self.began
+        return time.monotonic() - self.began
 
     def save(self):
         """For the next session."""
-        with atomic_path(self.path) as temporary:
-            temporary.write_text(f"{self.seconds():.0f}\n")
+        write_text(self.path, f"{self.seconds():.0f}\n")
 
 
 def prepare_data(settings, trials):
@@ -221,14 +218,10 @@ def estimate(hparams_file, overrides, settings, run_opts):
 
 
 def as_options(paths):
-    """Options with paths, quoted where YAML would not read them as text."""
+    """Options with paths, quoted where YAML might not read them as text."""
     for key, path in paths.items():
-        text = str(path)
-        try:
-            plain = ruamel.yaml.YAML(typ="safe").load(f"k: {text}")
-        except ruamel.yaml.YAMLError:
-            plain = None
-        yield f"--{key}={text if plain == {'k': text} else json.dumps(text)}"
+        is_plain = re.fullmatch(r"[\w./-]+", str(path))
+        yield f"--{key}={path if is_plain else json.dumps(str(path))}"
 
 
 def run(clock, *command):
@@ -273,8 +266,7 @@ def summarize(output, data_folder, seconds):
         f"    sb-hyperbolic export {shown} my-model\n"
         "    sb-hyperbolic verify a.wav b.wav --model my-model\n"
     )
-    with atomic_path(output / "summary.md") as temporary:
-        temporary.write_text(summary)
+    write_text(output / "summary.md", summary)
     print(f"\n{summary}")
 
 

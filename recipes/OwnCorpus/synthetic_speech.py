@@ -1,27 +1,28 @@
 #!/usr/bin/env python3
 """Makes a corpus of synthetic speakers, to try things without any data.
 
-> python synthetic_speech.py FOLDER [--seed=0]
+> python synthetic_speech.py FOLDER
 
 Every voice is made by the eSpeak NG synthesizer: no person speaks. Results on
 it show that the code works, not how well a method does on speech.
 """
 
-# Each speaker is spoken by a fresh interpreter that runs this file without any
-# packages, so only the standard library is imported at the top.
 import argparse
-import base64
 import csv
 import ctypes
-import dataclasses
 import json
 import math
+import multiprocessing
 import pathlib
 import shutil
-import subprocess
-import sys
-import wave
 from importlib.metadata import version
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from speechbrain_hyperbolic.errors import InputError, exit_on_error
 
 SAMPLE_RATE = 16000
 ESPEAK_RATE = 22050
@@ -51,6 +52,7 @@ FAMILIES = {
 
 # On eSpeak's scale of 0 to 99; some 20 % apart in F0
 PITCHES = (40, 60)
+MOST_SPEAKERS = len(PITCHES) * 77
 
 WHEN = (
     "on Monday, at midday, after lunch, before dawn, last autumn, years ago,"
@@ -82,8 +84,7 @@ WHERE = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Speaker:
+class Speaker(NamedTuple):
     """A row of speakers.csv. Accent, family, variant, pitch: a hierarchy."""
 
     spk_id: str
@@ -96,12 +97,7 @@ class Speaker:
 
 
 def make_synthetic_corpus(
-    folder,
-    seed=0,
-    progress=True,
-    n_train=50,
-    n_test=30,
-    utterances=(16, 12),
+    folder, seed=0, n_train=50, n_test=30, utterances=(16, 12)
 ):
     """Makes the corpus, unless the folder already holds it.
 
@@ -114,8 +110,6 @@ def make_synthetic_corpus(
     espeakng-loader. The folder appears only when it is complete. Utterances are
     those of each training and of each test speaker.
     """
-    from tqdm import tqdm
-
     made_from = {
         "format": FORMAT_VERSION,
         "seed": seed,
@@ -127,27 +121,30 @@ def make_synthetic_corpus(
     if folder.exists():
         _check_same(folder, made_from)
         return folder
-
-    speakers = _draw_speakers(seed, n_train, n_test, utterances)
-    engine = _find_espeak()
+    try:
+        import espeakng_loader
+    except ImportError:
+        raise InputError(
+            "the synthetic corpus needs the package espeakng-loader: "
+            "in the repository's folder, pip install -e '.[demo]'"
+        ) from None
+    engine = espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
+    speakers = _draw_speakers(seed, n_train, n_test)
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     if unfinished.exists():
         shutil.rmtree(unfinished)
     unfinished.mkdir(parents=True)
 
     seconds = 0.0
-    bar = tqdm(
-        speakers, "synthetic corpus", unit="speaker", disable=not progress
-    )
+    # disable=None: the bar is for terminals only.
+    bar = tqdm(speakers, "synthetic corpus", unit="speaker", disable=None)
     for number, speaker in enumerate(bar, 1):
         count = utterances[0 if speaker.split == "train" else 1]
         seconds += _render(unfinished, engine, speaker, seed, number, count)
 
     with open(unfinished / "speakers.csv", "w", newline="") as file:
-        names = [field.name for field in dataclasses.fields(Speaker)]
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(dataclasses.asdict(speaker) for speaker in speakers)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([Speaker._fields, *speakers])
     manifest = {
         "about": "synthetic speech made with eSpeak NG, no recordings",
         "made_from": made_from,
@@ -161,59 +158,28 @@ def make_synthetic_corpus(
     return folder
 
 
-def _error(message):
-    from speechbrain_hyperbolic.errors import InputError
-
-    return InputError(message)
-
-
 def _check_same(folder, made_from):
     try:
         found = json.loads((folder / "corpus.json").read_text())["made_from"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise _error(
-            f"{folder} holds something else, expected a synthetic corpus or "
-            "nothing: name another folder"
-        ) from None
+        found = "something else"
     if found != made_from:
-        raise _error(
-            f"{folder} holds a synthetic corpus made from {found}, not from "
-            f"{made_from}: name another folder or delete this one"
+        raise InputError(
+            f"{folder} holds {found}, expected a synthetic corpus made from "
+            f"{made_from}, or nothing: name another folder or delete this one"
         )
 
 
-def _find_espeak():
-    try:
-        import espeakng_loader
-    except ImportError:
-        raise _error(
-            "the synthetic corpus needs the package espeakng-loader: "
-            "in the repository's folder, pip install -e '.[demo]'"
-        ) from None
-    library = espeakng_loader.get_library_path()
-    data = espeakng_loader.get_data_path()
-    for variant in sum(FAMILIES.values(), ()):
-        # eSpeak silently ignores a variant that it does not have.
-        if not pathlib.Path(data, "voices", "!v", variant).is_file():
-            raise _error(
-                f"espeakng-loader has no voice variant {variant}: "
-                "pip install espeakng-loader==0.2.4"
-            )
-    return str(library), str(data)
-
-
-def _draw_speakers(seed, n_train, n_test, utterances):
+def _draw_speakers(seed, n_train, n_test):
     """The speakers, training speakers first.
 
     A group of speakers shares accent and variant. Groups cycle through the
     accents and alternate between the sexes; each has a speaker per pitch.
     """
-    import numpy as np
-
-    if seed < 0 or min(utterances) < 1 or min(n_train, n_test) < 2:
-        raise _error(
-            f"seed is {seed}, n_train {n_train}, n_test {n_test}, utterances "
-            f"{tuple(utterances)}, expected at least 0, 2, 2 and (1, 1)"
+    if n_train + n_test > MOST_SPEAKERS:
+        raise InputError(
+            f"n_train is {n_train} and n_test {n_test}, expected at most "
+            f"{MOST_SPEAKERS} speakers in all"
         )
     rng = np.random.default_rng(seed)
     accents = rng.permutation(ACCENTS).tolist()
@@ -228,13 +194,6 @@ def _draw_speakers(seed, n_train, n_test, utterances):
         ).tolist()
         for sex in "mf"
     }
-    most = len(accents) * min(map(len, voices.values())) * len(PITCHES)
-    if n_train + n_test > most:
-        raise _error(
-            f"n_train is {n_train} and n_test {n_test}, expected at most "
-            f"{most} speakers in all"
-        )
-
     speakers = []
     turn = 0
     for split, n in (("train", n_train), ("test", n_test)):
@@ -255,8 +214,6 @@ def _draw_speakers(seed, n_train, n_test, utterances):
 
 def _render(root, engine, speaker, seed, number, count):
     """Writes the utterances of one speaker and returns their seconds."""
-    import numpy as np
-
     # numpy pads seeds with zeros: counting from 1 keeps them all distinct.
     own = np.random.default_rng([seed, number])
     rate = own.uniform(170, 200)
@@ -266,25 +223,22 @@ def _render(root, engine, speaker, seed, number, count):
         for place in range(count)
     ]
     lines = [
-        {
-            "text": _sentence(rng),
-            "rate": round(rate * rng.uniform(0.95, 1.05)),
-            "pitch": speaker.pitch + int(rng.integers(-2, 3)),
-            "range": pitch_range,
-        }
+        (
+            _sentence(rng),
+            round(rate * rng.uniform(0.95, 1.05)),
+            speaker.pitch + int(rng.integers(-2, 3)),
+            pitch_range,
+        )
         for rng in rngs
     ]
     seconds = 0.0
     (root / speaker.spk_id).mkdir()
-    spoken = _speak(engine, speaker, number, lines)
+    voice = f"{speaker.accent}+{speaker.variant}"
+    spoken = _in_a_process(*engine, voice, number, lines)
     for place, (pcm, rng) in enumerate(zip(spoken, rngs, strict=True), 1):
         samples = _record(pcm, rng)
         path = root / speaker.spk_id / f"utt{place:02d}.wav"
-        with wave.open(str(path), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(SAMPLE_RATE)
-            file.writeframes(samples.tobytes())
+        soundfile.write(path, samples, SAMPLE_RATE)
         seconds += len(samples) / SAMPLE_RATE
     return seconds
 
@@ -303,8 +257,6 @@ def _sentence(rng):
 
 def _record(pcm, rng):
     """16 kHz samples of 22.05 kHz speech, with random tilt, noise, level."""
-    import numpy as np
-
     dry = np.frombuffer(pcm, "<i2").astype(np.float64)
     dry -= dry.mean()
     loud = np.flatnonzero(np.abs(dry) > 0.02 * np.abs(dry).max())
@@ -334,47 +286,41 @@ def _record(pcm, rng):
     return np.round(mixed * gain * 32767).astype("<i2")
 
 
-def _speak(engine, speaker, noise_seed, lines):
-    """22.05 kHz samples of each line, spoken by a fresh process.
+def _in_a_process(*arguments):
+    """What ``_speak`` sends from a process of its own.
 
     eSpeak keeps state between utterances (the phase of its flutter, gain
     control, noise) that cannot be reset: only a fresh process repeats itself.
     """
-    library, data = engine
-    job = {
-        "library": library,
-        "data": data,
-        "voice": f"{speaker.accent}+{speaker.variant}",
-        "seed": noise_seed,
-        "lines": lines,
-    }
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", __file__, "--speak"],
-        input=json.dumps(job),
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        why = (done.stderr.strip() or f"exit {done.returncode}").splitlines()
-        raise _error(
-            f"eSpeak NG in espeakng-loader does not work ({why[-1]}): "
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.Process(target=_speak, args=(sender, *arguments))
+    process.start()
+    sender.close()
+    try:
+        found = receiver.recv()
+    except EOFError:
+        found = "it ended early"
+    process.join()
+    if isinstance(found, str):
+        raise InputError(
+            f"eSpeak NG in espeakng-loader does not work ({found}): "
             "pip install --force-reinstall espeakng-loader==0.2.4"
         )
-    return [base64.b64decode(line) for line in done.stdout.splitlines()]
+    return found
 
 
-def _speak_here():
-    """Reads a job from standard input; prints a base64 line per utterance."""
+def _speak(sender, library, data, voice, seed, lines):
+    """Sends the 22.05 kHz samples of each line, or why there are none."""
+    try:
+        espeak = ctypes.CDLL(str(library))
+    except OSError as error:
+        return sender.send(str(error))
     synchronous, dont_exit, by_character, utf8 = 2, 0x8000, 1, 1
-    parameters = {"rate": 1, "pitch": 3, "range": 4}
-
-    job = json.load(sys.stdin)
-    espeak = ctypes.CDLL(job["library"])
     rate = espeak.espeak_Initialize(
-        synchronous, 0, job["data"].encode(), dont_exit
+        synchronous, 0, str(data).encode(), dont_exit
     )
     if rate != ESPEAK_RATE:
-        sys.exit(f"cannot read {job['data']}, or its path is too long")
+        return sender.send(f"cannot read {data}, or its path is too long")
 
     chunks = []
 
@@ -391,21 +337,24 @@ def _speak_here():
 
     espeak.espeak_SetSynthCallback(keep)
     # By default the clock seeds it.
-    espeak.espeak_ng_SetRandSeed(ctypes.c_long(job["seed"]))
-    if espeak.espeak_SetVoiceByName(job["voice"].encode()):
-        sys.exit(f"no voice {job['voice']}")
-    for line in job["lines"]:
-        for name, parameter in parameters.items():
-            espeak.espeak_SetParameter(parameter, line[name], 0)
-        text = line["text"].encode() + b"\0"
+    espeak.espeak_ng_SetRandSeed(ctypes.c_long(seed))
+    if espeak.espeak_SetVoiceByName(voice.encode()):
+        return sender.send(f"no voice {voice}")
+    spoken = []
+    for text, *parameters in lines:
+        # Of rate, pitch and range
+        for parameter, value in zip((1, 3, 4), parameters, strict=True):
+            espeak.espeak_SetParameter(parameter, value, 0)
+        text = text.encode() + b"\0"
         size = ctypes.c_size_t(len(text))
         failed = espeak.espeak_Synth(
             text, size, 0, by_character, 0, utf8, None, None
         )
         if failed or not chunks:
-            sys.exit(f"no sound from {job['voice']}")
-        print(base64.b64encode(b"".join(chunks)).decode())
+            return sender.send(f"no sound from {voice}")
+        spoken.append(b"".join(chunks))
         chunks.clear()
+    return sender.send(spoken)
 
 
 def main():
@@ -414,24 +363,11 @@ def main():
         description="Makes a corpus of synthetic speakers with eSpeak NG."
     )
     parser.add_argument("folder", help="the corpus")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    folder = make_synthetic_corpus(arguments.folder, arguments.seed)
-    manifest = json.loads((folder / "corpus.json").read_text())
-    sizes = manifest["made_from"]
+    folder = make_synthetic_corpus(parser.parse_args().folder)
     print(folder)
-    print(
-        f"synthetic speech, no recordings: {sizes['n_train']} training and "
-        f"{sizes['n_test']} test speakers, {manifest['utterances']} "
-        f"utterances, {manifest['hours']} hours, seed {sizes['seed']}"
-    )
+    print((folder / "corpus.json").read_text())
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--speak"]:
-        _speak_here()
-    else:
-        from speechbrain_hyperbolic.errors import exit_on_error
-
-        with exit_on_error():
-            main()
+    with exit_on_error():
+        main()

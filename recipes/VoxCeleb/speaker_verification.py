@@ -25,6 +25,7 @@ from speechbrain_hyperbolic.dataio.trials import fetch_trials, read_trials
 from speechbrain_hyperbolic.errors import exit_on_error
 from speechbrain_hyperbolic.evaluation import results, scorer
 from speechbrain_hyperbolic.evaluation.calibration import (
+    Calibration,
     check_quality,
     features,
 )
@@ -49,8 +50,8 @@ from speechbrain_hyperbolic.hparams import (
     find_hparams,
     load_hparams,
 )
-from speechbrain_hyperbolic.hub.export import add_thresholds
-from speechbrain_hyperbolic.inference.config import read_config
+from speechbrain_hyperbolic.hub.export import add_thresholds, score_steps
+from speechbrain_hyperbolic.inference.config import MODULES, read_config
 from speechbrain_hyperbolic.training.checks import (
     check_device,
     no_trace_if_refused,
@@ -98,14 +99,16 @@ def verify(hparams_file, run_opts, overrides, hparams):
     scorer.warn_of_training_speakers(f"{run_folder}/save/train.csv", **lists)
 
     # Embeddings and scores
-    score_trials = make_scorer(
-        score, hparams, run_opts["device"] or infer_device()
-    )
+    device = run_opts["device"] or infer_device()
+    score_trials = make_scorer(score, hparams, device)
     quality = hparams["calibration_quality"] or []
-    if held_out:
-        calibration = scorer.calibrate(score_trials, *held_out, quality)
     scores, sides = score_trials(trials, paths)
     if held_out:
+        calibration = Calibration.fit(
+            features(*score_trials(*held_out), quality),
+            held_out[0].labels,
+            quality,
+        )
         scores = calibration(features(scores, sides, quality))
         calibration.save(f"{output_folder}/calibration.json")
     models, utterances = trials.models, trials.utterances
@@ -128,7 +131,7 @@ def verify(hparams_file, run_opts, overrides, hparams):
         trials,
         scores,
         corpus.labels,
-        hparams["bootstrap_replicates"],
+        replicates=hparams["bootstrap_replicates"],
         calibrated=bool(held_out),
         p_targets=hparams["p_targets"],
     )
@@ -138,7 +141,7 @@ def verify(hparams_file, run_opts, overrides, hparams):
         )
     results.write_results(found, f"{output_folder}/results.json")
     target, nontarget = scores[trials.labels == 1], scores[trials.labels == 0]
-    steps = describe_scores(hparams)
+    steps = ", ".join(score_steps(hparams))
     system = f"{hparams['model_folder']}: {steps}"
     plot_det(
         {system: (target, nontarget)},
@@ -155,11 +158,8 @@ def verify(hparams_file, run_opts, overrides, hparams):
     )
     logger.info(
         f"{system} on {trial_list}; {results.interval_note(found)}:\n"
-        + results.format_results(found)
-    )
-    logger.info(
-        f"scores.txt, results.json, det.png and scores.png are in "
-        f"{output_folder}"
+        f"{results.format_results(found)}\n"
+        f"scores.txt, results.json, det.png and scores.png: {output_folder}"
     )
     if not hparams["n_crops"] and os.path.isfile(f"{run_folder}/train_log.txt"):
         add_thresholds(hparams["model_folder"], output_folder)
@@ -189,10 +189,9 @@ def open_trials(path, corpus, enrollment_file):
 
 def make_scorer(score, hparams, device):
     """Everything between audio files and scores."""
-    names = ("compute_features", "mean_var_norm", "embedding_model")
     embed = functools.partial(
         extract,
-        Encoder(*(hparams[name] for name in names), device),
+        Encoder(*(hparams[name] for name in MODULES), device),
         sample_rate=read_config(hparams["model_folder"]).sample_rate,
         n_crops=hparams["n_crops"],
         crop_length=hparams["crop_length"],
@@ -213,19 +212,6 @@ def make_scorer(score, hparams, device):
         cohort,
         hparams["top_k"],
     )
-
-
-def describe_scores(hparams):
-    """How the scores are made, in the words of the options."""
-    steps = [hparams["score"]]
-    if hparams["n_crops"]:
-        length = hparams["crop_length"]
-        steps.append(f"whole and {hparams['n_crops']} crops of {length:g} s")
-    if hparams["normalization"]:
-        steps.append(hparams["normalization"])
-    if hparams["calibration_file"]:
-        steps.append("calibrated")
-    return ", ".join(steps)
 
 
 if __name__ == "__main__":

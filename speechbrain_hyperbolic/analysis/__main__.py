@@ -1,7 +1,5 @@
 """Pictures of trained models, from the output folders of their trainings.
 
-    python -m speechbrain_hyperbolic.analysis OUTPUT_FOLDER [OUTPUT_FOLDER ...]
-
 For each folder: the speakers on the Poincare disk, as a PNG file and as a page
 for the browser, and histograms of their radii. (TensorBoard shows the training
 curves, see the key tensorboard_folder.) The folder's hyperparams.yaml is
@@ -11,11 +9,11 @@ executed: give only folders of your own trainings.
 import argparse
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from speechbrain_hyperbolic.analysis.columns import columns_of
 from speechbrain_hyperbolic.analysis.disk import draw_disk
-from speechbrain_hyperbolic.analysis.figures import draw_radii, save_figure
+from speechbrain_hyperbolic.analysis.figures import draw_radii
 from speechbrain_hyperbolic.analysis.page import write_page
 from speechbrain_hyperbolic.analysis.runs import (
     Run,
@@ -25,6 +23,7 @@ from speechbrain_hyperbolic.analysis.runs import (
 )
 from speechbrain_hyperbolic.dataio.corpus import read_speaker_table
 from speechbrain_hyperbolic.errors import InputError, exit_on_error
+from speechbrain_hyperbolic.evaluation.plots import save_figure
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,13 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run = read_run(folder)
         name = "-".join(folder.relative_to(common).parts) or folder.name
         target = output if len(folders) == 1 else output / name
-        for path in _draw_run(run, name, target, options):
-            print(path)
+        _draw_run(run, name, target, options)
 
 
 def _draw_run(
     run: Run, name: str, folder: pathlib.Path, options: argparse.Namespace
-) -> Iterator[pathlib.Path]:
+) -> None:
     table = {}
     corpus = pathlib.Path(str(run.nodes.get("data_folder"))) / "speakers.csv"
     if options.speakers or corpus.is_file():
@@ -88,20 +86,24 @@ def _draw_run(
         cap = run.head.similarity.cap
     else:
         title += " (directions only, drawn at one radius)"
-    figure = draw_disk(
-        points, run.speakers, cap=cap, column=column, title=title
-    )
-    yield save_figure(figure, folder / "disk.png")
+    figures = {
+        "disk.png": draw_disk(
+            points, run.speakers, cap=cap, column=column, title=title
+        )
+    }
+    if cap is not None:
+        radii = {"centers": points.radius.numpy()}
+        if options.data_folder:
+            corpus = pathlib.Path(options.data_folder)
+            radii["embeddings"] = embed_training(run, corpus).radius.numpy()
+        figures["radii.png"] = draw_radii(radii, cap, name)
+    for file, figure in figures.items():
+        save_figure(figure, folder / file)
+        print(folder / file)
     shown = [c for c in (column, *columns.values()) if c]
-    path = folder / "disk.html"
-    yield write_page(path, points, run.speakers, title, shown, cap)
-    if cap is None:
-        return
-    radii = {"centers": points.radius.numpy()}
-    if options.data_folder:
-        corpus = pathlib.Path(options.data_folder)
-        radii["embeddings"] = embed_training(run, corpus).radius.numpy()
-    yield save_figure(draw_radii(radii, cap, name), folder / "radii.png")
+    page = folder / "disk.html"
+    write_page(page, points, run.speakers, title, shown, cap)
+    print(page)
 
 
 if __name__ == "__main__":

@@ -1,33 +1,29 @@
 """Points of many dimensions on the Poincare disk: where they lie, the figure.
 
-All points keep their hyperbolic radius. Their angles are those of their places
-in the tree of their distances, or, where some points are highlighted, of a
-projection onto the plane that holds these.
+All points keep their hyperbolic radius. They follow one another in the order of
+the tree of their distances, at their true angles if the circle has room.
 """
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
+from speechbrain_hyperbolic import geometry
 from speechbrain_hyperbolic.analysis.columns import Column
-from speechbrain_hyperbolic.analysis.figures import add_legend, new_figure
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.evaluation.plots import COLORS
-from speechbrain_hyperbolic.geometry import (
-    Points,
-    pairwise_distance,
-    to_lorentz,
-)
+from speechbrain_hyperbolic.evaluation.plots import COLORS, new_figure
+from speechbrain_hyperbolic.geometry import Points
 
 # Color, marker and size of highlights: to see both where they coincide
 _HIGHLIGHTS = ((COLORS[0], "o", 170), (COLORS[1], "D", 55))
@@ -36,38 +32,17 @@ _MOST_ORDERED = 1500  # the best order of more takes minutes
 _HALO = [withStroke(linewidth=2.5, foreground="white")]
 
 
-def place_by_projection(points: Points, highlights: list[int]) -> np.ndarray:
-    """Complex numbers [N] in the unit disk: the highlights around the top.
-
-    Two highlights are in the plane of projection, so their distance on the
-    disk is the true one. The first is on the left.
-    """
-    points = _double(points)
-    vectors = points.vectors.numpy()
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    directions = vectors / np.where(length == 0, 1, length)
-    # The principal plane of the highlights; if they are parallel, the weight
-    # leaves the choice of the second axis to the others.
-    weighted = np.concatenate([1e6 * directions[highlights], directions])
-    axes = np.linalg.svd(weighted, full_matrices=False)[2][:2]
-    flat = directions @ axes.T @ [1, 1j]
-    flat = flat * np.exp(-1j * np.angle(flat[highlights].mean()))
-    if flat[highlights[0]].imag < 0:
-        flat = flat.conj()
-    size = np.tanh(points.radius.numpy() / 2)
-    return size * 1j * np.exp(1j * np.angle(flat))
-
-
 def place_by_tree(points: Points) -> tuple[np.ndarray, np.ndarray]:
     """Places N points and the N - 1 nodes of their tree (average linkage).
 
     Returns complex numbers [2 N - 1] in the unit disk, the points first and
     the root last, and the index of the node above each of them, -1 above the
     root. A node lies at the radius of the midpoint of the points below it, in
-    the middle of their angles.
+    the middle of their angles. If there are two points, the distance between
+    them on the disk is the true one.
     """
     points = _double(points)
-    n, dimensions = points.vectors.shape
+    n = len(points.radius)
     distances = distance_matrix(points)
     if n < 2 or not np.isfinite(distances).all():
         raise InputError(
@@ -75,14 +50,18 @@ def place_by_tree(points: Points) -> tuple[np.ndarray, np.ndarray]:
         )
     pairs = squareform(distances)
     tree = linkage(pairs, "average", optimal_ordering=n <= _MOST_ORDERED)
+    leaves = leaves_list(tree)
+    directions = torch.nn.functional.normalize(points.vectors)[leaves]
+    cosines = (directions * directions.roll(-1, 0)).sum(1)
+    turns = cosines.clamp(-1, 1).arccos().numpy()  # from each to the next
+    turns *= 2 * np.pi / max(2 * np.pi, turns.sum())
     parent = np.full(2 * n - 1, -1)
-    low, high = np.zeros((2, 2 * n - 1))  # shares of the circle
-    # The gap between the last leaf and the first is wider: they are apart.
-    low[leaves_list(tree)] = (np.arange(n) + 0.75) / (n + 0.5)
+    low, high = np.zeros((2, 2 * n - 1))  # angles, clockwise from the top
+    low[leaves] = np.cumsum(turns) - turns - turns[:-1].sum() / 2
     high[:n] = low[:n]
     # Sums of Lorentz coordinates point to midpoints.
-    total = np.zeros((2 * n - 1, 1 + dimensions))
-    total[:n] = to_lorentz(points).numpy()
+    total = np.zeros((2 * n - 1, 1 + points.vectors.shape[1]))
+    total[:n] = geometry.to_lorentz(points).numpy()
     for node, children in enumerate(tree[:, :2].astype(int), n):
         parent[children] = node
         low[node], high[node] = low[children].min(), high[children].max()
@@ -90,21 +69,21 @@ def place_by_tree(points: Points) -> tuple[np.ndarray, np.ndarray]:
     velocity = np.linalg.norm(total[n:, 1:], axis=1) / total[n:, 0]
     node_radius = np.arctanh(velocity.clip(max=1 - 1e-15))
     radius = np.append(points.radius.numpy(), node_radius)
-    disk = np.tanh(radius / 2) * 1j * np.exp(-1j * np.pi * (low + high))
+    disk = np.tanh(radius / 2) * 1j * np.exp(-0.5j * (low + high))
     return disk, parent
 
 
 def distance_matrix(points: Points) -> np.ndarray:
     """Distances [N, N] in float64, symmetric to the last bit."""
     points = _double(points)
-    distances = pairwise_distance(points, points).numpy()
+    distances = geometry.pairwise_distance(points, points).numpy()
     distances = (distances + distances.T) / 2
     np.fill_diagonal(distances, 0)
     return distances
 
 
 def _double(points: Points) -> Points:
-    return Points(*(field.cpu().double() for field in points))
+    return Points(*(field.double() for field in points))
 
 
 def geodesics(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -114,20 +93,15 @@ def geodesics(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     ahead = (ends - starts) / (1 - np.conj(starts) * ends)
     steps = np.tanh(np.arctanh(abs(ahead)) * np.linspace(0, 1, 32))
     ahead = steps * np.exp(1j * np.angle(ahead))
-    return _xy((starts + ahead) / (1 + np.conj(starts) * ahead))
-
-
-def _xy(disk: np.ndarray) -> np.ndarray:
+    disk = (starts + ahead) / (1 + np.conj(starts) * ahead)
     return np.stack([disk.real, disk.imag], -1)
 
 
-def caption(points: Points, projected: bool = False) -> str:
+def caption(points: Points) -> str:
     """How to read the picture, and what it cannot show."""
-    angle = "the place in the tree (average linkage) of distances in"
-    if projected:
-        angle = "a projection of"
     return (
-        f"Distance from the center: the hyperbolic radius. Angle: {angle} "
+        "Distance from the center: the hyperbolic radius. Angle: the place in "
+        "the tree (average linkage) of distances in "
         f"{points.vectors.shape[1]} dimensions. Other distances are distorted."
     )
 
@@ -147,8 +121,8 @@ def draw_disk(
 ) -> Figure:
     """Draws points of many dimensions on the Poincare disk.
 
-    At most two points are highlighted and joined by their geodesic. ``cap``
-    is the radius of a circle; ``column`` colors the points. A name is left out
+    Two points may be highlighted, and are joined by their geodesic. ``cap`` is
+    the radius of a circle; ``column`` colors the points. A name is left out
     where it would cover another one.
     """
     marked = list(highlights)
@@ -162,16 +136,15 @@ def draw_disk(
     edge = (1.2 if named else 1.1) * np.tanh((max(reach, cap or 0) or 1) / 2)
     axes.set(xlim=(-edge, edge), ylim=(-edge, edge))
     _draw_scale(axes, reach)
+    disk, parent = place_by_tree(points)
+    edges = geodesics(disk[:-1], disk[parent[:-1]])
+    thin = 0.7 if len(names) < 300 else 0.25
+    lines = LineCollection(list(edges), colors="0.72", linewidths=thin)
+    axes.add_collection(lines, autolim=False)
     if marked:
-        disk = place_by_projection(points, marked)
-        _draw_highlights(axes, points, disk, names, marked)
-    else:
-        disk, parent = place_by_tree(points)
-        edges = geodesics(disk[:-1], disk[parent[:-1]])
-        thin = 0.7 if len(names) < 300 else 0.25
-        lines = LineCollection(list(edges), colors="0.72", linewidths=thin)
-        axes.add_collection(lines, autolim=False)
-        disk = disk[: len(names)]
+        (path,) = geodesics(*disk[marked, None])
+        apart = distance_matrix(points)[tuple(marked)]
+        axes.plot(*path.T, color="0.3", label=f"{apart:.2f} apart")
     if cap:
         circle = np.tanh(cap / 2) * np.exp(2j * np.pi * np.linspace(0, 1, 361))
         label = f"cap of the radius, {cap:.2f}"
@@ -182,40 +155,47 @@ def draw_disk(
     if column:
         groups, styles = column.groups, column.styles
     size = np.clip(4500 / len(names), 3, 30)
-    for name, (color, marker) in styles.items():
+    drawn = []
+    for name, style in styles.items():
         here = others[groups[others] == name]
-        look = {"color": color, "marker": marker, "s": size, "linewidths": 0.4}
+        drawn.append((f"{name} ({len(here)})", here, (*style, size)))
+    for index, look in zip(marked, _HIGHLIGHTS, strict=False):
+        drawn.append((names[index], np.array([index]), look))
+    for label, here, (color, marker, size) in drawn:
         if len(here):
-            label = f"{name} ({len(here)})"
-            _scatter(axes, disk[here], zorder=3, label=label, **look)
-    text = textwrap.fill(caption(points, bool(marked)), int(14.5 * width))
-    add_legend(axes, 2 if marked else 3, text)
+            axes.scatter(
+                disk[here].real,
+                disk[here].imag,
+                s=size,
+                color=color,
+                marker=marker,
+                edgecolors="white",
+                linewidths=0.4,
+                zorder=3,
+                label=label,
+            )
+    text = textwrap.fill(caption(points), int(14.5 * width))
+    _add_legend(axes, 2 if marked else 3, text)
     figure.draw_without_rendering()  # from here on, texts have a size
     if named:
         _write_names(axes, disk, names, marked, others[:_MOST_NAMES])
     return figure
 
 
-def _draw_highlights(
-    axes: Axes,
-    points: Points,
-    disk: np.ndarray,
-    names: Sequence[str],
-    marked: list[int],
-) -> None:
-    """Draws one point, or two and their geodesic."""
-    for index, (color, marker, size) in zip(marked, _HIGHLIGHTS, strict=False):
-        look = {"color": color, "marker": marker, "s": size, "zorder": 4}
-        _scatter(axes, disk[[index]], label=names[index], **look)
-    if len(marked) == 2:
-        (path,) = geodesics(*disk[marked, None])
-        both = Points(*(field[marked] for field in points))
-        apart = f"{distance_matrix(both)[0, 1]:.2f} apart"
-        axes.plot(*path.T, color="0.3", label=apart)
-
-
-def _scatter(axes: Axes, disk: np.ndarray, **look: Any) -> None:
-    axes.scatter(disk.real, disk.imag, edgecolors="white", **look)
+def _add_legend(axes: Axes, columns: int, title: str) -> None:
+    """Puts a legend below the figure; names in it are not formulas."""
+    handles, labels = axes.get_legend_handles_labels()
+    legend = axes.figure.legend(
+        handles,
+        [text if len(text) <= 32 else f"{text[:31]}…" for text in labels],
+        loc="outside lower center",
+        ncols=min(columns, len(handles)),
+        frameon=False,
+        title=title,
+        title_fontsize=9,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _draw_scale(axes: Axes, reach: float) -> None:
@@ -238,7 +218,7 @@ def _write_names(
     others: np.ndarray,
 ) -> None:
     """Names beside their points, where they cover no other name."""
-    placed: list[Any] = []
+    placed: list[Bbox] = []
     for index in [*marked, *others]:
         outwards = 1 if disk[index].real > 1e-6 else -1
         text = axes.annotate(

@@ -1,42 +1,10 @@
-"""Histograms of radii, and what all figures share."""
-
-import pathlib
+"""Histograms of radii."""
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from speechbrain_hyperbolic.dataio.files import atomic_path
-from speechbrain_hyperbolic.evaluation.plots import COLORS
+from speechbrain_hyperbolic.evaluation.plots import COLORS, new_figure
 from speechbrain_hyperbolic.training.monitor import CAP_TOLERANCE
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """A figure of this size in inches, without pyplot's global state."""
-    return Figure((width, height), dpi=150, layout="constrained")
-
-
-def add_legend(axes: Axes, columns: int, title: str = "") -> None:
-    """Puts a legend below the figure; names in it are not formulas."""
-    handles, labels = axes.get_legend_handles_labels()
-    legend = axes.figure.legend(
-        handles,
-        [text if len(text) <= 32 else f"{text[:31]}…" for text in labels],
-        loc="outside lower center",
-        ncols=min(columns, len(handles)),
-        frameon=False,
-        title=title,
-        title_fontsize=9,
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-
-
-def save_figure(figure: Figure, path: pathlib.Path) -> pathlib.Path:
-    """Writes a PNG file, which appears once it is complete."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
-    return path
 
 
 def draw_radii(

@@ -3,11 +3,9 @@
 Its parts are ``page.html``, ``page.css`` and ``page.js`` beside this file.
 """
 
-import importlib.resources
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -31,7 +29,7 @@ def write_page(
     title: str,
     columns: Sequence[Column] = (),
     cap: float | None = None,
-) -> pathlib.Path:
+) -> None:
     """Writes a page for looking up speakers and moving the disk.
 
     It shows each speaker's radius and nearest speakers with their true
@@ -39,39 +37,12 @@ def write_page(
     pointer or keyboard. Names, title and columns appear as text, whatever they
     contain.
     """
-    data = _data(points, names, title, columns, cap)
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    for sign in "<>&":  # JSON must not end the element that holds it
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    folder = importlib.resources.files(__package__)
-    page, script, style = (
-        (folder / name).read_text(encoding="utf-8")
-        for name in ("page.html", "page.js", "page.css")
-    )
-    for mark, content in (
-        ("/* STYLE */", style),
-        ("/* SCRIPT */", script),
-        ('"DATA"', text),
-    ):
-        page = page.replace(mark, content, 1)
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return path
-
-
-def _data(
-    points: Points,
-    names: Sequence[str],
-    title: str,
-    columns: Sequence[Column],
-    cap: float | None,
-) -> dict[str, Any]:
     disk, parent = place_by_tree(points)
     distances = distance_matrix(points)
     np.fill_diagonal(distances, np.inf)
     nearest = distances.argsort(1)[:, : min(NEAREST, len(names) - 1)]
     apart = np.take_along_axis(distances, nearest, 1)
-    return {
+    data = {
         "title": title,
         "caption": caption(points),
         "cap": visible_cap(points, cap),
@@ -87,3 +58,14 @@ def _data(
             for column in columns
         ],
     }
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    for sign in "<>&":  # JSON must not end the element that holds it
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    page, style, script = (
+        pathlib.Path(__file__).with_name(name).read_text(encoding="utf-8")
+        for name in ("page.html", "page.css", "page.js")
+    )
+    page = page.replace("/* STYLE */", style).replace("/* SCRIPT */", script)
+    page = page.replace('"DATA"', text)
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")

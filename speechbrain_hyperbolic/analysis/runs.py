@@ -14,7 +14,7 @@ from speechbrain_hyperbolic.dataio.preparation import read_csv
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation.extraction import Encoder, extract
 from speechbrain_hyperbolic.geometry import Points
-from speechbrain_hyperbolic.hparams import HPARAMS, read_nodes
+from speechbrain_hyperbolic.hparams import HPARAMS, check_keys, read_nodes
 from speechbrain_hyperbolic.training.checkpoints import (
     average_epochs,
     load_weights,
@@ -87,10 +87,7 @@ def _load(
     files where they were in training.
     """
     path, text = folder / HPARAMS, io.StringIO()
-    if missing := set(names) - set(nodes):
-        raise InputError(
-            f"{path} has no {min(missing)}: expected the file of a training run"
-        )
+    check_keys(path, names, "a training run")
     ruamel.yaml.YAML().dump({name: nodes[name] for name in names}, text)
     try:
         modules = load_hyperpyyaml(text.getvalue())
@@ -115,9 +112,8 @@ def embed_training(run: Run, data_folder: pathlib.Path) -> Points:
     encoder's entries of hyperparams.yaml are executed. ``data_folder`` is
     where the corpus is now.
     """
-    before = pathlib.Path(str(run.nodes.get("data_folder")))
+    before, paths = str(run.nodes.get("data_folder")), {}
     table = read_csv(run.folder / "save" / "train.csv", data_folder)
-    paths = {}
     for utterance, row in table.items():
         path = pathlib.Path(row["wav"])
         if path.is_relative_to(before):

@@ -10,6 +10,7 @@ import itertools
 import math
 import os
 import re
+import stat
 import struct
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
@@ -19,35 +20,26 @@ import numpy as np
 import soundfile
 import torch
 import torchaudio
-from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio.channels import to_mono
 from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.dataio.segments import frames_within, split_segment
 from speechbrain_hyperbolic.errors import InputError
 
-logger = get_logger(__name__)
-
-_EXTENSIONS = (
-    *(".wav", ".flac", ".ogg", ".m4a", ".mp3", ".opus", ".oga", ".aac", ".amr"),
-    *(".webm", ".mka", ".mkv", ".mp4", ".mov", ".3gp", ".3g2", ".wma", ".sph"),
-    *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".m4b", ".awb"),
+EXTENSIONS = frozenset(
+    ".wav .flac .ogg .m4a .mp3 .opus .oga .aac .amr .webm .mka .mkv .mp4 .mov "
+    ".3gp .3g2 .wma .sph .aif .aiff .aifc .au .snd .caf .w64 .m4b .awb".split()
 )
-EXTENSIONS = _EXTENSIONS + tuple(e.upper() for e in _EXTENSIONS)
 SAMPLE_RATES = (1000, 768000)  # Hz
 
-# How files of these formats begin, as libsndfile reads them and as FFmpeg does
-_BEGIN = (
-    *(b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b".snd", b"caff", b"fLaC"),
-    *(b"OggS", b"NIST_1A", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2"),
-    *(b"\xff\xfa", b"\xff\xfd", b"\xff\xfc", b"\xff\xe3", b"\xff\xe2"),
+# How audio files begin; QuickTime and MP4, like pictures, with a box's size
+_BEGIN = re.compile(
+    rb"RIFF|RIFX|RF64|riff|FORM|\.snd|caff|fLaC|OggS|NIST_1A|ID3|#!AMR|"
+    rb"\x1a\x45\xdf\xa3|\x30\x26\xb2\x75\x8e\x66\xcf\x11|"  # Matroska, ASF
+    rb"\xff[\xe2\xe3\xf0-\xf3\xf8-\xfd]|"  # MPEG
+    rb".{4}(ftyp|moov|mdat|wide)(?!heic|heix|mif1|msf1|avif|jxl |crx )",
+    re.DOTALL,
 )
-_BEGIN_FOR_AV = (
-    *(b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"#!AMR"),
-    *(b"\xff\xf1", b"\xff\xf9", b"\xff\xf0", b"\xff\xf8"),
-)
-_BOXES = (b"ftyp", b"moov", b"mdat", b"wide")  # of QuickTime and MP4, at 4
-_PICTURES = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"jxl ", b"crx ")
 # FFmpeg would open whatever a playlist names: no playlists, and no network.
 _AV_OPTIONS = {
     "format_whitelist": "mov,matroska,webm,aac,amr,mp3,ogg,wav,w64,asf,caf,"
@@ -68,12 +60,7 @@ _LARGEST_KERNEL = 10**7  # samples, roughly, of torchaudio's resampling kernel
 _WAV_SIZE = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 _PIPE_SIZE = 0x7FFFF000
 _OGG_END = "Last page lacks an end-of-stream bit"
-# PyAV raises errors of any kind, e.g. for a stream without a duration. A
-# header may claim more samples than memory holds.
-_DECODER_ERRORS = (
-    *(soundfile.SoundFileError, av.FFmpegError, OSError, MemoryError),
-    *(AttributeError, TypeError, IndexError, ValueError),
-)
+_HEAD = 256  # bytes, in which a plain header of wav ends
 _WAV = ("WAV", "WAVEX", "RF64")  # formats whose length a pipe can't know
 # RIFF, size, WAVEfmt, 16, format, channels, sample rate, bytes per second,
 # bytes per frame, bits per sample
@@ -90,16 +77,32 @@ class AudioInfo(NamedTuple):
 
 def looks_like_audio(path: StrPath) -> bool:
     """Whether the name or, for other names, the first bytes are of audio."""
-    if os.path.splitext(path)[1].lower() in _EXTENSIONS:
+    if os.path.splitext(path)[1].lower() in EXTENSIONS:
         return True
     try:
-        if not os.path.isfile(path):  # a named pipe would wait for a writer
-            return False
-        with open(path, "rb", buffering=0) as file:
-            head = file.read(16)
+        head, _ = _head(path)
     except (OSError, ValueError):
         return False
-    return head.startswith(_BEGIN) or _is_for_av(head)
+    return _BEGIN.match(head) is not None
+
+
+def _head(path: StrPath) -> tuple[bytes, int]:
+    """The first bytes of a file, and its size.
+
+    By system calls: many threads read headers, and Python's own file objects
+    hold each other up.
+    """
+    # Non-blocking, because opening a named pipe would wait for a writer.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        file = os.open(path, flags | getattr(os, "O_BINARY", 0))
+        try:
+            status = os.fstat(file)
+            if stat.S_ISREG(status.st_mode):
+                return os.read(file, _HEAD), status.st_size
+        finally:
+            os.close(file)
+    raise InputError(f"{path} is missing or not a file")
 
 
 def info(path: StrPath) -> AudioInfo:
@@ -108,37 +111,14 @@ def info(path: StrPath) -> AudioInfo:
     Files whose header doesn't tell the length are decoded.
     """
     file, start, stop = split_segment(path)
-    found = _info_of_pcm(file)
-    if found is None:
-        with _opened(file) as sound:
-            found = AudioInfo(sound.rate, sound.count(), sound.channels)
-    rate, frames, channels = found
-    _check_rate(path, rate)
-    frames = frames_within(frames, rate, start, stop)
-    if not 0 < frames < _NO_LENGTH:
-        raise InputError(
-            f"{path} is empty, or its header doesn't tell its length: replace "
-            "or remove the file, or convert it to wav"
-        )
-    return AudioInfo(rate, frames, channels)
-
-
-def _info_of_pcm(path: str) -> AudioInfo | None:
-    """The header of a 16-bit wav file by three system calls: many threads read
-    headers, and Python's own file objects hold each other up.
-    """
-    # Non-blocking, because opening a named pipe would wait for a writer.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
-    try:
-        file = os.open(path, flags)
-        try:
-            head, size = os.read(file, 256), os.fstat(file).st_size
-        finally:
-            os.close(file)
-    except (OSError, ValueError):
-        return None
-    pcm = _pcm_header(head, size)
-    return pcm[0] if pcm else None
+    with _opened(file) as sound:
+        frames = frames_within(sound.count(), sound.rate, start, stop)
+        if not 0 < frames < _NO_LENGTH:
+            raise InputError(
+                f"{path} is empty, or its header doesn't tell its length: "
+                "replace or remove the file, or convert it to wav"
+            )
+        return AudioInfo(sound.rate, frames, sound.channels)
 
 
 def load(
@@ -174,7 +154,6 @@ def load_parts(
     """As ``load`` of each (start, stop), in order, in one pass of the file."""
     with _opened(path, file) as sound:
         rate = sound.rate
-        _check_rate(path, rate)
         for start, stop in bounds:
             first, last, least = _to_rate(start, sample_rate, rate), None, 1
             if stop is not None:
@@ -198,10 +177,11 @@ class _Pcm:
 
     slack = 0
 
-    def __init__(self, stream: BinaryIO, header: AudioInfo, data: int) -> None:
-        self.stream = stream
+    def __init__(
+        self, path: StrPath, file: BinaryIO | None, header: AudioInfo, data: int
+    ) -> None:
+        self.path, self.file, self.data = path, file, data
         self.rate, self.frames, self.channels = header
-        self.data = data
 
     def count(self) -> int:
         return self.frames
@@ -210,8 +190,10 @@ class _Pcm:
         """Samples of all channels, float32 [time, channels]."""
         block = 2 * self.channels
         last = self.frames if last is None else min(last, self.frames)
-        self.stream.seek(self.data + first * block)
-        content = self.stream.read(max(last - first, 0) * block)
+        with contextlib.ExitStack() as stack:
+            stream = self.file or stack.enter_context(open(self.path, "rb"))
+            stream.seek(self.data + first * block)
+            content = stream.read(max(last - first, 0) * block)
         samples = np.frombuffer(content, "<i2").astype(np.float32)
         samples *= 2.0**-15
         return samples.reshape(-1, self.channels)
@@ -220,10 +202,9 @@ class _Pcm:
 class _BySoundfile:
     """What libsndfile reads."""
 
-    def __init__(self, source: StrPath | BinaryIO, path: StrPath) -> None:
-        readable = hasattr(source, "read")
-        self.sound = soundfile.SoundFile(source if readable else str(source))
+    def __init__(self, path: StrPath, file: BinaryIO | None) -> None:
         self.path = path
+        self.sound = soundfile.SoundFile(file or str(path))
         self.rate, self.channels = self.sound.samplerate, self.sound.channels
         lossy = self.sound.subtype in _DECODED_IN_ORDER
         self.slack = _AAC_FRAMES if lossy else 0
@@ -233,14 +214,16 @@ class _BySoundfile:
         self.position = 0
 
     def count(self) -> int:
-        _check_log(self.path, self.sound)
+        """Finds a missing end in what libsndfile logs."""
+        log = self.sound.extra_info
+        size = _WAV_SIZE.search(log)
+        cut = size and int(size[2]) < int(size[1]) < _PIPE_SIZE
+        if cut or _OGG_END in log:
+            raise _truncated(self.path)
         return self.sound.frames
 
     def read(self, first: int, last: int | None) -> np.ndarray:
-        end = last
-        if end is None:
-            _check_log(self.path, self.sound)
-            end = self.sound.frames
+        end = self.count() if last is None else last
         if self.seeks:
             self.sound.seek(first)
         while not self.seeks and self.position < first:
@@ -261,18 +244,15 @@ class _ByAv:
 
     slack = _AAC_FRAMES
 
-    def __init__(self, source: StrPath | BinaryIO, path: StrPath) -> None:
-        self.source, self.path = source, path
+    def __init__(self, path: StrPath, file: BinaryIO | None) -> None:
+        self.path, self.file = path, file
         self._open()
 
     def _open(self) -> None:
-        if isinstance(self.source, (str, os.PathLike)):
-            source: str | BinaryIO = f"file:{self.source}"  # colons or not
-        else:
-            source = self.source
-            source.seek(0)
+        if self.file:
+            self.file.seek(0)
         self.container = av.open(
-            source,
+            self.file or f"file:{self.path}",  # colons or not
             "r",
             options=_AV_OPTIONS,
             metadata_errors="replace",  # in tags, which are not used
@@ -299,11 +279,7 @@ class _ByAv:
         known = frame.format.name == "fltp" and self.channels < _PACKED
         same = frame.sample_rate == self.rate and self.resampler is None
         if known and same:
-            planes = [
-                np.frombuffer(memoryview(plane), np.float32, frame.samples)  # type: ignore[arg-type]
-                for plane in frame.planes
-            ]
-            yield np.stack(planes, 1) if planes[1:] else planes[0][:, None]
+            yield frame.to_ndarray().T
             return
         if self.resampler is None:
             self.resampler = av.AudioResampler(format="flt", rate=self.rate)
@@ -365,38 +341,42 @@ class _ByAv:
 def _opened(
     path: StrPath, file: BinaryIO | None = None
 ) -> Iterator[_Pcm | _BySoundfile | _ByAv]:
-    """The reader of a file; its errors name the file."""
-    with (
-        _naming(path, exists=file is not None),
-        contextlib.nullcontext(file) if file else open(path, "rb") as stream,
-    ):
-        head, size = stream.read(256), stream.seek(0, os.SEEK_END)
-        stream.seek(0)
-        source = file or path
-        pcm = _pcm_header(head, size)
-        if pcm:
-            yield _Pcm(stream, *pcm)
-        elif _is_for_av(head):
-            yield _ByAv(source, path)
+    """The reader of a file; its errors name the file in one line."""
+    try:
+        if file is None:
+            head, size = _head(path)
         else:
-            yield _by_either(source, path, stream)
+            head, size = file.read(_HEAD), file.seek(0, os.SEEK_END)
+            file.seek(0)
+        pcm = _pcm_header(head, size)
+        sound = _Pcm(path, file, *pcm) if pcm else _by_library(path, file)
+        low, high = SAMPLE_RATES
+        if not low <= sound.rate <= high:
+            raise InputError(
+                f"{path} has a sample rate of {sound.rate}, expected {low} to "
+                f"{high} Hz"
+            )
+        yield sound
+    except InputError:
+        raise
+    # PyAV raises errors of any kind, e.g. for a stream without a duration. A
+    # header may claim more samples than memory holds.
+    except Exception as error:
+        why = getattr(error, "strerror", None) or error  # without the path
+        raise InputError(
+            f"{path} can't be read as audio ({why}): replace or remove the file"
+        ) from error
 
 
-def _by_either(
-    source: StrPath | BinaryIO, path: StrPath, stream: BinaryIO
-) -> _BySoundfile | _ByAv:
+def _by_library(path: StrPath, file: BinaryIO | None) -> _BySoundfile | _ByAv:
     """libsndfile first; FFmpeg knows more codecs, and wav without a length."""
     try:
-        sound = _BySoundfile(source, path)
-        if sound.sound.frames or sound.sound.format not in _WAV:
-            return sound
+        sound = _BySoundfile(path, file)
     except soundfile.SoundFileError:
-        try:
-            return _ByAv(source, path)
-        except _DECODER_ERRORS:
-            pass
-        raise
-    return _ByAv(source, path)
+        return _ByAv(path, file)
+    if not sound.sound.frames and sound.sound.format in _WAV:
+        return _ByAv(path, file)
+    return sound
 
 
 def _pcm_header(head: bytes, size: int) -> tuple[AudioInfo, int] | None:
@@ -442,49 +422,11 @@ def repeat_to(waveform: torch.Tensor, samples: int) -> torch.Tensor:
     return (waveform.repeat(times) if times > 1 else waveform)[:samples]
 
 
-def _is_for_av(head: bytes) -> bool:
-    """Whether FFmpeg reads what begins so, rather than libsndfile."""
-    is_box = head[4:8] in _BOXES and head[8:12] not in _PICTURES
-    return is_box or head.startswith(_BEGIN_FOR_AV)
-
-
 def _to_rate(samples: int, rate_from: int, rate_to: int) -> int:
     return round(samples * rate_to / rate_from)
-
-
-def _check_rate(path: StrPath, rate: int) -> None:
-    low, high = SAMPLE_RATES
-    if not low <= rate <= high:
-        raise InputError(
-            f"{path} has a sample rate of {rate}, expected {low} to {high} Hz"
-        )
-
-
-def _check_log(path: StrPath, sound: soundfile.SoundFile) -> None:
-    """Finds a missing end in what libsndfile logs."""
-    log = sound.extra_info
-    size = _WAV_SIZE.search(log)
-    if _OGG_END in log or (size and int(size[2]) < int(size[1]) < _PIPE_SIZE):
-        raise _truncated(path)
 
 
 def _truncated(path: StrPath) -> InputError:
     return InputError(
         f"{path} is truncated or empty: replace or remove the file"
     )
-
-
-@contextlib.contextmanager
-def _naming(path: StrPath, exists: bool = False) -> Iterator[None]:
-    """Turns a decoder's error into one line that names the file."""
-    try:
-        if not exists and not os.path.isfile(path):
-            raise InputError(f"{path} is missing or not a file")
-        yield
-    except InputError:
-        raise
-    except _DECODER_ERRORS as error:
-        why = getattr(error, "strerror", None) or error  # without the path
-        raise InputError(
-            f"{path} can't be read as audio ({why}): replace or remove the file"
-        ) from error

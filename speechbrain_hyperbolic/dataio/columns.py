@@ -2,26 +2,22 @@
 
 import math
 import re
-from collections.abc import Collection, Iterator
-from itertools import islice
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 from speechbrain_hyperbolic.dataio.tables import encoding_of
 from speechbrain_hyperbolic.errors import InputError
 
-# Whole numbers may also be written as 1.0 and 0.0.
-_TARGET = "1 +1 target tgt tar true genuine same match matched"
+_TARGET = "1 1.0 +1 target tgt tar true genuine same match matched"
 _NONTARGET = (
-    "0 -1 nontarget non-target nontgt non imp imposter impostor false different"
-    " diff nonmatch mismatch"
+    "0 0.0 -1 -1.0 nontarget non-target nontgt non imp imposter impostor false "
+    "different diff nonmatch mismatch"
 )
 LABELS = {
     **dict.fromkeys(_TARGET.split(), 1),
     **dict.fromkeys(_NONTARGET.split(), 0),
-    "1.0": 1,
-    "0.0": 0,
-    "-1.0": 0,
 }
 UNLABELED = -1
 _SIDES = {"a", "b", "x", "left", "right"}
@@ -54,6 +50,7 @@ _FORMS = [
     ("enroll", "test"),
 ]
 _LOOKED_AT = 5000  # lines that decide
+_NAME = re.compile(r"[^\W\d]|/")  # and no number
 
 
 class Row(NamedTuple):
@@ -66,38 +63,37 @@ class Row(NamedTuple):
 
 
 def read_columns(
-    path: Path, models: Collection[str] | None = None
+    path: Path, models: Collection[str] = ()
 ) -> tuple[tuple[str, ...], Iterator[Row]]:
     """The columns' roles, and the rows; ``models`` are those enrolled."""
     lines = _lines(path)
     first = list(islice(lines, _LOOKED_AT))
     if not first:
         return (), iter(())
-    split = _splitter(first[0][1])
-    roles = [
+    separator = _separator(first[0][1])
+    rows = [_split(text, separator) for _, text in first]
+    form = tuple(
         _HEADER.get(re.sub(r"[\W_]", "", field.lower()), "")
-        for field in split(first[0][1])
-    ]
-    if "enroll" in roles and "test" in roles:
-        form = tuple(roles)
-        first = first[1:]
+        for field in rows[0]
+    )
+    if "enroll" in form and "test" in form:
+        del first[0]
     else:
-        form = _form([split(text) for _, text in first], models)
-    return form, _rows(path, form, split, first, lines)
+        form = _form(rows, models)
+    return form, _rows(path, form, separator, chain(first, lines))
 
 
 def _rows(
     path: Path,
     form: tuple[str, ...],
-    split: "_Splitter",
-    first: list[tuple[int, str]],
-    lines: Iterator[tuple[int, str]],
+    separator: str | None,
+    lines: Iterable[tuple[int, str]],
 ) -> Iterator[Row]:
     enroll, test = form.index("enroll"), form.index("test")
     label = form.index("label") if "label" in form else None
-    zero = ""
-    for number, text in (*first, *lines):
-        fields = split(text)
+    nontarget = ""
+    for number, text in lines:
+        fields = _split(text, separator)
         value: int | None = UNLABELED
         if label is not None and len(fields) == len(form):
             value = LABELS.get(fields[label].lower())
@@ -105,18 +101,18 @@ def _rows(
             expected = " ".join(role or "..." for role in form)
             hint = " with label 0 or 1" if label is not None else ""
             raise InputError(
-                f"{path}, line {number}: {text.strip()[:80]!r} is no trial, "
+                f"{path}, line {number}: {text[:80]!r} is no trial, "
                 f"expected {expected!r}{hint}"
             )
         if value == 0 and label is not None:
             kind = fields[label].removesuffix(".0")
             # Of 0 and -1, one may mean that nobody knows.
-            if kind in ("0", "-1") and zero not in ("", kind):
+            if {kind, nontarget} == {"0", "-1"}:
                 raise InputError(
-                    f"{path}, line {number}: label {kind} after {zero}: give "
-                    "all nontarget trials one label"
+                    f"{path}, line {number}: label {kind} after {nontarget}: "
+                    "give all nontarget trials one label"
                 )
-            zero = kind if kind in ("0", "-1") else zero
+            nontarget = kind if kind in ("0", "-1") else nontarget
         yield Row(number, value, fields[enroll], fields[test])
 
 
@@ -129,47 +125,36 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line
 
 
-class _Splitter(NamedTuple):
-    separator: str | None  # None: blanks and tabs
-
-    def __call__(self, line: str) -> list[str]:
-        if self.separator is None:
-            return line.split()
-        return [
-            f.strip().strip("\"'").strip() for f in line.split(self.separator)
-        ]
-
-
-def _splitter(line: str) -> _Splitter:
-    """By the first line; names with blanks don't occur."""
+def _separator(line: str) -> str | None:
+    """A comma or semicolon, or None for blanks; names have no blanks."""
     words = line.split()
     for separator in ",;":
         between = all(word.endswith(separator) for word in words[:-1])
         if between and line.count(separator) >= max(1, len(words) - 1):
-            return _Splitter(separator)
-    return _Splitter(None)
+            return separator
+    return None
 
 
-def _form(
-    rows: list[list[str]], models: Collection[str] | None
-) -> tuple[str, ...]:
+def _split(line: str, separator: str | None) -> list[str]:
+    if separator is None:
+        return line.split()
+    return [f.strip().strip("\"'").strip() for f in line.split(separator)]
+
+
+def _form(rows: list[list[str]], models: Collection[str]) -> tuple[str, ...]:
     """The form that fits most rows; the first of those that fit as many."""
-    counts = [sum(_fits(form, row) for row in rows) for form in _FORMS]
-    best = max(counts)
-    forms = [f for f, n in zip(_FORMS, counts, strict=True) if n == best]
-    if not best:
-        # The error of its first line says what was expected.
-        return _FORMS[0]
-    if len(forms) > 1:
+
+    def quality(form: tuple[str, ...]) -> tuple[int, int]:
+        fitting = [row for row in rows if _fits(form, row)]
+        enroll, test = form.index("enroll"), form.index("test")
         # "1 a/1.wav 0": which 0 or 1 is a model's name?
-        marks = [
-            sum(_plausible(form, row, models) for row in rows[:200])
-            for form in forms
-        ]
-        forms = [
-            f for f, m in zip(forms, marks, strict=True) if m == max(marks)
-        ]
-    return forms[0]
+        marks = sum(
+            2 * (row[enroll] in models) + bool(_NAME.search(row[test]))
+            for row in fitting[:200]
+        )
+        return len(fitting), marks
+
+    return max(_FORMS, key=quality)
 
 
 def _fits(form: tuple[str, ...], row: list[str]) -> bool:
@@ -184,20 +169,6 @@ def _fits(form: tuple[str, ...], row: list[str]) -> bool:
             return False
     # A label and one name are half a trial.
     return len(form) > 2 or row[0].lower() not in LABELS
-
-
-def _plausible(
-    form: tuple[str, ...], row: list[str], models: Collection[str] | None
-) -> int:
-    fields = dict(zip(form, row, strict=False))
-    mark = 0
-    if models is not None:
-        mark += 2 * (fields.get("enroll") in models)
-    return mark + _is_name(fields.get("test", ""))
-
-
-def _is_name(field: str) -> bool:
-    return re.search(r"[^\W\d]|/", field) is not None
 
 
 def _is_score(field: str) -> bool:

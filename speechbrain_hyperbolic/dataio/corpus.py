@@ -3,7 +3,7 @@
 ``layouts`` says which folder is the speaker, ``lists`` what replaces folders.
 An utterance's id is ``speaker/[session/]utterance``, so the speaker of an id
 is its first part. Trial lists may name an utterance in other ways, which
-``Corpus.resolve`` understands. The optional table ``speakers.csv`` has
+``Corpus.find`` understands. The optional table ``speakers.csv`` has
 ``spk_id`` and any of ``sex``, ``split`` and labels of your own.
 """
 
@@ -13,17 +13,12 @@ import os
 import pathlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
 
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio.files import StrPath
-from speechbrain_hyperbolic.dataio.layouts import (
-    Place,
-    find_layout,
-    is_container,
-)
-from speechbrain_hyperbolic.dataio.lists import list_in, read_list
+from speechbrain_hyperbolic.dataio.layouts import find_layout, is_container
+from speechbrain_hyperbolic.dataio.lists import Recording, list_in, read_list
 from speechbrain_hyperbolic.dataio.names import (
     Matcher,
     clean_path,
@@ -31,7 +26,6 @@ from speechbrain_hyperbolic.dataio.names import (
     normalized,
     without_extension,
 )
-from speechbrain_hyperbolic.dataio.segments import segment_path
 from speechbrain_hyperbolic.dataio.tables import (
     SPEAKER_COLUMNS,
     check_name,
@@ -50,24 +44,13 @@ _SPLITS = {
 }
 
 
-class Recording(NamedTuple):
-    """An utterance, as the corpus has it."""
-
-    id: str  # speaker/[session/]utterance
-    path: str  # of the file, or of a segment of it
-    speaker: str
-    session: str
-    name: str  # its path below the data folder, or its name in a list
-
-
 @dataclasses.dataclass
 class Corpus:
     """The utterances of a data folder, and what was left out."""
 
     source: str
     layouts: list[str]
-    recordings: dict[str, Recording]  # by id, sorted
-    for_trials: dict[str, Recording]  # others that only trials name
+    recordings: dict[str, Recording]  # by id, sorted; also those for trials
     labels: dict[str, dict[str, str]]  # speaker -> row of speakers.csv
     skipped: dict[str, list[str]]  # reason -> files and folders
     clash: str = ""  # of two files of one utterance, which can't both train
@@ -77,18 +60,24 @@ class Corpus:
 
     @functools.cached_property
     def speakers(self) -> Counter[str]:
-        """Speaker -> number of utterances."""
-        return Counter(r.speaker for r in self.recordings.values())
+        """Speaker -> number of utterances to train on."""
+        return Counter(
+            r.speaker for r in self.recordings.values() if not r.for_trials
+        )
 
     @functools.cached_property
     def match_speaker(self) -> Matcher:
         return Matcher(self.speakers)
 
-    def paths(self) -> dict[str, str]:
+    def paths(self, speakers: Collection[str] | None = None) -> dict[str, str]:
         """Utterance -> path, without those that only trials name."""
         if self.clash:
             raise InputError(self.clash)
-        return {name: r.path for name, r in self.recordings.items()}
+        return {
+            name: r.path
+            for name, r in self.recordings.items()
+            if not r.for_trials and (speakers is None or r.speaker in speakers)
+        }
 
     def splits(self) -> dict[str, str]:
         """Speaker -> "train", "dev" or "test", of those with a split.
@@ -96,8 +85,8 @@ class Corpus:
         A row that is of no speaker is an error: a speaker whose name is
         misspelt there would train.
         """
-        splits = _splits(self.labels, self.source)
-        for name in self.labels:
+        splits = {}
+        for name, row in self.labels.items():
             if name not in self.speakers:
                 raise InputError(
                     f"speakers.csv of {self.source}: {shown(name)} is not "
@@ -105,6 +94,16 @@ class Corpus:
                     f"{nearest(name, self.speakers.keys() - self.labels)}: "
                     "correct the name or remove the row"
                 )
+            split = (row.get("split") or "").strip().lower()
+            if split and split not in _SPLITS:
+                raise InputError(
+                    f"speakers.csv of {self.source}: the split of {name} is "
+                    f"{shown(split)!r}, expected train, dev or test"
+                )
+            if split:
+                splits[name] = _SPLITS[split]
+        if "train" not in splits.values():  # VoxCeleb trains on its dev
+            return {s: "train" if v == "dev" else v for s, v in splits.items()}
         return splits
 
     def held_out(self, test_speakers: Collection[str]) -> set[str]:
@@ -129,40 +128,29 @@ class Corpus:
             )
         return splits | found
 
-    def resolve(self, names: Iterable[str]) -> dict[str, str | None]:
-        """Name in a trial list -> id, or None."""
-        return {name: self._find(name) for name in names}
-
     @functools.cached_property
-    def _ids(self) -> dict[str, str]:
-        """Every exact name -> id: its path, with extension and without."""
-        ids: dict[str, str] = {}
-        for recordings in (self.for_trials, self.recordings):
-            for id, recording in recordings.items():
-                ids[recording.name] = id
-        for recordings in (self.for_trials, self.recordings):
-            ids.update(zip(recordings, recordings, strict=True))
-        return ids
-
-    @functools.cached_property
-    def _files(self) -> dict[str, str]:
-        """Name with its extension -> id, of files such as ``a.m4a.wav``."""
+    def _files(self) -> dict[str, Recording]:
+        """By names with the extension: a.m4a is not a.m4a.wav."""
         return {
-            r.name + os.path.splitext(r.path)[1]: id
-            for id, r in self.recordings.items()
+            r.name + os.path.splitext(r.path)[1]: r
+            for r in self.recordings.values()
         }
 
     @functools.cached_property
-    def _short(self) -> dict[str, str]:
-        """Unique bare name, or id with hyphens as in Kaldi -> id."""
-        short: dict[str, str | None] = {}
-        bare = [(id.rpartition("/")[2], id) for id in self.recordings]
-        if len({name for name, _ in bare}) < len(bare):
-            bare = []  # numbers, which tell nothing without a folder
-        hyphens = [(id.replace("/", "-"), id) for id in self.recordings]
-        for name, id in (*hyphens, *bare):
-            short[name] = id if short.get(name, id) == id else None
-        return {name: id for name, id in short.items() if id is not None}
+    def _names(self) -> dict[str, Recording | None]:
+        """By all other names; None for one that several have."""
+        recordings = [r for r in self.recordings.values() if not r.for_trials]
+        short = [(r.id.replace("/", "-"), r) for r in recordings]  # Kaldi's
+        bare = {r.id.rpartition("/")[2]: r for r in recordings}
+        if len(bare) == len(short):  # else numbers, of no use by themselves
+            short += bare.items()
+        names: dict[str, Recording | None] = {}
+        for name, recording in short:
+            taken = names.get(name, recording)
+            names[name] = recording if taken is recording else None
+        names.update((r.name, r) for r in self.recordings.values())
+        names.update(self.recordings)
+        return names
 
     @functools.cached_property
     def _above(self) -> set[str]:
@@ -171,36 +159,22 @@ class Corpus:
         parts = {p for f in folders for p in clean_path(f).split("/")}
         return parts - set(self.speakers)
 
-    def _find(self, text: str) -> str | None:
-        name = clean_path(text)
-        is_absolute = name.startswith("/")
-        parts = [part for part in name.split("/") if part]
+    def find(self, text: str) -> Recording | None:
+        """The recording that a list names in its own way, or None."""
+        path = clean_path(text)
+        parts = [part for part in path.split("/") if part]
         while parts:
-            name = "/".join(parts)
-            found = (
-                self._ids.get(name)
-                if name == (stem := without_extension(name))
-                else self._files.get(name)
-                or self._ids.get(name)
-                or self._ids.get(stem)
-            )
-            if found is None and len(parts) > 1:
-                speaker = self.match_speaker(parts[0])
-                found = self._ids.get("/".join([speaker or "", *parts[1:]]))
-                found = found or self._ids.get(
-                    "/".join([speaker or "", *stem.split("/")[1:]])
-                )
-            if found is None and len(parts) == 1:
-                found = self._short.get(name) or self._short.get(stem)
-            if found is not None:
-                return found
+            speaker = self.match_speaker(parts[0]) or parts[0]
+            for first in (parts[0], speaker):
+                name = "/".join([first, *parts[1:]])
+                found = self._files.get(name) or self._names.get(name)
+                found = found or self._names.get(without_extension(name))
+                if found:
+                    return found
             # "wav/", "VoxCeleb1/wav/", or all above the data folder
-            folder = parts.pop(0)
-            if len(parts) < 2 and not (is_container(folder) and parts):
-                return None
-            if not (is_absolute or is_container(folder)) and (
-                folder not in self._above
-            ):
+            folder, *parts = parts
+            may_drop = path.startswith("/") or folder in self._above
+            if not is_container(folder) and not (may_drop and len(parts) > 1):
                 return None
         return None
 
@@ -217,27 +191,27 @@ def read_corpus(
     """
     if isinstance(data_folder, Corpus):
         return data_folder
-    corpus = Corpus(str(data_folder), [], {}, {}, {}, defaultdict(list))
+    corpus = Corpus(str(data_folder), [], {}, {}, defaultdict(list))
     known: set[str] = set()  # speakers of the sources before
     for source in data_folders(data_folder):
         path = list_in(source)
         if path is not None:
-            layout, found = _from_list(path, corpus)
+            layout, found = _from_list(path, corpus.labels)
         else:
             layout, found = _from_folder(
                 source, speaker_level, outputs, corpus.skipped
             )
-        for recording, is_for_trials in found:
-            _add(corpus, recording, is_for_trials)
-        own = {r.speaker for r, _ in found}
+        for recording in found:
+            _add(corpus, recording)
         corpus.layouts.append(layout)
+        own = {r.speaker for r in found}
         logger.info(f"{source}: {layout} layout: {len(own)} speakers")
         if shared := sorted(own & known):
             logger.warning(
                 f"{len(shared)} speakers, such as {shown(shared[0])}, are in "
                 "several data folders: each name is taken for one person"
             )
-        known |= {r.speaker for r, is_for_trials in found if not is_for_trials}
+        known |= {r.speaker for r in found if not r.for_trials}
     counts = ", ".join(f"{len(v)} {k}" for k, v in corpus.skipped.items())
     if not corpus.recordings:
         raise InputError(
@@ -257,8 +231,7 @@ def read_corpus(
     return corpus
 
 
-def _add(corpus: Corpus, recording: Recording, is_for_trials: bool) -> None:
-    recordings = corpus.for_trials if is_for_trials else corpus.recordings
+def _add(corpus: Corpus, recording: Recording) -> None:
     id, path = recording.id, recording.path
     # A trial list separates names by spaces and is UTF-8.
     if " " in id or not id.isprintable():
@@ -266,41 +239,28 @@ def _add(corpus: Corpus, recording: Recording, is_for_trials: bool) -> None:
             f"{path!r} has a space or an unprintable character in its name "
             f"({shown(id)!r}): rename it"
         )
-    if id in recordings:
-        corpus.clash = corpus.clash or (
-            f"{recordings[id].path} and {path} are both utterance {id}: rename "
-            "or remove one of them"
+    first = corpus.recordings.setdefault(id, recording)
+    if first is not recording and not corpus.clash:
+        corpus.clash = (
+            f"{first.path} and {path} are both utterance {id}: rename or "
+            "remove one of them"
         )
-    recordings.setdefault(id, recording)
 
 
 def _from_list(
-    path: pathlib.Path, corpus: Corpus
-) -> tuple[str, list[tuple[Recording, bool]]]:
-    layout, entries = read_list(path)
-    found = []
-    for entry in entries:
-        row = corpus.labels.setdefault(entry.speaker, {})
-        for key, value in entry.labels.items():
-            if key == "split" and row.get(key, value) != value:
+    path: pathlib.Path, labels: dict[str, dict[str, str]]
+) -> tuple[str, list[Recording]]:
+    layout, found = read_list(path)
+    for recording, own in found:
+        row = labels.setdefault(recording.speaker, {}) if own else {}
+        for key, value in own.items():
+            if row.setdefault(key, value) != value and key == "split":
                 raise InputError(
-                    f"{path}: {shown(entry.speaker)} is in the splits "
+                    f"{path}: {shown(recording.speaker)} is in the splits "
                     f"{shown(row[key])} and {shown(value)}: give all "
                     "utterances of a speaker one split"
                 )
-            row.setdefault(key, value)
-        own = entry.name.removeprefix(f"{entry.speaker}/")
-        audio_path = segment_path(entry.path, entry.start, entry.stop)
-        id = f"{entry.speaker}/{own}"
-        session = entry.session or own.rpartition("/")[0]
-        found.append(
-            (
-                Recording(id, audio_path, entry.speaker, session, entry.name),
-                False,
-            )
-        )
-    corpus.labels = {s: row for s, row in corpus.labels.items() if row}
-    return layout, found
+    return layout, [recording for recording, _ in found]
 
 
 def _from_folder(
@@ -308,33 +268,28 @@ def _from_folder(
     speaker_level: int | str | None,
     outputs: StrPath | None,
     skipped: dict[str, list[str]],
-) -> tuple[str, list[tuple[Recording, bool]]]:
-    files: dict[str, str] = {}  # path below the folder -> path
-    for below, name, path in walk(source, outputs, skipped):
-        files[normalized(below + name)] = path
+) -> tuple[str, list[Recording]]:
+    files = {
+        normalized(below): path
+        for below, path in walk(source, outputs, skipped)
+    }
     if not files:
         return "empty", []
     names = list(map(without_extension, files))
     layout, places = find_layout(names, speaker_level, str(source))
     prefixes = {(f"{p.speaker}/{p.rest}", p.prefix) for p in places if p}
-    ids = Counter(id for id, _ in prefixes)
+    several = Counter(id for id, _ in prefixes)
     found = []
     for name, path, place in zip(names, files.values(), places, strict=True):
         if place is None:
             skipped[f"not in the {layout} layout"].append(path)
             continue
-        found.append((_recording(name, path, place, ids), place.for_trials))
+        speaker, session, prefix, rest, for_trials = place
+        id = rest if for_trials else f"{speaker}/{rest}"
+        if prefix and several[id] > 1:  # train/alice/1 and test/alice/1
+            id = f"{speaker}/{prefix}/{rest}"
+        found.append(Recording(id, path, speaker, session, name, for_trials))
     return layout, found
-
-
-def _recording(
-    name: str, path: str, place: Place, ids: Counter[str]
-) -> Recording:
-    speaker, session, prefix, rest, for_trials = place
-    id = rest if for_trials else f"{speaker}/{rest}"
-    if prefix and ids[id] > 1:  # train/alice/1 and test/alice/1
-        id = f"{speaker}/{prefix}/{rest}"
-    return Recording(id, path, speaker, session, name)
 
 
 def speaker_of(utterance: str) -> str:
@@ -368,36 +323,14 @@ def find_audio(
 ) -> dict[str, str | None]:
     """Name of an utterance -> path or None."""
     corpus = read_corpus(data_folder)
-    both = {**corpus.for_trials, **corpus.recordings}
-    return {
-        name: both[id].path if id else None
-        for name, id in corpus.resolve(utterances).items()
-    }
+    found = {name: corpus.find(name) for name in utterances}
+    return {name: r.path if r else None for name, r in found.items()}
 
 
-def list_audio(
-    data_folder: StrPath, outputs: StrPath | None = None
-) -> dict[str, str]:
-    """Utterance -> path, sorted; ``outputs`` in the corpus is left out."""
-    return read_corpus(data_folder, outputs=outputs).paths()
-
-
-def read_speakers(data_folder: StrPath) -> dict[str, dict[str, str]]:
-    """Speaker -> its row of ``speakers.csv``; empty without such a file."""
-    paths = [folder / "speakers.csv" for folder in data_folders(data_folder)]
-    speakers = {}
-    for path in filter(pathlib.Path.is_file, paths):
-        speakers.update(read_speaker_table(path))
-    return speakers
-
-
-def read_speaker_table(
-    path: StrPath, columns: Collection[str] = ()
-) -> dict[str, dict[str, str]]:
-    """Speaker -> its row of a table with ``spk_id`` and ``columns``."""
+def read_speaker_table(path: StrPath) -> dict[str, dict[str, str]]:
+    """Speaker -> its row of a table with ``spk_id``."""
     speakers: dict[str, dict[str, str]] = {}
-    rows = read_table(path, ["spk_id", *columns], SPEAKER_COLUMNS)
-    for line, row in rows:
+    for line, row in read_table(path, ["spk_id"], SPEAKER_COLUMNS):
         speaker = row["spk_id"] = normalized(row["spk_id"])
         check_name(path, line, "spk_id", speaker)
         if speakers.setdefault(speaker, row) != row:
@@ -406,26 +339,3 @@ def read_speaker_table(
                 "remove one of them"
             )
     return speakers
-
-
-def read_splits(data_folder: StrPath) -> dict[str, str]:
-    """Speaker -> "train", "dev" or "test", of those with a ``split``."""
-    return _splits(read_speakers(data_folder), data_folder)
-
-
-def _splits(
-    speakers: dict[str, dict[str, str]], source: StrPath
-) -> dict[str, str]:
-    splits = {}
-    for speaker, row in speakers.items():
-        split = (row.get("split") or "").strip().lower()
-        if split and split not in _SPLITS:
-            raise InputError(
-                f"speakers.csv of {source}: the split of {speaker} is "
-                f"{shown(row['split'])!r}, expected train, dev or test"
-            )
-        if split:
-            splits[speaker] = _SPLITS[split]
-    if "train" not in splits.values():  # VoxCeleb trains on its dev
-        splits = {s: "train" if v == "dev" else v for s, v in splits.items()}
-    return splits

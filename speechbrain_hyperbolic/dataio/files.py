@@ -1,7 +1,6 @@
 """Files that are either whole or absent, and one run at a time on a folder."""
 
 import contextlib
-import json
 import os
 import pathlib
 import socket
@@ -73,19 +72,17 @@ def _write_error(path: StrPath) -> int | None:
     return None
 
 
-class Stamp:
-    """A file that records the arguments with which something was made."""
+def write_text(path: StrPath, text: str) -> None:
+    """Writes a text, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, "utf-8", "replace", newline="\n")
 
-    def __init__(self, path: StrPath, arguments: dict | list) -> None:
-        self.path = pathlib.Path(path)
-        self.text = json.dumps(arguments)
 
-    def matches(self) -> bool:
-        return self.path.is_file() and self.path.read_text() == self.text
-
-    def write(self) -> None:
-        with atomic_path(self.path) as temporary:
-            temporary.write_text(self.text)
+def existing(path: StrPath, what: str) -> pathlib.Path:
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} is missing: no such {what}")
+    return path
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ speaker's folder``, without extension.
 """
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from speechbrain_hyperbolic.errors import InputError, shown
@@ -118,17 +118,15 @@ def _compile(speaker_level: int | str) -> re.Pattern:
         text = rf"^(?:[^/]+/){{{int(text) - 1}}}(?P<speaker>[^/]+)/"
     try:
         pattern = re.compile(text)
+        if pattern.groups == 1 or "speaker" in pattern.groupindex:
+            return pattern
+        why = f"has {pattern.groups} groups"
     except re.error as error:
-        raise InputError(
-            f"speaker_level {shown(text)} is no pattern ({error}): expected "
-            "the number of a folder, or a pattern with one group"
-        ) from error
-    if pattern.groups != 1 and "speaker" not in pattern.groupindex:
-        raise InputError(
-            f"speaker_level {shown(text)} has {pattern.groups} groups, "
-            "expected the number of a folder, or a pattern with one group"
-        )
-    return pattern
+        why = f"is no pattern ({error})"
+    raise InputError(
+        f"speaker_level {shown(text)} {why}: expected the number of a folder, "
+        "or a pattern with one group"
+    )
 
 
 def _place(match: re.Match | None) -> Place | None:
@@ -154,119 +152,98 @@ def _place(match: re.Match | None) -> Place | None:
 
 def _plain(files: list[str], where: str) -> tuple[str, list[Place | None]]:
     """The first folder that is no container."""
-    folders = {name.rpartition("/")[0] for name in files} - {""}
-    if not folders:
+    folders = [tuple(name.split("/")[:-1]) for name in files]
+    # How many folders are above the speaker, who is a folder too
+    depth = {folder: _containers(folder) for folder in folders if folder}
+    if not depth:
         raise InputError(
             f"{where} has {len(files)} audio files and no folders: expected "
             "speaker/[session/]utterance; name the speakers by a list (CSV "
             "with path and speaker), or by speaker_level and a pattern such as "
             "'^([^_]+)_'"
         )
-    parts = {folder: tuple(folder.split("/")) for folder in folders}
-    depth = {f: _depth(p) for f, p in parts.items()}
-    _check_containers(parts, depth, where)
-    speakers = {f: parts[f][depth[f]] for f in folders}
-    if all(is_container(speaker) for speaker in speakers.values()):
-        raise _ambiguous(
-            parts.values(), where, "no folder has the name of a speaker"
-        )
-    _check_sessions(parts, depth, speakers, where)
-    _check_prefixes(parts, depth, speakers, where)
+    _check_containers(depth, where)
+    if all(is_container(folder[level]) for folder, level in depth.items()):
+        raise _ambiguous(depth, where, "no folder has the name of a speaker")
+    _check_sessions(depth, where)
+    _check_prefixes(depth, where)
     found: list[Place | None] = []
-    for name in files:
-        folder, _, stem = name.rpartition("/")
+    for name, folder in zip(files, folders, strict=True):
         if not folder:
             found.append(None)
             continue
         level = depth[folder]
-        session = "/".join(parts[folder][level + 1 :])
-        rest = f"{session}/{stem}" if session else stem
-        prefix = "/".join(parts[folder][:level])
-        found.append(Place(speakers[folder], session, prefix, rest))
-    above = sorted({"/".join(parts[f][: depth[f]]) for f in folders} - {""})
+        prefix, session = folder[:level], folder[level + 1 :]
+        rest = "/".join(name.split("/")[level + 1 :])
+        found.append(
+            Place(folder[level], "/".join(session), "/".join(prefix), rest)
+        )
+    above = sorted({place.prefix for place in found if place} - {""})
     title = "speaker/[session/]utterance"
     return (f"{title} below {', '.join(above)}" if above else title), found
 
 
-def _depth(parts: tuple[str, ...]) -> int:
-    """The number of containers above the speaker, which is a folder itself."""
-    depth = 0
-    while depth < len(parts) - 1 and is_container(parts[depth]):
-        depth += 1
-    return depth
+def _containers(folder: tuple[str, ...]) -> int:
+    """How many of a path's folders, but the last, are containers."""
+    speakers = (
+        level
+        for level, name in enumerate(folder[:-1])
+        if not is_container(name)
+    )
+    return next(speakers, len(folder) - 1)
 
 
-def _check_containers(
-    parts: dict[str, tuple[str, ...]], depth: dict[str, int], where: str
-) -> None:
+def _check_containers(depth: dict[tuple[str, ...], int], where: str) -> None:
     """Refuses a speaker beside folders of speakers, unless the latter are
     speakers with sessions too (who happen to be called data, or Val).
     """
-    level = 0
-    while True:
-        deep = [f for f in parts if depth[f] > level]
-        if not deep:
-            return
-        beside = [p for f, p in parts.items() if depth[f] <= level < len(p)]
-        if beside:
-            sessions = {p[level + 1] for p in beside if len(p) > level + 1}
-            inside = {parts[f][level + 1] for f in deep}
-            if not inside <= sessions:
-                raise _ambiguous(
-                    parts.values(),
-                    where,
-                    f"{parts[deep[0]][level]} stands beside {beside[0][level]}",
-                )
-            for folder in deep:
-                depth[folder] = level
-        level += 1
+    for level in range(max(depth.values())):
+        deep = [f for f in depth if depth[f] > level]
+        beside = [f for f in depth if depth[f] <= level < len(f)]
+        sessions = {f[level + 1] for f in beside if len(f) > level + 1}
+        if not deep or not beside:
+            continue
+        if not {f[level + 1] for f in deep} <= sessions:
+            why = f"{deep[0][level]} stands beside {beside[0][level]}"
+            raise _ambiguous(depth, where, why)
+        depth.update(dict.fromkeys(deep, level))
 
 
-def _check_sessions(
-    parts: dict[str, tuple[str, ...]],
-    depth: dict[str, int],
-    speakers: dict[str, str],
-    where: str,
-) -> None:
+def _check_sessions(depth: dict[tuple[str, ...], int], where: str) -> None:
     """Refuses folders in folders that may be speakers as well as sessions."""
-    below: dict[str, set[str]] = defaultdict(set)
-    for folder, part in parts.items():
-        if len(part) > depth[folder] + 1:
-            below[speakers[folder]].add(part[depth[folder] + 1])
-    if not below:
-        return
+    below = defaultdict(set)  # speaker -> folders in it
+    for folder, level in depth.items():
+        if len(folder) > level + 1:
+            below[folder[level]].add(folder[level + 1])
     names = set().union(*below.values())
-    total = sum(map(len, below.values()))
-    several = len(set(speakers.values()))
     if _all(_SPEAKER, below) and not _all(_SPEAKER, names):
         return
-    if not _all(_SESSION, below) or _all(_SESSION, names):
-        numbers = all(name.isdecimal() for name in names) and total > len(names)
-        if numbers or _all(_SESSION, names) or _all(_VIDEO, names):
+    if _all(_SESSION, names):
+        return
+    if not _all(_SESSION, below):
+        numbers = all(map(str.isdecimal, names))
+        repeat = sum(map(len, below.values())) > len(names)
+        speakers = {folder[level] for folder, level in depth.items()}
+        if (
+            (numbers and repeat)
+            or _all(_VIDEO, names)
+            or len(names) < len(speakers)
+        ):
             return
-        if len(names) < several:
-            return  # fewer names of sessions than speakers
     raise _ambiguous(
-        parts.values(), where, "these folders may be speakers or groups of them"
+        depth, where, "these folders may be speakers or groups of them"
     )
 
 
-def _check_prefixes(
-    parts: dict[str, tuple[str, ...]],
-    depth: dict[str, int],
-    speakers: dict[str, str],
-    where: str,
-) -> None:
+def _check_prefixes(depth: dict[tuple[str, ...], int], where: str) -> None:
     """A man and a woman of one name are not one speaker."""
-    groups: dict[str, set[tuple[str, ...]]] = defaultdict(set)
-    for folder, part in parts.items():
-        above = part[: depth[folder]]
-        groups[speakers[folder]].add(
-            tuple(p for p in above if not _SAME_PEOPLE.fullmatch(p))
-        )
+    groups = defaultdict(set)
+    for folder, level in depth.items():
+        above = [p for p in folder[:level] if not _SAME_PEOPLE.fullmatch(p)]
+        groups[folder[level]].add("/".join(above) or ".")
     for speaker, several in groups.items():
         if len(several) > 1:
-            first, second = ("/".join(p) or "." for p in sorted(several)[:2])
+            first, second, *_ = sorted(several)
             raise InputError(
                 f"{where}: {shown(speaker)} is below {first} and below "
                 f"{second}: if they are one person, pass the level of the "
@@ -276,32 +253,25 @@ def _check_prefixes(
 
 
 def _all(pattern: re.Pattern, names: Iterable[str]) -> bool:
-    return all(pattern.fullmatch(name) for name in names)
+    return all(map(pattern.fullmatch, names))
 
 
 def _ambiguous(
-    folders: Collection[tuple[str, ...]], where: str, why: str
+    folders: Iterable[tuple[str, ...]], where: str, why: str
 ) -> InputError:
     """An error with the readings of the first levels and their counts."""
-    deepest = max(map(len, folders))
     readings = []
-    for level in range(min(deepest, 3)):
-        counts = Counter(p[level] for p in folders if len(p) > level)
-        some = ", ".join(map(shown, sorted(counts)[:3]))
-        more = ", ..." if len(counts) > 3 else ""
-        readings.append(
-            f"--speaker_level={level + 1}: {len(counts)} speakers "
-            f"({some}{more})"
-        )
-    advice = (
-        "pass one of these"
-        if len(readings) > 1
-        else (
-            "pass a list (CSV with path and speaker), or a pattern with one "
-            "group as --speaker_level"
-        )
-    )
+    for level in range(3):
+        names = sorted({f[level] for f in folders if len(f) > level})
+        if names:
+            some = ", ".join(map(shown, names[:3]))
+            more = ", ..." if len(names) > 3 else ""
+            readings.append(
+                f"--speaker_level={level + 1}: {len(names)} speakers "
+                f"({some}{more})"
+            )
     return InputError(
         f"{where}: which folder is the speaker? {why}: {'; '.join(readings)}: "
-        f"{advice}"
+        "pass one of these, a pattern with one group as --speaker_level, or a "
+        "list (CSV with path and speaker) as the data folder"
     )

@@ -8,19 +8,21 @@ clips, wav or audio. Commands in a wav.scp are never run.
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from speechbrain_hyperbolic.dataio.names import (
     clean_path,
     normalized,
     without_extension,
 )
+from speechbrain_hyperbolic.dataio.segments import segment_path
 from speechbrain_hyperbolic.dataio.tables import (
     PATH_COLUMNS,
     encoding_of,
     read_table,
+    renamed,
 )
 from speechbrain_hyperbolic.errors import InputError, shown
 
@@ -28,16 +30,15 @@ _FOLDERS = ("", "clips", "wav", "audio", "data")
 _COMMON_VOICE = ("validated.tsv", "train.tsv")
 
 
-class Entry(NamedTuple):
-    """What a line of a list says."""
+class Recording(NamedTuple):
+    """An utterance, as a corpus has it."""
 
-    name: str  # the utterance's, or its path without extension
-    path: str
+    id: str  # speaker/[session/]utterance
+    path: str  # of the file, or of a segment of it
     speaker: str
-    session: str = ""
-    start: float = 0.0  # seconds
-    stop: float | None = None  # None: the end of the file
-    labels: Mapping[str, str] = {}  # the speaker's: sex, lang, split
+    session: str
+    name: str  # its path below the data folder, or its name in a list
+    for_trials: bool = False  # which alone name it
 
 
 def list_in(source: Path) -> Path | None:
@@ -55,141 +56,111 @@ def list_in(source: Path) -> Path | None:
     return None
 
 
-def read_list(path: Path) -> tuple[str, list[Entry]]:
-    """What kind of list it is, and its entries."""
-    if path.name == "wav.scp":
-        return "Kaldi folder", list(_read_kaldi(path.parent))
+def read_list(
+    path: Path,
+) -> tuple[str, list[tuple[Recording, dict[str, str]]]]:
+    """What kind of list it is, and recordings with labels of the speaker."""
+    folder = path.parent
     with open(path, encoding=encoding_of(path), errors="replace") as file:
         start = file.read(1000).lstrip()
-    if start.startswith(("{", "[")):
-        return "manifest", list(_read_manifest(path))
-    entries = list(_read_csv(path))
-    common = path.name in _COMMON_VOICE or (path.parent / "clips").is_dir()
-    return f"{'Common Voice' if common else 'table'} {path.name}", entries
+    if path.name == "wav.scp":
+        kind, rows = "Kaldi folder", _read_kaldi(folder)
+    elif start.startswith(("{", "[")):
+        kind, rows = "manifest", _read_manifest(path)
+    else:
+        common = path.name in _COMMON_VOICE or (folder / "clips").is_dir()
+        kind = f"{'Common Voice' if common else 'table'} {path.name}"
+        rows = read_table(path, ["path", "spk_id"], PATH_COLUMNS)
+    return kind, [
+        _recording(folder, f"{path}, line {line}", row) for line, row in rows
+    ]
 
 
-def _read_csv(path: Path) -> Iterator[Entry]:
-    locate = _Locator(path.parent)
-    for line, row in read_table(path, ["path", "spk_id"], PATH_COLUMNS):
-        where = f"{path}, line {line}"
-        if "stop" in row and "start" in row:  # a train.csv, in samples
-            start, stop, seconds = (
-                _number(where, key, row[key]) or 0
-                for key in ("start", "stop", "duration")
-            )
-            rate = (stop - start) / seconds if seconds else 1
-            start, length = start / rate, seconds
-        else:
-            start = _number(where, "offset", row.get("offset", "")) or 0.0
-            length = _number(where, "duration", row.get("duration", "")) or 0.0
-            if "offset" not in row:
-                length = 0.0  # of a whole file
-        yield _entry(
-            locate, where, row["path"], row["spk_id"], start, length, row
-        )
-
-
-def _read_manifest(path: Path) -> Iterator[Entry]:
-    locate = _Locator(path.parent)
-    names = {
-        other: name
-        for name, others in PATH_COLUMNS.items()
-        for other in (name, *others.split())
-    }
-    for line, item in _objects(path):
-        where = f"{path}, line {line}"
-        if not isinstance(item, dict):
-            raise InputError(f"{where}: expected an object in braces")
-        row: dict[str, Any] = {}
-        for key, value in item.items():
-            plain = str(key).replace("_", "").lower()
-            row.setdefault(names.get(plain, str(key)), value)
-        if not row.get("path") or row.get("spk_id") in (None, ""):
-            raise InputError(
-                f"{where}: expected the keys audio_filepath and speaker"
-            )
-        start = _number(where, "offset", row.get("offset") or 0) or 0.0
-        length = _number(where, "duration", row.get("duration") or 0) or 0.0
-        if row.get("offset") is None:
-            length = 0.0
-        texts = {k: str(v) for k, v in row.items() if v is not None}
-        yield _entry(
-            locate, where, texts["path"], texts["spk_id"], start, length, texts
-        )
-
-
-def _objects(path: Path) -> Iterator[tuple[int, Any]]:
-    """JSON objects, one a line, or all of them as a list."""
+def _read_manifest(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """JSON objects, one a line or all of them as a list, as rows of a table."""
     text = path.read_text(encoding_of(path))
     number = 1
     try:
         if text.lstrip().startswith("["):
-            yield from enumerate(json.loads(text), 1)
-            return
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                yield number, json.loads(line)
+            objects = list(enumerate(json.loads(text), 1))
+        else:
+            objects = []
+            for number, line in enumerate(text.split("\n"), 1):
+                if line.strip():
+                    objects.append((number, json.loads(line)))
     except ValueError as error:
         raise InputError(
             f"{path}, line {number} is no JSON ({error}): expected one object "
             "a line"
         ) from error
+    for number, item in objects:
+        if not isinstance(item, dict):
+            raise InputError(
+                f"{path}, line {number}: expected an object in braces"
+            )
+        row = dict(zip(renamed(item, PATH_COLUMNS), item.values(), strict=True))
+        yield number, {k: str(v) for k, v in row.items() if v is not None}
 
 
-def _entry(
-    locate: "_Locator",
-    where: str,
-    name: str,
-    speaker: str,
-    start: float,
-    length: float,
-    row: Mapping[str, str],
-) -> Entry:
-    name, speaker = name.strip(), normalized(speaker)
-    if not name or not speaker or not (name + speaker).isprintable():
+def _recording(
+    folder: Path, where: str, row: Mapping[str, str]
+) -> tuple[Recording, dict[str, str]]:
+    path = row.get("path", "").strip()
+    speaker = normalized(row.get("spk_id", ""))
+    if not path or not speaker or not (path + speaker).isprintable():
         raise InputError(
-            f"{where}: expected a path and a speaker, not {shown(name)!r} and "
+            f"{where}: expected a path and a speaker, not {shown(path)!r} and "
             f"{shown(speaker)!r}"
         )
-    labels = {k: row[k].strip() for k in ("sex", "lang", "split") if row.get(k)}
-    path = locate(name)
-    own = without_extension(clean_path(locate.below(name)))
+    start, length = 0.0, 0.0  # the whole file
+    if row.keys() >= {"start", "stop", "duration"}:  # a train.csv, in samples
+        first, last, length = (
+            _number(where, key, row[key])
+            for key in ("start", "stop", "duration")
+        )
+        start = first * length / (last - first) if last > first else 0.0
+    elif "offset" in row:
+        start = _number(where, "offset", row["offset"])
+        length = _number(where, "duration", row.get("duration", ""))
     stop = start + length if length else None
+    name = without_extension(_below(folder, path))
     if start or stop:
-        own += f"_{start:g}" + (f"-{stop:g}" if stop else "")
-    session = normalized(row.get("session") or "")
-    return Entry(own, path, speaker, session, start, stop, labels)
+        name += f"_{start:g}" + (f"-{stop:g}" if stop else "")
+    name = normalized(row.get("kaldi_utterance", name))
+    own = name.removeprefix(f"{speaker}/")
+    session = normalized(row.get("session", "")) or own.rpartition("/")[0]
+    path = segment_path(_locate(folder, path), start, stop)
+    labels = {k: row[k].strip() for k in ("sex", "lang", "split") if row.get(k)}
+    return Recording(f"{speaker}/{own}", path, speaker, session, name), labels
 
 
-class _Locator:
-    """Finds a list's paths, which are relative to one of several folders."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._last = ""
-
-    def __call__(self, name: str) -> str:
-        name = name.replace("\\", os.sep) if "\\" in name else name
-        for below in (self._last, *_FOLDERS):
-            path = os.path.join(self.folder, below, name)
-            if os.path.isfile(path):
-                self._last = below
-                return path
-        return os.path.join(self.folder, self._last, name)  # told as missing
-
-    def below(self, name: str) -> str:
-        """A name that does not depend on where the list lies."""
-        name = clean_path(name)
-        folder = clean_path(os.path.abspath(self.folder))
-        if name.startswith(folder + "/"):
-            return name[len(folder) + 1 :]
-        while name.startswith(("../", "/")):
-            name = name.removeprefix("../").lstrip("/")
-        return name
+def _locate(folder: Path, path: str) -> str:
+    """A list's path: in one of several folders or the working folder."""
+    path = path.replace("\\", os.sep)
+    paths = [os.path.join(folder, below, path) for below in _FOLDERS]
+    paths.append(os.path.abspath(path))  # as in Kaldi
+    return next(filter(os.path.isfile, paths), paths[0])  # told as missing
 
 
-def _read_kaldi(folder: Path) -> Iterator[Entry]:
-    paths = dict(_pairs(folder / "wav.scp"))
+def _below(folder: Path, name: str) -> str:
+    """A name that does not depend on where the list lies."""
+    name = clean_path(name).removeprefix(
+        clean_path(os.path.abspath(folder)) + "/"
+    )
+    while name.startswith(("../", "/")):
+        name = name.removeprefix("../").lstrip("/")
+    return name
+
+
+def _read_kaldi(folder: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The utterances of a Kaldi folder as rows of a table."""
+    paths, speakers, segments, sexes = (
+        _pairs(folder / name)
+        for name in ("wav.scp", "utt2spk", "segments", "spk2gender")
+    )
+    for speaker, utterances in _pairs(folder / "spk2utt").items():
+        for utterance in utterances.split():
+            speakers.setdefault(utterance, speaker)
     for key, path in paths.items():
         if path.endswith("|") or path.startswith("|") or path == "-":
             raise InputError(
@@ -197,24 +168,14 @@ def _read_kaldi(folder: Path) -> Iterator[Entry]:
                 f"never run ({shown(path, 40)}): write its output to a file "
                 "and name that"
             )
-    if (folder / "utt2spk").is_file():
-        speakers = dict(_pairs(folder / "utt2spk"))
-    else:
-        speakers = {
-            utterance: speaker
-            for speaker, all_of_them in _pairs(folder / "spk2utt")
-            for utterance in all_of_them.split()
-        }
-    genders = _optional(folder / "spk2gender")
-    segments = {key: f"{key} 0 -1" for key in paths}
-    if (folder / "segments").is_file():
-        segments = dict(_pairs(folder / "segments"))
-    for key, text in segments.items():
+    parts = segments or {key: f"{key} 0 -1" for key in paths}
+    for line, (key, text) in enumerate(parts.items(), 1):
         where = f"{folder / 'segments'}: {shown(key)}"
         try:
-            recording, first, last = text.split()
-            start, stop = float(first), float(last)
-            if not (start < stop or stop == -1) or start < 0:
+            recording, start, end = text.split()
+            whole = float(end) == -1
+            length = 0.0 if whole else float(end) - float(start)
+            if not (whole or length > 0) or float(start) < 0:
                 raise ValueError
         except ValueError:
             raise InputError(
@@ -227,51 +188,43 @@ def _read_kaldi(folder: Path) -> Iterator[Entry]:
                 f"{folder}: {shown(key)} has no speaker in utt2spk or spk2utt: "
                 "add it or remove the utterance"
             )
-        speaker = normalized(speakers[key])
-        end = None if stop == -1 else stop
-        yield Entry(
-            normalized(key),
-            _of_kaldi(folder, paths[recording]),
-            speaker,
-            start=start,
-            stop=end,
-            labels={"sex": genders[speaker]} if speaker in genders else {},
-        )
+        row = {
+            "kaldi_utterance": key,
+            "path": paths[recording],
+            "spk_id": speakers[key],
+            "offset": start,
+            "duration": str(length),
+            "sex": sexes.get(speakers[key], ""),
+        }
+        yield line, row
 
 
-def _of_kaldi(folder: Path, path: str) -> str:
-    """A path of wav.scp, below the working folder as in Kaldi, or beside it."""
-    beside = os.path.join(folder, path)
-    return beside if os.path.isfile(beside) else os.path.abspath(path)
-
-
-def _optional(path: Path) -> dict[str, str]:
-    return dict(_pairs(path)) if path.is_file() else {}
-
-
-def _pairs(path: Path) -> Iterable[tuple[str, str]]:
-    """The first word of each line and the rest."""
+def _pairs(path: Path) -> dict[str, str]:
+    """The first word of each line -> the rest; empty without a file."""
+    pairs: dict[str, str] = {}
+    if not path.is_file():
+        return pairs
     with open(path, encoding=encoding_of(path)) as file:
         for number, line in enumerate(file, 1):
-            if fields := line.split(maxsplit=1):
-                if len(fields) < 2:
-                    raise InputError(
-                        f"{path}, line {number}: expected two fields, not "
-                        f"{shown(line.strip())!r}"
-                    )
-                yield fields[0], fields[1].strip()
+            if not (fields := line.split(maxsplit=1)):
+                continue
+            if len(fields) < 2:
+                raise InputError(
+                    f"{path}, line {number}: expected two fields, not "
+                    f"{shown(line.strip())!r}"
+                )
+            pairs[fields[0]] = fields[1].strip()
+    return pairs
 
 
-def _number(where: str, key: str, text: object) -> float | None:
-    """A number of seconds; None for an empty field."""
-    if text in ("", None):
-        return None
+def _number(where: str, key: str, text: str) -> float:
+    """A number of seconds or samples; 0 for an empty field."""
     try:
-        value = float(str(text))
+        value = float(text or 0)
         if not 0 <= value < 10**9:
             raise ValueError
         return value
     except ValueError:
         raise InputError(
-            f"{where}: {key} is {shown(str(text))!r}, expected seconds"
+            f"{where}: {key} is {shown(text)!r}, expected seconds"
         ) from None

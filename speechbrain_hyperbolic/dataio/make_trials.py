@@ -22,11 +22,6 @@ from speechbrain_hyperbolic.dataio.preparation import (
 from speechbrain_hyperbolic.dataio.trials import Trial, write_trials
 from speechbrain_hyperbolic.errors import InputError, exit_on_error
 
-LEVEL_HELP = (
-    "which folder below data_folder is the speaker, by number, or a pattern "
-    "with one group over paths (default: told by the layout)"
-)
-
 
 def make_trials(
     utterances: Iterable[str], pairs_per_speaker: int = 100, seed: int = 0
@@ -90,12 +85,9 @@ def make_trial_list(
         data_folder, speaker_level, outputs=pathlib.Path(path).parent
     )
     speakers = choose_test_speakers(corpus, test_share, seed)
-    paths = {
-        name: path
-        for name, path in corpus.paths().items()
-        if speaker_of(name) in speakers
-    }
-    utterances, problems = read_utterances(paths, check_audio=check_audio)
+    utterances, problems = read_utterances(
+        corpus.paths(speakers), check_audio=check_audio
+    )
     report_problems(problems, f"{path}.skipped", corpus.skipped)
     trials = make_trials((u.id for u in utterances), pairs_per_speaker, seed)
     write_trials(trials, path)
@@ -118,7 +110,11 @@ def main() -> None:
     parser.add_argument("--pairs_per_speaker", type=int, default=100)
     parser.add_argument("--check_audio", default="header")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--speaker_level", help=LEVEL_HELP)
+    parser.add_argument(
+        "--speaker_level",
+        help="which folder below data_folder is the speaker, by number, or a "
+        "pattern with one group over paths (default: told by the layout)",
+    )
     options = vars(parser.parse_args())
     with exit_on_error():
         trials = make_trial_list(**options)

@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterable
 from speechbrain_hyperbolic.dataio.audio import EXTENSIONS
 from speechbrain_hyperbolic.errors import shown
 
-_KNOWN = {extension.lower() for extension in EXTENSIONS}
 # Folders of operating systems and of network disks: they hold no speech.
 _SYSTEM = re.compile(
     r"[.@#$~].*|__.*|_background_noise_|lost\+found|found\.\d+|"
@@ -39,7 +38,7 @@ def without_extension(name: str) -> str:
     """A file's name without the extension of an audio format."""
     stem, _, extension = name.rpartition(".")
     # Nothing would be left of "a/.wav".
-    known = stem and stem[-1] != "/" and "." + extension.lower() in _KNOWN
+    known = stem and stem[-1] != "/" and "." + extension.lower() in EXTENSIONS
     return stem if known else name
 
 

@@ -14,8 +14,6 @@ import shutil
 
 import filelock
 import numpy as np
-import soundfile
-import torch
 import tqdm
 from speechbrain.utils.data_utils import download_file
 from speechbrain.utils.logger import get_logger
@@ -89,8 +87,9 @@ class SoundBank:
 
     def prepare(self) -> None:
         """Makes the bank, unless it was made of as many files and bytes."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(self.path.with_suffix(".lock")):
+        folder = self.path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / f"{self.option}.lock"):
             sounds = self._find()
             paths = [s for group in sounds.values() for s in group]
             sizes = [
@@ -124,16 +123,15 @@ class SoundBank:
         }
 
     def _download(self) -> pathlib.Path:
-        """Under a lock, since banks of several sample rates share it."""
+        """Unpacks the archive, which banks of several sample rates share."""
         partial = self.archive.with_suffix(".partial")
         try:
-            with filelock.FileLock(self.archive.with_suffix(".lock")):
-                if not self.archive.is_dir():
-                    shutil.rmtree(partial, ignore_errors=True)  # a killed run's
-                    packed = partial / "archive.zip"
-                    download_file(self.url, str(packed), unpack=True)
-                    packed.unlink()
-                    os.replace(partial, self.archive)
+            if not self.archive.is_dir():
+                shutil.rmtree(partial, ignore_errors=True)  # a killed run's
+                packed = partial / "archive.zip"
+                download_file(self.url, str(packed), unpack=True)
+                packed.unlink()
+                os.replace(partial, self.archive)
         except (OSError, shutil.ReadError) as error:
             raise InputError(
                 f"can't download {self.url} ({error}): pass --{self.option}="
@@ -189,7 +187,10 @@ class SoundBank:
             samples = _GENERATORS[sound[0]](generator, self.sample_rate)
             samples = samples / np.abs(samples).max() / 2
         else:
-            samples = self._load(sound).numpy()
+            # A room's first microphone: the mean of several would smear it.
+            channel = None if self.option == "noise_source" else 0
+            loaded = audio.load(sound, self.sample_rate, channel=channel)
+            samples = loaded.numpy()
         peak = np.abs(samples).max()
         if peak == 0:
             raise InputError(f"{sound} is silent")
@@ -198,14 +199,6 @@ class SoundBank:
             bits = min(bits, 15)
         scaled = np.rint(np.ldexp(samples, int(bits)))
         return np.clip(scaled, -(2**15), 2**15 - 1).astype(np.int16)
-
-    def _load(self, path: pathlib.Path) -> torch.Tensor:
-        if self.option == "rir_source" and audio.info(path).channels > 1:
-            # The first microphone: a mean over several would smear the room.
-            samples, rate = soundfile.read(path, dtype="float32")
-            first = torch.from_numpy(samples[:, 0].copy())
-            return audio.resample(first, rate, self.sample_rate)
-        return audio.load(path, self.sample_rate)
 
 
 def _files(folder: pathlib.Path) -> list[_Sound]:

@@ -6,6 +6,7 @@ Headers are read in parallel; files that can't be used are left out and listed.
 import contextlib
 import csv
 import hashlib
+import json
 import os
 import pathlib
 import random
@@ -25,7 +26,7 @@ from speechbrain_hyperbolic.dataio.corpus import (
     read_corpus,
     speaker_of,
 )
-from speechbrain_hyperbolic.dataio.files import Stamp, StrPath, atomic_path
+from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path, write_text
 from speechbrain_hyperbolic.dataio.segments import split_segment
 from speechbrain_hyperbolic.dataio.speech import is_silent
 from speechbrain_hyperbolic.dataio.tables import check_name, read_table
@@ -57,47 +58,36 @@ def prepare_corpus(
     sample_rate: int = 16000,
     check_audio: str = "header",
     seed: int = 0,
-    skip_prep: bool = False,
-    speaker_level: int | str | None = None,
 ) -> None:
     """Writes train.csv and dev.csv without the test speakers, and skipped.txt.
 
     Work on the same files with the same options is not repeated.
     """
     save_folder = pathlib.Path(save_folder)
-    if skip_prep:
-        return
-    corpus = read_corpus(data_folder, speaker_level, outputs=save_folder)
+    corpus = read_corpus(data_folder, outputs=save_folder)
     held_out = corpus.held_out(test_speakers)
-    paths = {
-        name: path
-        for name, path in corpus.paths().items()
-        if speaker_of(name) not in held_out
-    }
+    paths = corpus.paths(corpus.speakers.keys() - held_out)
     names = "\n".join(f"{name} {path}" for name, path in paths.items())
-    stamp = Stamp(
-        save_folder / "prepare.json",
-        {
-            "files": hashlib.sha256(os.fsencode(names)).hexdigest(),
-            "split_ratio": list(split_ratio),
-            "sample_rate": sample_rate,
-            "check_audio": check_audio,
-            "seed": seed,
-        },
-    )
-    summary = save_folder / "summary.txt"
-    if stamp.matches():
-        logger.info(f"Already prepared: delete {stamp.path} to do it again.")
-        if summary.is_file():
-            logger.info(summary.read_text().strip())
-        return
-    if stamp.path.is_file():
+    made_from = {
+        "files": hashlib.sha256(os.fsencode(names)).hexdigest(),
+        "split_ratio": list(split_ratio),
+        "sample_rate": sample_rate,
+        "check_audio": check_audio,
+        "seed": seed,
+    }
+    record = save_folder / "prepare.json"
+    if record.is_file():
+        known = json.loads(record.read_text())
+        if known.get("made_from") == made_from:
+            logger.info(f"Already prepared: delete {record} to do it again.")
+            logger.info(known["summary"])
+            return
         logger.warning(
             f"{save_folder} was prepared from other files or with other "
             "options: it is prepared again, and a run that resumes there will "
             "train on different data"
         )
-    stamp.path.unlink(missing_ok=True)
+        record.unlink()
     utterances, problems = read_utterances(paths, sample_rate, check_audio)
     report_problems(problems, save_folder / "skipped.txt", corpus.skipped)
     speakers = {u.spk_id for u in utterances}
@@ -117,14 +107,12 @@ def prepare_corpus(
     train, dev = split_utterances(utterances, split_ratio, seed)
     write_csv(train, save_folder / "train.csv")
     write_csv(dev, save_folder / "dev.csv")
-    line = (
+    summary = (
         f"{len(train)} train and {len(dev)} dev utterances of "
         f"{summarize(utterances)}"
     )
-    with atomic_path(summary) as temporary:
-        temporary.write_text(f"{line}\n")
-    stamp.write()
-    logger.info(line)
+    logger.info(summary)
+    write_text(record, json.dumps({"made_from": made_from, "summary": summary}))
 
 
 def summarize(utterances: Sequence[Utterance]) -> str:
@@ -143,7 +131,7 @@ def read_utterances(
     sample_rate: int = 16000,
     check_audio: str = "header",
 ) -> tuple[list[Utterance], dict[str, str]]:
-    """Returns utterances, and id -> what is wrong with a file.
+    """Returns utterances, and path -> what is wrong with other files.
 
     ``check_audio`` "decode" reads whole files, which also finds truncated
     flac and m4a files, NaN and silence.
@@ -167,9 +155,9 @@ def read_utterances(
         contextlib.closing(pool.map(read, chunks)) as results,  # type: ignore[type-var]
     ):
         for chunk, result in zip(chunks, results, strict=True):
-            for (name, _), found in zip(chunk, result, strict=True):
+            for (_, path), found in zip(chunk, result, strict=True):
                 if isinstance(found, str):
-                    problems[name] = found
+                    problems[path] = found
                 else:
                     utterances.append(found)
             bar.update(len(chunk))
@@ -180,14 +168,14 @@ def _read(
     name: str, path: str, sample_rate: int, decode: bool
 ) -> Utterance | str:
     """The utterance of a file, or why it can't be used."""
+    file, seconds, _ = split_segment(path)
     try:
         rate, frames, _ = audio.info(path)
-        if decode:
-            if is_silent(audio.load(path, rate), rate):
-                return f"{path} is silent: replace or remove the file"
+        if decode and is_silent(audio.load(path, rate), rate):
+            return "is silent: replace or remove the file"
     except InputError as error:
-        return str(error)
-    file, seconds, _ = split_segment(path)
+        # It names the file, or the segment of it.
+        return str(error).removeprefix(path).removeprefix(file).strip()
     start = round(seconds * sample_rate)
     stop = start + round(frames * sample_rate / rate)
     speaker = sys.intern(speaker_of(name))
@@ -197,34 +185,35 @@ def _read(
 def report_problems(
     problems: Mapping[str, str],
     path: StrPath,
-    skipped: Mapping[str, Sequence[str]] | None = None,
+    skipped: Mapping[str, Sequence[str]],
 ) -> None:
     """Warns of files that are left out, and lists all of them in a file.
 
     ``skipped`` are others, by reason, which were not read at all.
     """
-    lines = [*problems.values()]
-    lines += [f"{p}: {why}" for why, ps in (skipped or {}).items() for p in ps]
+    lines = [f"{file} {problem}" for file, problem in problems.items()]
+    for line in lines[:_SHOWN]:
+        logger.warning(f"left out: {line}")
+    lines += [f"{p}: {why}" for why, ps in skipped.items() for p in ps]
     if not lines:
         pathlib.Path(path).unlink(missing_ok=True)
         return
-    for line in list(problems.values())[:_SHOWN]:
-        logger.warning(f"left out: {line}")
-    reasons = Counter(map(reason_of, problems.values()))
-    reasons.update({why: len(paths) for why, paths in (skipped or {}).items()})
-    counts = ", ".join(f"{n} {why}" for why, n in reasons.most_common())
+    reasons = count_reasons(problems, skipped).most_common()
+    counts = ", ".join(f"{n} {why}" for why, n in reasons)
     logger.warning(f"left out {len(lines)} ({counts}), listed in {path}")
-    with atomic_path(path) as temporary:
-        temporary.write_text(
-            "".join(f"{line}\n" for line in lines), "utf-8", "replace"
-        )
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
-def reason_of(problem: str) -> str:
-    """What is wrong with a file, without its name and the advice."""
-    text = re.sub(r"\([^()]*\)", "", problem)
-    text = re.sub(r"^.*?\.\w+(?:#t=\S+)? (?=is |has |can't )", "", text)
-    return " ".join(re.split("[:,]", text, maxsplit=1)[0].split())
+def count_reasons(
+    problems: Mapping[str, str], skipped: Mapping[str, Sequence[str]]
+) -> Counter[str]:
+    """How many files are left out for which reason, without the advice."""
+    reasons = Counter({why: len(paths) for why, paths in skipped.items()})
+    reasons.update(
+        re.split("[:,(]", problem, maxsplit=1)[0].strip()
+        for problem in problems.values()
+    )
+    return reasons
 
 
 def split_utterances(

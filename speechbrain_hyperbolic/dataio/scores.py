@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
+from speechbrain_hyperbolic.dataio.files import StrPath, existing, write_text
 from speechbrain_hyperbolic.errors import InputError
 
 _LABELS = {"0": 0, "1": 1}
@@ -29,10 +29,9 @@ def read_score_table(path: StrPath) -> ScoreTable:
     An InputError names the line that is wrong.
     """
     path = pathlib.Path(path)
-    if path.is_dir():
-        path = path / "scores.txt"
-    if not path.is_file():
-        raise InputError(f"{path} is missing: no such score file")
+    path = existing(
+        path / "scores.txt" if path.is_dir() else path, "score file"
+    )
     # -sig: spreadsheets write a byte order mark. Not splitlines, which also
     # splits at a form feed, unlike an editor.
     lines = path.read_text("utf-8-sig", errors="replace").split("\n")
@@ -40,24 +39,22 @@ def read_score_table(path: StrPath) -> ScoreTable:
     enroll, test, labels, scores = [], [], [], []
     for number, line in enumerate(lines, start=1):
         try:
-            one, other, kind, score = line.split()
-            label, value = _LABELS[kind], float(score)
+            one, other, kind, text = line.split()
+            label, score = _LABELS[kind], float(text)
+            if not math.isfinite(score):
+                raise ValueError
         except (ValueError, KeyError):
             if not line.strip():
                 continue
             raise InputError(
                 f"{path}, line {number}: {line[:80]!r} is not a score line, "
-                "expected 'enroll test label score' with label 0 or 1"
+                "expected 'enroll test label score' with label 0 or 1 and a "
+                "finite score"
             ) from None
-        if not math.isfinite(value):
-            raise InputError(
-                f"{path}, line {number}: the score is {value}, expected a "
-                "finite number: check the embeddings of that trial"
-            )
         enroll.append(one)
         test.append(other)
         labels.append(label)
-        scores.append(value)
+        scores.append(score)
     if not scores:
         raise InputError(
             f"{path} has no scores: expected 'enroll test label score'"
@@ -79,11 +76,5 @@ def write_scores(
     columns = [enroll, test, np.asarray(scores, float).tolist()]
     if labels is not None:
         columns.insert(2, np.asarray(labels, int).tolist())
-    with atomic_path(path) as temporary:
-        temporary.write_text(
-            "".join(
-                " ".join(map(str, row)) + "\n"
-                for row in zip(*columns, strict=True)
-            ),
-            encoding="utf-8",
-        )
+    rows = zip(*columns, strict=True)
+    write_text(path, "".join(" ".join(map(str, row)) + "\n" for row in rows))

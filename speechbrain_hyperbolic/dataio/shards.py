@@ -5,33 +5,30 @@ python -m speechbrain_hyperbolic.dataio.shards SAVE_FOLDER OUT
 packs the audio that train.csv and dev.csv of a save folder list; train with
 --shards_folder=OUT. The tar files have webdataset's form: the original file as
 ``000000012.wav`` and its id, speaker, start and stop as ``000000012.json``.
-Needs ``pip install webdataset``.
+OUT/train.csv and OUT/dev.csv tell where in which tar file each utterance is.
 """
 
 import argparse
-import contextlib
+import csv
 import io
 import json
+import os
 import pathlib
 import random
 import tarfile
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 import tqdm
-from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.epoch_loop import EpochCounter
 
-from speechbrain_hyperbolic.dataio.crops import Crop
 from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
-from speechbrain_hyperbolic.dataio.preparation import read_csv
+from speechbrain_hyperbolic.dataio.preparation import COLUMNS, read_csv
 from speechbrain_hyperbolic.errors import InputError, exit_on_error
 
-MANIFEST = "manifest.json"
-# Utterances that are shuffled together, after the shuffling of ``pack``. The
-# workers of a process together hold the audio of about as many in memory.
 SHUFFLE_BUFFER = 1000
 _Row = tuple[str, dict[str, Any]]  # an id, and its row of a CSV file
 
@@ -50,37 +47,34 @@ def pack(
     for split in ("train", "dev"):
         rows = list(read_csv(pathlib.Path(save_folder, f"{split}.csv")).items())
         random.Random(seed).shuffle(rows)
-        _pack_rows(rows, out / split, shard_size)
+        packed: list[dict[str, Any]] = []
+        starts = range(0, len(rows), shard_size)
+        for number, first in enumerate(tqdm.tqdm(starts, f"Packing {split}")):
+            shard = f"{split}/{split}-{number:06d}.tar"
+            packed += _write_shard(out, shard, rows[first:][:shard_size], first)
+        # Written last: a packing that was killed has no list.
+        with (
+            atomic_path(out / f"{split}.csv") as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(
+                file, [*COLUMNS, "offset", "size"], extrasaction="ignore"
+            )
+            writer.writeheader()
+            writer.writerows(packed)
 
 
-def _pack_rows(rows: list[_Row], folder: pathlib.Path, shard_size: int) -> None:
-    shards: list[dict[str, Any]] = []
-    starts = range(0, len(rows), shard_size)
-    for first in tqdm.tqdm(starts, f"Packing {folder.name}", unit="shard"):
-        path = folder / f"{folder.name}-{len(shards):06d}.tar"
-        own = rows[first : first + shard_size]
-        _write_shard(path, own, first)
-        size = path.stat().st_size
-        shards.append(
-            {"url": path.name, "nsamples": len(own), "filesize": size}
-        )
-    _, row = rows[0]
-    manifest = {
-        "sample_rate": round((row["stop"] - row["start"]) / row["duration"]),
-        "speakers": sorted({row["spk_id"] for _, row in rows}),
-        "shardlist": shards,
-    }
-    with atomic_path(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1))
-
-
-def _write_shard(path: pathlib.Path, rows: list[_Row], first: int) -> None:
+def _write_shard(
+    out: pathlib.Path, shard: str, rows: list[_Row], first: int
+) -> list[dict[str, Any]]:
+    """Packs rows, numbered from ``first``; returns them with their places."""
+    packed = []
     with (
-        atomic_path(path) as temporary,
+        atomic_path(out / shard) as temporary,
         open(temporary, "wb") as stream,
-        _webdataset().TarWriter(stream, encoder=False, mtime=0) as archive,
+        tarfile.open(fileobj=stream, mode="w") as archive,
     ):
-        for number, (name, row) in enumerate(rows, start=first):
+        for number, (utterance, row) in enumerate(rows, start=first):
             source = pathlib.Path(row["wav"])
             try:
                 content = source.read_bytes()
@@ -89,179 +83,105 @@ def _write_shard(path: pathlib.Path, rows: list[_Row], first: int) -> None:
                     f"{source} can't be read ({error.strerror}): restore the "
                     "file, or prepare the corpus again without it"
                 ) from error
+            name = f"{number:09d}{source.suffix.lower()}"
+            place = {
+                "ID": utterance,
+                "wav": f"$data_root/{shard}/{name}",
+                "offset": stream.tell() + tarfile.BLOCKSIZE,  # its header
+                "size": len(content),
+            }
+            packed.append(row | place)
+            _add(archive, name, content)
             entry = {k: row[k] for k in ("spk_id", "start", "stop")}
-            archive.write(
-                {
-                    "__key__": f"{number:09d}",
-                    source.suffix[1:].lower(): content,
-                    "json": json.dumps({"id": name, **entry}).encode(),
-                }
-            )
+            entry["id"] = utterance
+            _add(archive, f"{number:09d}.json", json.dumps(entry).encode())
+    return packed
 
 
-class Shards:
-    """A folder of shards that ``pack`` made, each checked by its size."""
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
 
-    def __init__(self, folder: StrPath) -> None:
-        self.folder = pathlib.Path(folder)
-        path = self.folder / MANIFEST
+
+def shard_lists(folder: StrPath) -> list[pathlib.Path]:
+    """The lists for training and for validation that ``pack`` wrote."""
+    paths = [pathlib.Path(folder, name) for name in ("train.csv", "dev.csv")]
+    for path in paths:
         if not path.is_file():
             raise InputError(
                 f"{path} is missing: pass the folder of a finished packing as "
                 "--shards_folder"
             )
+    return paths
+
+
+def read_shard_list(
+    path: pathlib.Path, sample_rate: int
+) -> dict[str, dict[str, Any]]:
+    """ID -> the other columns. The size of each shard is checked."""
+    rows = read_csv(path, path.parent)
+    ends: dict[str, int] = {}
+    for row in rows.values():
         try:
-            manifest = json.loads(path.read_bytes())
-            self.sample_rate = manifest["sample_rate"]
-            self.speakers = manifest["speakers"]
-            shards = manifest["shardlist"]
-            self.paths = [self.folder / shard["url"] for shard in shards]
-            self.counts = np.array([shard["nsamples"] for shard in shards])
-        except (ValueError, KeyError, TypeError) as error:
+            row["offset"], row["size"] = int(row["offset"]), int(row["size"])
+        except (KeyError, ValueError) as error:
             raise InputError(
-                f"{path} is damaged: pack again into another folder"
+                f"{path} does not list shards, or is damaged: pack again into "
+                "another folder"
             ) from error
-        for shard, own in zip(self.paths, shards, strict=True):
-            if not shard.is_file() or shard.stat().st_size != own["filesize"]:
-                raise InputError(
-                    f"{shard} is missing or incomplete: pack again into "
-                    "another folder"
-                )
-
-    def __len__(self) -> int:
-        return int(self.counts.sum())
-
-    def read(self, numbers: Collection[int]) -> dict[int, dict[str, Any]]:
-        """Number -> webdataset's sample, numbered through all shards."""
-        keys = {f"{number:09d}": number for number in numbers}
-        shards = np.searchsorted(self.counts.cumsum(), [*numbers], side="right")
-        dataset = _webdataset().WebDataset(
-            [str(self.paths[n]) for n in sorted({*shards})],
-            shardshuffle=False,
-            # Each worker reads what it was told to, of any shard.
-            nodesplitter=None,
-            workersplitter=None,
-            empty_check=False,
-            select_files=lambda name: name.partition(".")[0] in keys,
-        )
-        found: dict[int, dict[str, Any]] = {}
-        with contextlib.suppress(tarfile.TarError, ValueError):
-            for sample in dataset:
-                sample["json"] = json.loads(sample["json"])
-                found[keys[sample["__key__"]]] = sample
-        if missing := set(numbers) - set(found):
-            shard = self.counts.cumsum().searchsorted(min(missing), "right")
+        ends[os.path.dirname(row["wav"])] = row["offset"] + row["size"]
+    for shard, end in ends.items():
+        if not os.path.isfile(shard) or os.path.getsize(shard) < end:
             raise InputError(
-                f"{self.paths[shard]} is damaged: pack again into another "
+                f"{shard} is missing or incomplete: pack again into another "
                 "folder"
             )
-        return found
+    found = round((row["stop"] - row["start"]) / row["duration"])
+    if found != sample_rate:
+        raise InputError(
+            f"{path} has the sample_rate {found}, expected {sample_rate}: "
+            "prepare and pack again"
+        )
+    return rows
 
 
-class ShardDataset(torch.utils.data.IterableDataset):
-    """The batches of an epoch, in an order that depends on seed and epoch.
+def open_member(wav: str, offset: int, size: int) -> io.BytesIO:
+    """The file ``wav`` of a shard, its parent."""
+    with open(os.path.dirname(wav), "rb") as shard:
+        shard.seek(offset)
+        return io.BytesIO(shard.read(size))
 
-    Shards are permuted, then utterances within a buffer. Processes read equal
-    shares; with ``shuffle_buffer`` 0 each reads everything, in order. Workers
-    take whole batches in turn, so their number doesn't change the order.
+
+class ShardSampler(torch.utils.data.Sampler[int]):
+    """Permutes the shards, then the utterances within a buffer.
+
+    So few shards are read at a time. Seed and epoch decide.
     """
 
     def __init__(
         self,
-        shards: Shards,
-        crop: Crop,
-        encode: Callable[[str], torch.Tensor],
-        batch_size: int,
-        shuffle_buffer: int = 0,
-        seed: int = 0,
-        counter: EpochCounter | None = None,
+        rows: dict[str, dict[str, Any]],
+        shuffle_buffer: int,
+        seed: int,
+        counter: EpochCounter,
     ) -> None:
-        super().__init__()
-        self.shards = shards
-        self.crop = crop
-        self.encode = encode
-        self.batch_size = batch_size
+        counts = Counter(os.path.dirname(row["wav"]) for row in rows.values())
+        ends = np.cumsum([*counts.values()])
+        self.shards = np.split(np.arange(len(rows)), ends[:-1])
         self.shuffle_buffer = shuffle_buffer
-        self.seed = seed
-        self.counter = counter
-        self.rank, self.processes = 0, 1
-        if shuffle_buffer and torch.distributed.is_initialized():
-            self.rank = torch.distributed.get_rank()
-            self.processes = torch.distributed.get_world_size()
-        self.done = (0, 0)
-
-    def go_to(self, epoch: int, batches: int) -> None:
-        """Skips the first batches of an epoch without reading them."""
-        self.done = (epoch, batches)
+        self.seed, self.counter = seed, counter
 
     def __len__(self) -> int:
-        return -(-self._utterances() // self.batch_size)
+        return sum(map(len, self.shards))
 
-    def _utterances(self) -> int:
-        return -(-len(self.shards) // self.processes)
-
-    def __iter__(self) -> Iterator[PaddedBatch]:
-        epoch = self.counter.current if self.counter else 0
-        first = self.done[1] if epoch == self.done[0] else 0
-        worker = torch.utils.data.get_worker_info()
-        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        order, size = self._order(epoch), self.batch_size
-        own = range(first + number, len(self), workers)
-        for start in range(0, len(self), self._span()):
-            batches = [
-                order[batch * size : (batch + 1) * size].tolist()
-                for batch in range(start, start + self._span())
-                if batch in own
-            ]
-            if not batches:
-                continue
-            samples = self.shards.read([n for batch in batches for n in batch])
-            for batch in batches:
-                yield PaddedBatch([self._item(samples.pop(n)) for n in batch])
-
-    def _span(self) -> int:
-        """Batches whose utterances are shuffled, and read, together."""
-        return -(-(self.shuffle_buffer or SHUFFLE_BUFFER) // self.batch_size)
-
-    def _order(self, epoch: int) -> np.ndarray:
-        """The numbers of the utterances that this process reads, in order."""
-        counts, share = self.shards.counts, self._utterances()
-        numbers = np.arange(len(self.shards))
-        if not self.shuffle_buffer:
-            return numbers
-        generator = np.random.default_rng([self.seed, epoch])
-        parts = np.split(numbers, counts.cumsum()[:-1])
-        numbers = np.concatenate(
-            [parts[shard] for shard in generator.permutation(len(counts))]
-        )
-        # As in DistributedSampler, the last process's share wraps around.
-        numbers = np.resize(np.roll(numbers, -self.rank * share), share)
-        span = self._span() * self.batch_size
-        for start in range(0, share, span):
-            generator.shuffle(numbers[start : start + span])
-        return numbers
-
-    def _item(self, sample: dict[str, Any]) -> dict[str, Any]:
-        entry = sample["json"]
-        suffix = next(k for k in sample if k[:2] != "__" and k != "json")
-        path = pathlib.Path(sample["__url__"], f"{sample['__key__']}.{suffix}")
-        content = io.BytesIO(sample[suffix])
-        name, start, stop = entry["id"], entry["start"], entry["stop"]
-        return {
-            "id": name,
-            "sig": self.crop(name, path, start, stop, content),
-            "spk_id_encoded": self.encode(entry["spk_id"]),
-        }
-
-
-def _webdataset() -> Any:
-    try:
-        import webdataset  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise InputError(
-            "shards need webdataset: pip install webdataset"
-        ) from error
-    return webdataset
+    def __iter__(self) -> Iterator[int]:
+        generator = np.random.default_rng([self.seed, self.counter.current])
+        shards = generator.permutation(len(self.shards))
+        numbers = np.concatenate([self.shards[shard] for shard in shards])
+        for start in range(0, len(numbers), self.shuffle_buffer):
+            generator.shuffle(numbers[start : start + self.shuffle_buffer])
+        return iter(numbers.tolist())
 
 
 def main() -> None:

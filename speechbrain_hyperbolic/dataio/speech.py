@@ -14,7 +14,6 @@ import torch
 
 from speechbrain_hyperbolic.dataio.audio import resample
 from speechbrain_hyperbolic.dataio.windows import WINDOW
-from speechbrain_hyperbolic.errors import InputError
 
 _RATES = (8000, 16000)  # Hz, that the detector knows
 _PROBABILITY = 0.5
@@ -55,9 +54,15 @@ def is_silent(waveform: torch.Tensor, sample_rate: int) -> bool:
 
 
 def speech_segments(
-    waveform: torch.Tensor, sample_rate: int
+    waveform: torch.Tensor,
+    sample_rate: int,
+    pause: float = _PAUSE,
+    margin: float = _MARGIN,
 ) -> list[tuple[int, int]]:
-    """The (start, stop) of speech in a waveform [time], in samples."""
+    """The (start, stop) of speech in a waveform [time], in samples.
+
+    Pauses shorter than ``pause`` seconds stay, and ``margin`` seconds around.
+    """
     if len(waveform) == 0 or is_silent(waveform, sample_rate):
         return []
     rate = sample_rate if sample_rate in _RATES else _RATES[-1]
@@ -85,24 +90,16 @@ def speech_segments(
         return []
     joined: list[tuple[float, float]] = []
     for start, stop in segments:
-        if joined and start - joined[-1][1] < _PAUSE:
+        if joined and start - joined[-1][1] < pause:
             start = joined.pop()[0]
         joined.append((start, stop))
     return [
         (
-            round(max(0.0, start - _MARGIN) * sample_rate),
-            min(round((stop + _MARGIN) * sample_rate), len(waveform)),
+            round(max(0.0, start - margin) * sample_rate),
+            min(round((stop + margin) * sample_rate), len(waveform)),
         )
         for start, stop in joined
     ]
-
-
-def keep_speech(waveform: torch.Tensor, sample_rate: int) -> torch.Tensor:
-    """The speech of a waveform [time] alone, with its short pauses."""
-    kept = list(speech_windows([waveform], sample_rate))
-    if not kept:
-        raise InputError("no speech was found")
-    return torch.cat(kept)
 
 
 def speech_windows(

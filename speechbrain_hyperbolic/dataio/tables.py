@@ -3,10 +3,10 @@
 import codecs
 import csv
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from speechbrain_hyperbolic.dataio.files import StrPath
+from speechbrain_hyperbolic.dataio.files import StrPath, existing
 from speechbrain_hyperbolic.errors import InputError, shown
 
 # A column's name -> names that it has elsewhere: Common Voice, VoxCeleb, ...
@@ -35,12 +35,9 @@ def read_table(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields line number and row; rows without any text are skipped.
 
-    Commas, semicolons or tabs separate the fields. ``synonyms`` are other names
-    of columns, without blanks and underscores.
+    Commas, semicolons or tabs separate the fields.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} is missing: no such CSV file")
+    path = existing(path, "CSV file")
     with open(path, newline="", encoding=encoding_of(path)) as file:
         try:
             start = file.readline()
@@ -55,7 +52,7 @@ def read_table(
                 quoting=csv.QUOTE_MINIMAL if is_csv else csv.QUOTE_NONE,
             )
             found = reader.fieldnames or []
-            names = reader.fieldnames = _renamed(found, synonyms or {})
+            names = reader.fieldnames = renamed(found, synonyms or {})
             for name in filter(None, names):
                 if names.count(name) > 1:
                     raise InputError(
@@ -86,25 +83,23 @@ def read_table(
 
 def encoding_of(path: StrPath) -> str:
     """The encoding of a text: UTF-8 or 16, else what Windows writes."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    with open(path, "rb") as file:
-        start = file.read(4)
-        if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            return "utf-16"
-        if len(start) == 4 and 0 in start[:2]:  # without a byte order mark
-            return "utf-16-le" if start[1] == 0 else "utf-16-be"
-        try:
-            decoder.decode(start)
-            while block := file.read(2**20):
-                decoder.decode(block)
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            return "cp1252"
+    text = Path(path).read_bytes()
+    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if len(text) >= 4 and 0 in text[:2]:  # without a byte order mark
+        return "utf-16-le" if text[1] == 0 else "utf-16-be"
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return "cp1252"
     return "utf-8-sig"  # spreadsheets write a byte order mark
 
 
-def _renamed(found: Collection[str], synonyms: Mapping[str, str]) -> list[str]:
-    """The names of columns, each by our name for it where we have one."""
+def renamed(found: Iterable[str], synonyms: Mapping[str, str]) -> list[str]:
+    """The names of columns, each by our name for it where we have one.
+
+    ``synonyms`` has the others of each, without blanks and underscores.
+    """
     known = {
         other: name
         for name, others in synonyms.items()

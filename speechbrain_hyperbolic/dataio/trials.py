@@ -23,7 +23,12 @@ from speechbrain_hyperbolic.dataio.columns import (
     read_columns,
 )
 from speechbrain_hyperbolic.dataio.corpus import Corpus, speaker_of
-from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
+from speechbrain_hyperbolic.dataio.files import (
+    StrPath,
+    atomic_path,
+    existing,
+    write_text,
+)
 from speechbrain_hyperbolic.dataio.names import (
     clean_path,
     has_audio_extension,
@@ -120,49 +125,36 @@ def read_trials(
     ``corpus``, names become its ids, however the list writes them.
     """
     ids = _Ids(corpus)
-    enrollment = None
+    path = existing(path, "trial list")
+    enrollment: dict[str, list[str]] | None = None
     if enrollment_file:
         enrollment = read_enrollment(enrollment_file, corpus)
-    path = _existing(path, "trial list")
+    columns, rows = read_columns(path, enrollment or ())
     lines: list[int] = []
-    columns, rows = read_columns(path, enrollment)
-    trials = TrialList.of(_read(path, enrollment, rows, lines, ids), enrollment)
+
+    def read() -> Iterator[tuple[int, str, str]]:
+        for number, label, model, test in rows:
+            where = f"{path}, line {number}"
+            if enrollment is None:
+                model = ids(model, where)
+            elif model not in enrollment:
+                model = _model(model, enrollment, where)
+            lines.append(number)
+            yield label, model, ids(test, where)
+
+    trials = TrialList.of(read(), enrollment)
     if not lines:
         raise InputError(f"{path} has no trials: expected 'label enroll test'")
     words = " ".join(role or "..." for role in columns)
     logger.info(f"{path}: {len(lines)} trials, read as {words!r}")
-    missing = [u for u in trials.utterances if not ids.has(u)]
+    missing = [u for u in trials.utterances if corpus and not corpus.find(u)]
     if missing:
         logger.warning(
             f"{path}: {len(missing)} of {len(trials.utterances)} utterances "
             f"are not in the corpus, such as {shown(missing[0])}"
         )
-    trials = dataclasses.replace(
-        trials, columns=columns, missing=tuple(missing)
-    )
     _check_repeats(trials, path, lines)
-    return trials
-
-
-def _read(
-    path: pathlib.Path,
-    enrollment: dict[str, list[str]] | None,
-    rows: Iterable[tuple[int, int, str, str]],
-    lines: list[int],
-    ids: "_Ids",
-) -> Iterator[tuple[int, str, str]]:
-    """Yields trials, and appends their line numbers to ``lines``."""
-    models: dict[str, str] = {}  # as written -> id, to check each once
-    for number, label, model, test in rows:
-        where = f"{path}, line {number}"
-        if enrollment is None:
-            model = ids(model, where)
-        else:
-            if model not in models:
-                models[model] = _model(model, enrollment, where)
-            model = models[model]
-        lines.append(number)
-        yield label, model, ids(test, where)
+    return dataclasses.replace(trials, columns=columns, missing=tuple(missing))
 
 
 class _Ids:
@@ -170,35 +162,26 @@ class _Ids:
 
     def __init__(self, corpus: Corpus | None) -> None:
         self.corpus = corpus
-        self._known: dict[str, str] = {}
+        self.known: dict[str, str] = {}  # lists repeat their names
 
     def __call__(self, name: str, where: str) -> str:
-        if name not in self._known:
-            self._known[name] = self._find(name, where)
-        return self._known[name]
+        if name not in self.known:
+            found = self.corpus.find(name) if self.corpus else None
+            self.known[name] = found.id if found else self._new(name, where)
+        return self.known[name]
 
-    def has(self, id: str) -> bool:
-        corpus = self.corpus
-        return corpus is None or (
-            id in corpus.recordings or id in corpus.for_trials
-        )
-
-    def _find(self, name: str, where: str) -> str:
-        found = self.corpus and self.corpus.resolve([name])[name]
-        if found:
-            return found
+    def _new(self, name: str, where: str) -> str:
+        """The id that an utterance would have in the corpus."""
         path = clean_path(name)
         if path.startswith("/") or ".." in path.split("/"):
             raise InputError(
                 f"{where}: {shown(name)} leaves the corpus, expected a path "
                 "below it: speaker/[session/]utterance"
             )
-        id = without_extension(path)
-        if self.corpus is not None:
-            speaker, slash, rest = id.partition("/")
-            matched = self.corpus.match_speaker(speaker)
-            return f"{matched or speaker}{slash}{rest}"
-        return id
+        speaker, slash, rest = without_extension(path).partition("/")
+        if self.corpus:
+            speaker = self.corpus.match_speaker(speaker) or speaker
+        return f"{speaker}{slash}{rest}"
 
 
 def _check_repeats(
@@ -225,27 +208,20 @@ def _check_repeats(
 
 
 def _model(name: str, enrollment: dict[str, list[str]], where: str) -> str:
-    for model in (name, name.removesuffix(MODEL_SUFFIX)):
-        if model in enrollment:
-            return model
-    raise InputError(
-        f"{where}: {shown(name)} is not among the {len(enrollment)} models of "
-        f"the enrollment file{nearest(name, enrollment)}"
-    )
-
-
-def _existing(path: StrPath, what: str) -> pathlib.Path:
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} is missing: no such {what}")
-    return path
+    model = name.removesuffix(MODEL_SUFFIX)
+    if model not in enrollment:
+        raise InputError(
+            f"{where}: {shown(name)} is not among the {len(enrollment)} models "
+            f"of the enrollment file{nearest(name, enrollment)}"
+        )
+    return model
 
 
 def read_enrollment(
     path: StrPath, corpus: Corpus | None = None
 ) -> dict[str, list[str]]:
     """Model -> ids of its utterances, as in CN-Celeb's enroll.map."""
-    path, ids = _existing(path, "enrollment file"), _Ids(corpus)
+    path, ids = existing(path, "enrollment file"), _Ids(corpus)
     enrollment: dict[str, list[str]] = {}
     with open(path, encoding=encoding_of(path), errors="replace") as file:
         for number, line in enumerate(file, start=1):
@@ -257,8 +233,7 @@ def read_enrollment(
             if not utterances or repeats or model in enrollment:
                 raise InputError(
                     f"{where}: expected 'model utterance ...', one line for "
-                    "each model and no utterance twice, for "
-                    f"{shown(model)}"
+                    f"each model and no utterance twice, for {shown(model)}"
                 )
             enrollment[model] = utterances
     if not enrollment:
@@ -273,15 +248,13 @@ def trial_speakers(trials: TrialList) -> set[str]:
 
 def write_trials(trials: Iterable[Trial], path: StrPath) -> None:
     """Writes a trial list, whole or not at all."""
-    with (
-        atomic_path(path) as temporary,
-        open(temporary, "w", encoding="utf-8", newline="\n") as file,
-    ):
-        for label, *names in trials:
-            fields = list(map(_written, names))
-            if label != UNLABELED:
-                fields.insert(0, str(label))
-            file.write(" ".join(fields) + "\n")
+    lines = []
+    for label, *names in trials:
+        fields = list(map(_written, names))
+        if label != UNLABELED:
+            fields.insert(0, str(label))
+        lines.append(" ".join(fields) + "\n")
+    write_text(path, "".join(lines))
 
 
 def _written(name: str) -> str:
@@ -302,7 +275,8 @@ def fetch_trials(source: str, folder: StrPath) -> pathlib.Path:
         try:
             with atomic_path(path) as temporary:
                 urllib.request.urlretrieve(source, temporary)
-                _refuse_page(temporary)
+                if temporary.read_bytes().lstrip().startswith(b"<"):
+                    raise InputError("it is a web page and no trial list")
         except (OSError, InputError) as error:
             raise InputError(
                 f"can't download verification_file {source} ({error}): pass "
@@ -311,11 +285,3 @@ def fetch_trials(source: str, folder: StrPath) -> pathlib.Path:
                 "trials.txt' makes one for your own corpus"
             ) from error
     return path
-
-
-def _refuse_page(path: pathlib.Path) -> None:
-    """Finds a server's error page in place of a list."""
-    for row in read_columns(path)[1]:
-        if row.enroll.startswith("<"):
-            raise InputError("it is a web page and no trial list")
-        return

@@ -23,15 +23,7 @@ from speechbrain_hyperbolic.dataio.corpus import speaker_of
 from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.dataio.scores import read_score_table
 from speechbrain_hyperbolic.errors import InputError, exit_on_error
-from speechbrain_hyperbolic.evaluation.metrics import (
-    P_TARGETS,
-    detection_cost,
-    equal_error,
-    markdown,
-    metric_cell,
-    operating_points,
-    split_trials,
-)
+from speechbrain_hyperbolic.evaluation import metrics
 
 # Draws of fewer speakers say nothing about speakers at large.
 MIN_SPEAKERS = 10
@@ -45,7 +37,7 @@ MIN_ERRORS_OF_EER = 2  # which is no minimum, and so less biased
 ENOUGH_SPEAKERS = 30
 
 
-def metric_names(p_targets: Sequence[float] = P_TARGETS) -> list[str]:
+def metric_names(p_targets: Sequence[float] = metrics.P_TARGETS) -> list[str]:
     """The metrics that have intervals."""
     return ["eer", *(f"min_dcf_{p:g}" for p in p_targets)]
 
@@ -57,38 +49,32 @@ def bootstrap_intervals(
     test_speakers: npt.ArrayLike,
     replicates: int = 1000,
     seed: int = 0,
-    p_targets: Sequence[float] = P_TARGETS,
+    p_targets: Sequence[float] = metrics.P_TARGETS,
 ) -> dict | None:
     """95 % intervals of "eer" and each "min_dcf_<p_target>".
 
-    Each replicate draws as many speakers as there are, with replacement. With
-    w_s the number of times that speaker s was drawn, a trial of speakers a and
-    b counts w_a * w_b times, or w_a times if a = b: the pigeonhole bootstrap
-    of Owen (Annals of Applied Statistics 1(2), 2007) for one kind of unit on
-    both sides of the trial. Replicates that leave a class without trials are
-    skipped. The result is None for fewer than ``MIN_SPEAKERS`` speakers.
+    Each replicate draws as many speakers as there are, with replacement. If
+    speaker s was drawn w_s times, a trial of a and b counts w_a * w_b times, or
+    w_a times if a = b: the pigeonhole bootstrap of Owen (Annals of Applied
+    Statistics 1(2), 2007). The result is None for fewer than ``MIN_SPEAKERS``
+    speakers, and so is the interval of a metric for few errors.
     """
-    scores, is_target = split_trials(scores, labels)
-    n_speakers, sides = _speaker_sides(
-        enroll_speakers, test_speakers, scores.size
-    )
-    if n_speakers < MIN_SPEAKERS:
+    system = _System(scores, labels, enroll_speakers, test_speakers, p_targets)
+    count = system.n_speakers
+    if count < MIN_SPEAKERS:
         return None
-    system = _System(scores, is_target, sides, p_targets)
-    (drawn,) = _bootstrap([system], n_speakers, replicates, seed)
-    everyone = np.ones(n_speakers)
-    found = system.error_rates(everyone)
-    groups = np.arange(n_speakers) % min(n_speakers, _JACKKNIFE_GROUPS)
+    (drawn,) = _draw_rates([system], replicates, seed)
+    found = system.rates(np.ones(count))
+    groups = np.arange(count) % min(count, _JACKKNIFE_GROUPS)
     without = np.array(
-        [system.error_rates(groups != group) for group in np.unique(groups)]
+        [system.rates(groups != group) for group in np.unique(groups)]
     )
+    enough = [MIN_ERRORS_OF_EER, *(MIN_ERRORS for _ in p_targets)]
     return {
-        name: _interval(drawn[:, i], found[i], without[:, i], n_speakers)
-        if errors >= (MIN_ERRORS if i else MIN_ERRORS_OF_EER)
+        name: _interval(drawn[:, i], found[i], without[:, i], count)
+        if system.fewest_errors(i) >= enough[i]
         else None
-        for i, (name, errors) in enumerate(
-            zip(system.metrics, system.fewest_errors(n_speakers), strict=True)
-        )
+        for i, name in enumerate(metric_names(p_targets))
     }
 
 
@@ -100,32 +86,26 @@ def compare_systems(
     test_speakers: npt.ArrayLike,
     replicates: int = 1000,
     seed: int = 0,
-    p_targets: Sequence[float] = P_TARGETS,
 ) -> dict:
     """Whether two systems differ on one list of trials.
 
     Each replicate draws the same speakers for both, so what is hard for both
-    cancels in the difference. Returns, for each metric of
-    ``bootstrap_intervals``, a dict of "a", "b", "difference" (b - a, below 0
-    where B is better), its "interval" and its "p_value".
+    cancels in the difference. Returns, for each metric, a dict of "a", "b",
+    "difference" (b - a, below 0 where B is better), its "interval" and its
+    "p_value".
     """
-    scores_a, is_target = split_trials(scores_a, labels, "scores_a")
-    scores_b, _ = split_trials(scores_b, labels, "scores_b")
-    n_speakers, sides = _speaker_sides(
-        enroll_speakers, test_speakers, scores_a.size
-    )
-    if n_speakers < MIN_SPEAKERS:
-        raise InputError(
-            f"the trials have {n_speakers} speakers: comparing systems by "
-            f"resampling speakers takes {MIN_SPEAKERS} or more"
-        )
     systems = [
-        _System(scores, is_target, sides, p_targets)
+        _System(scores, labels, enroll_speakers, test_speakers)
         for scores in (scores_a, scores_b)
     ]
-    everyone = np.ones(n_speakers)
-    a, b = (system.error_rates(everyone) for system in systems)
-    drawn_a, drawn_b = _bootstrap(systems, n_speakers, replicates, seed)
+    count = systems[0].n_speakers
+    if count < MIN_SPEAKERS:
+        raise InputError(
+            f"the trials have {count} speakers: comparing systems by "
+            f"resampling speakers takes {MIN_SPEAKERS} or more"
+        )
+    a, b = (system.rates(np.ones(count)) for system in systems)
+    drawn_a, drawn_b = _draw_rates(systems, replicates, seed)
     # Equal rates may differ in the last digits.
     drawn = np.round(drawn_b - drawn_a, 12)
     return {
@@ -136,7 +116,7 @@ def compare_systems(
             "interval": tuple(np.quantile(drawn[:, i], _TAILS).tolist()),
             "p_value": p_value(drawn[:, i]),
         }
-        for i, name in enumerate(systems[0].metrics)
+        for i, name in enumerate(metric_names())
     }
 
 
@@ -150,62 +130,65 @@ class _System:
 
     def __init__(
         self,
-        scores: np.ndarray,
-        is_target: np.ndarray,
-        sides: tuple[np.ndarray, np.ndarray],
-        p_targets: Sequence[float],
+        scores: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        enroll_speakers: npt.ArrayLike,
+        test_speakers: npt.ArrayLike,
+        p_targets: Sequence[float] = metrics.P_TARGETS,
     ) -> None:
+        scores, is_target = metrics.split_trials(scores, labels)
         self.p_targets = p_targets
-        self.metrics = metric_names(p_targets)
+        speakers, indices = np.unique(
+            np.stack([enroll_speakers, test_speakers]), return_inverse=True
+        )
+        self.n_speakers = speakers.size
+        enroll, test = indices.reshape(2, -1)
+        # A trial within one speaker takes the constant 1 at the end of a draw.
+        test = np.where(enroll == test, self.n_speakers, test)
         trials_by_score = [
             mask.nonzero()[0][np.argsort(scores[mask])]
             for mask in (is_target, ~is_target)
         ]
-        _, *counts = operating_points(*(scores[t] for t in trials_by_score))
+        _, *counts = metrics.operating_points(
+            *(scores[t] for t in trials_by_score)
+        )
         moves = [np.diff(count) > 0 for count in counts]
         kind = moves[0] + 2 * moves[1]
         turns = (kind[1:] != kind[:-1]) | (kind[1:] == 3)
         corners = np.concatenate([[True], turns, [True]])
-        enroll, test = sides
+        # The speakers of a class's trials, and how many a corner rejects
         self.classes = [
             (enroll[trials], test[trials], count[corners])
             for trials, count in zip(trials_by_score, counts, strict=True)
         ]
 
-    def error_rates(self, draw: np.ndarray) -> list[float]:
-        """The metrics, NaN if a class has no trials in this draw."""
-        curve = self._curve(draw)
-        if curve is None:
-            return [np.nan] * len(self.metrics)
-        costs = (detection_cost(*curve, p).min() for p in self.p_targets)
-        return [equal_error(*curve)[0], *map(float, costs)]
+    def rates(self, draw: np.ndarray) -> list[float]:
+        """Their values, NaN if a class has no trials in this draw."""
+        return [value for value, _ in self._points(draw)]
 
-    def fewest_errors(self, n_speakers: int) -> list[int]:
-        """At each metric's threshold the number of speakers who are missed or
-        of pairs of speakers who are falsely accepted, whichever is smaller."""
-        curve = self._curve(np.ones(n_speakers))
-        assert curve is not None
-        costs = (detection_cost(*curve, p).argmin() for p in self.p_targets)
+    def fewest_errors(self, metric: int) -> int:
+        """At a metric's threshold the number of speakers who are missed or of
+        pairs of speakers who are falsely accepted, whichever is smaller."""
         (a, b, missed), (c, d, refused) = self.classes
-        return [
-            min(
-                _distinct(a[: missed[i]], b[: missed[i]]),
-                _distinct(c[refused[i] :], d[refused[i] :]),
-            )
-            for i in (equal_error(*curve)[1], *costs)
-        ]
+        _, i = self._points(np.ones(self.n_speakers))[metric]
+        return min(
+            _distinct(a[: missed[i]], b[: missed[i]]),
+            _distinct(c[refused[i] :], d[refused[i] :]),
+        )
 
-    def _curve(self, draw: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """Miss and false-alarm rates at the corners."""
+    def _points(self, draw: np.ndarray) -> list[tuple[float, int]]:
+        """The value and the corner of each metric."""
         draw = np.append(draw, 1.0)
         rejected = []
         for enroll, test, count in self.classes:
             weight = np.append(0.0, np.cumsum(draw[enroll] * draw[test]))
             if weight[-1] == 0:
-                return None
+                return [(np.nan, 0)] * (1 + len(self.p_targets))
             rejected.append((weight[count], weight[-1]))
         (missed, n_target), (refused, n_nontarget) = rejected
-        return missed / n_target, (n_nontarget - refused) / n_nontarget
+        curve = missed / n_target, (n_nontarget - refused) / n_nontarget
+        costs = [metrics.least_cost(*curve, p) for p in self.p_targets]
+        return [metrics.equal_error(*curve), *costs]
 
 
 def _distinct(enroll: np.ndarray, test: np.ndarray) -> int:
@@ -213,23 +196,23 @@ def _distinct(enroll: np.ndarray, test: np.ndarray) -> int:
     return np.unique(np.sort([enroll, test], axis=0), axis=1).shape[1]
 
 
-def _bootstrap(
-    systems: Sequence[_System], n_speakers: int, replicates: int, seed: int
+def _draw_rates(
+    systems: Sequence[_System], replicates: int, seed: int
 ) -> np.ndarray:
     """Metrics of shape [systems, usable replicates, metrics]."""
     rng = np.random.default_rng(seed)
-    chances = np.full(n_speakers, 1 / n_speakers)
-    values = np.empty((len(systems), replicates, len(systems[0].metrics)))
-    for i in tqdm.trange(replicates, desc="Bootstrap", delay=5):
-        draw = rng.multinomial(n_speakers, chances)
-        values[:, i] = [system.error_rates(draw) for system in systems]
-    usable = np.isfinite(values).all(axis=(0, 2))
-    if not usable.any():
+    count = systems[0].n_speakers
+    chances = np.full(count, 1 / count)
+    draws = rng.multinomial(count, chances, size=replicates)
+    bar = tqdm.tqdm(draws, "Bootstrap", delay=5)
+    values = np.array([[s.rates(draw) for s in systems] for draw in bar])
+    values = values[np.isfinite(values).all(axis=(1, 2))]
+    if not len(values):
         raise InputError(
             f"none of {replicates} bootstrap replicates has trials of both "
             "classes: use more replicates, or trials of more speakers"
         )
-    return values[:, usable]
+    return values.swapaxes(0, 1)
 
 
 def _interval(
@@ -271,27 +254,18 @@ def p_value(differences: np.ndarray) -> float:
     return min(1.0, float(2 * (1 + least) / (1 + differences.size)))
 
 
-def _speaker_sides(
-    enroll_speakers: npt.ArrayLike, test_speakers: npt.ArrayLike, n_trials: int
-) -> tuple[int, tuple[np.ndarray, np.ndarray]]:
-    """The number of speakers, and each trial's two indices into a draw."""
-    both_sides = np.stack([enroll_speakers, test_speakers]).ravel()
-    speakers, indices = np.unique(both_sides, return_inverse=True)
-    enroll, test = indices[:n_trials], indices[n_trials:]
-    # A trial within one speaker takes the constant 1 at the end of a draw.
-    test = np.where(enroll == test, speakers.size, test)
-    return speakers.size, (enroll, test)
-
-
 def compare_score_files(
     path_a: StrPath, path_b: StrPath, replicates: int = 1000, seed: int = 0
 ) -> dict:
     """``compare_systems`` for score files of the same trials, in any order."""
-    (trials, scores_a), (trials_b, scores_b) = map(_sorted, (path_a, path_b))
-    different = Counter(trials)
-    different.subtract(trials_b)
-    wrong = [trial for trial, count in different.items() if count]
-    if wrong:
+    rows_a, rows_b = (
+        sorted(zip(*read_score_table(path), strict=True))
+        for path in (path_a, path_b)
+    )
+    trials, trials_b = ([row[:3] for row in rows] for rows in (rows_a, rows_b))
+    if trials != trials_b:
+        here, there = Counter(trials), Counter(trials_b)
+        wrong = [*(here - there), *(there - here)]
         raise InputError(
             f"{path_a} and {path_b} differ in {len(wrong)} trials, such as "
             f"'{' '.join(map(str, wrong[0]))}': score one trial list with both "
@@ -302,8 +276,8 @@ def compare_score_files(
         model: speaker_of(test) for model, test, label in trials if label
     }
     return compare_systems(
-        scores_a,
-        scores_b,
+        [row[3] for row in rows_a],
+        [row[3] for row in rows_b],
         [label for _, _, label in trials],
         [speakers.get(model) or speaker_of(model) for model, _, _ in trials],
         [speaker_of(test) for _, test, _ in trials],
@@ -312,27 +286,17 @@ def compare_score_files(
     )
 
 
-def _sorted(path: StrPath) -> tuple[list[tuple], list[float]]:
-    """A score file's trials (enroll, test, label) in order, their scores."""
-    table = read_score_table(path)
-    trials = list(
-        zip(table.enroll, table.test, table.labels.tolist(), strict=True)
-    )
-    order = sorted(range(len(trials)), key=trials.__getitem__)
-    return [trials[i] for i in order], table.scores[order].tolist()
-
-
 def format_comparison(comparison: dict) -> str:
     """A Markdown table of what ``compare_systems`` returns."""
     rows = [["", "A", "B", "B - A", "p"]]
     for name, found in comparison.items():
-        title, a = metric_cell(name, found["a"])
-        _, b = metric_cell(name, found["b"])
-        _, difference = metric_cell(
+        title, a = metrics.metric_cell(name, found["a"])
+        _, b = metrics.metric_cell(name, found["b"])
+        _, difference = metrics.metric_cell(
             name, found["difference"], found["interval"], sign="+"
         )
         rows.append([title, a, b, difference, f"{found['p_value']:.2g}"])
-    return markdown(rows)
+    return metrics.markdown(rows)
 
 
 def main() -> None:

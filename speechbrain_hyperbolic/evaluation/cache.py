@@ -14,7 +14,6 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from speechbrain.utils.logger import get_logger
 
@@ -48,7 +47,7 @@ def identity(path: StrPath, made_by: str = "") -> bytes:
     return hashlib.sha256(text).digest()[:16]
 
 
-def arithmetic(device: str | torch.device = "cpu") -> str:
+def arithmetic(device: str | torch.device) -> str:
     """Names what makes a device's embeddings differ by more than 1e-5.
 
     It is empty for float32 on the CPU, so that old caches serve.
@@ -56,8 +55,9 @@ def arithmetic(device: str | torch.device = "cpu") -> str:
     kind = torch.device(device).type
     names = [] if kind == "cpu" else [kind]
     # In products and in convolutions
-    if any(map(_has_tf32, (torch.backends.cuda.matmul, torch.backends.cudnn))):
-        names += ["tf32"] if kind == "cuda" else []
+    flags = torch.backends.cuda.matmul, torch.backends.cudnn
+    if kind == "cuda" and any(map(_has_tf32, flags)):
+        names.append("tf32")
     if torch.is_autocast_enabled(kind):
         names.append(str(torch.get_autocast_dtype(kind)).split(".")[-1])
     return "".join(f"-{name}" for name in names)
@@ -89,7 +89,7 @@ class Cache:
         name = f"v{VERSION}-{model[:32]}-{setting}{arithmetic(device)}"
         self.folder = pathlib.Path(cache_folder) / name
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._pending: list[tuple] = []
+        self._pending: dict[bytes, tuple] = {}
         self._written = time.monotonic()
 
     def __enter__(self) -> "Cache":
@@ -118,13 +118,9 @@ class Cache:
                     found[key] = views, seconds
         return found
 
-    def add(
-        self, keys: list[bytes], views: npt.ArrayLike, durations: npt.ArrayLike
-    ) -> None:
-        """Keeps embeddings; writes a shard once a minute."""
-        rows = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1)
-        views, durations = np.asarray(views, np.float32), np.asarray(durations)
-        self._pending.append((rows, views, durations))
+    def add(self, found: dict[bytes, tuple]) -> None:
+        """Keeps embeddings, as ``find`` gives them; a shard once a minute."""
+        self._pending |= found
         if time.monotonic() - self._written >= SECONDS_PER_SHARD:
             self.flush()
 
@@ -133,10 +129,9 @@ class Cache:
         self._written = time.monotonic()
         if not self._pending:
             return
-        keys, views, durations = map(
-            np.concatenate, zip(*self._pending, strict=True)
-        )
+        keys = [np.frombuffer(key, np.uint8) for key in self._pending]
+        views, durations = zip(*self._pending.values(), strict=True)
         path = self.folder / f"shard-{uuid.uuid4().hex}.npz"
         with atomic_path(path) as temporary:
             np.savez(temporary, keys=keys, views=views, durations=durations)
-        self._pending = []
+        self._pending = {}

@@ -37,7 +37,7 @@ class Calibration:
     ``weights`` has one entry for the score and two for each measure in
     ``quality``; ``p_target`` is the prior that it was fitted for.
 
-    >>> Calibration([10.0], offset=-5.0)([0.25, 0.75])
+    >>> Calibration([10.0], offset=-5.0)([[0.25], [0.75]])
     array([-2.5,  2.5])
     """
 
@@ -56,9 +56,7 @@ class Calibration:
     ) -> "Calibration":
         """Fits trials with known labels, best at the prior p = ``p_target``.
 
-        ``features`` has shape [N, F], as ``scorer.features`` gives it, or is
-        the score alone. With T target and U nontarget trials, it
-        minimizes
+        Of ``features`` of T target and U nontarget trials, it minimizes
 
             p / T * sum over targets of log(1 + exp(-llr - logit p))
             + (1 - p) / U * sum over nontargets of log(1 + exp(llr + logit p))
@@ -70,9 +68,8 @@ class Calibration:
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import StandardScaler
 
-        check_quality(quality)
         check_prior(p_target)
-        features = _columns(features)
+        features = np.asarray(features)
         _, is_target = split_trials(features[:, 0], labels)
         share = np.where(
             is_target,
@@ -96,7 +93,7 @@ class Calibration:
 
     def __call__(self, features: npt.ArrayLike) -> np.ndarray:
         """The log-likelihood ratios of trials, float64 [N]."""
-        return _columns(features) @ np.asarray(self.weights) + self.offset
+        return np.asarray(features) @ self.weights + self.offset
 
     def save(self, path: StrPath) -> None:
         """Writes its arguments as JSON."""
@@ -119,8 +116,3 @@ def features(
         logs = np.log(sides[name])
         columns += [logs.min(0), logs.max(0)]
     return np.column_stack(columns)
-
-
-def _columns(features: npt.ArrayLike) -> np.ndarray:
-    features = np.asarray(features, float)
-    return features[:, None] if features.ndim == 1 else features

@@ -28,8 +28,6 @@ logger = get_logger(__name__)
 
 # An encoder's convolutions need some frames: shorter utterances are repeated.
 SHORTEST = 0.1  # seconds
-# A GPU computes a second faster than it is told to.
-BATCH_SECONDS = {"cuda": 600.0}
 # Read while another batch is embedded.
 _BATCHES_AHEAD = 2
 
@@ -37,7 +35,6 @@ _BATCHES_AHEAD = 2
 class Embeddings(NamedTuple):
     """Embeddings of U utterances, not normalized."""
 
-    utterances: list[str]  # ids
     views: torch.Tensor  # float32 [U, V, D]: the whole, then its crops
     durations: np.ndarray  # seconds [U]
 
@@ -139,14 +136,14 @@ def extract(
     audio.
     """
     if batch_seconds is None:
-        batch_seconds = BATCH_SECONDS.get(encoder.device.type, 60.0)
+        batch_seconds = 600.0 if encoder.device.type == "cuda" else 60.0
     if n_crops and not (n_crops > 0 and crop_length >= SHORTEST):
         raise InputError(
             f"n_crops is {n_crops} and crop_length is {crop_length}, expected "
             f"0 or more crops of {SHORTEST} s or more"
         )
     crop = round(crop_length * sample_rate) if n_crops else 0
-    utterances, files = list(paths), list(paths.values())
+    files = list(paths.values())
     done: dict[int, tuple] = {}  # row -> views, seconds
     cache = None
     if cache_folder is not None:
@@ -158,7 +155,8 @@ def extract(
         cache or contextlib.nullcontext(),
     ):
         if cache:
-            keys = _identities(files, cache.folder.name, pool)
+            key_of = functools.partial(identity, made_by=cache.folder.name)
+            keys = list(pool.map(key_of, files))
             found = cache.find(keys)
             done = {i: found[key] for i, key in enumerate(keys) if key in found}
             logger.info(
@@ -193,38 +191,23 @@ def extract(
                         f"{batch_seconds:g} s of audio at a time: lower "
                         "batch_seconds, or use --device=cpu"
                     ) from error
-                broken = ~views.isfinite().flatten(1).all(1)
+                broken = ~np.isfinite(views).all((1, 2))
                 if broken.any():
-                    first = utterances[rows[int(broken.nonzero()[0])]]
+                    first = list(paths)[rows[broken.argmax()]]
                     raise InputError(
                         f"the embedding of {first} is not finite "
-                        f"({int(broken.sum())} of {len(rows)} of its batch): "
-                        "the model's training has diverged"
+                        f"({broken.sum()} of {len(rows)} of its batch): the "
+                        "model's training has diverged"
                     )
-                durations = [len(w) / sample_rate for w in waveforms]
-                done.update(
-                    zip(rows, zip(views, durations, strict=True), strict=True)
-                )
+                for row, waveform, own in zip(
+                    rows, waveforms, views, strict=True
+                ):
+                    done[row] = own, len(waveform) / sample_rate
                 if cache:
-                    cache.add([keys[row] for row in rows], views, durations)
+                    cache.add({keys[row]: done[row] for row in rows})
                 bar.update(len(rows))
-    in_order = [done[row] for row in range(len(files))]
-    return Embeddings(
-        utterances,
-        torch.from_numpy(np.stack([views for views, _ in in_order])),
-        np.array([duration for _, duration in in_order]),
-    )
-
-
-def _identities(
-    files: list, made_by: str, pool: concurrent.futures.Executor
-) -> list[bytes]:
-    # A task for each file would cost more than its identity.
-    chunks = (files[i : i + 500] for i in range(0, len(files), 500))
-    found = pool.map(
-        lambda chunk: [identity(file, made_by) for file in chunk], chunks
-    )
-    return list(itertools.chain.from_iterable(found))
+    views, durations = zip(*map(done.get, range(len(files))), strict=True)
+    return Embeddings(torch.from_numpy(np.stack(views)), np.array(durations))
 
 
 def _batches(
@@ -264,7 +247,7 @@ def _embed(
     sample_rate: int,
     n_crops: int,
     crop: int,
-) -> torch.Tensor:
+) -> np.ndarray:
     """Views of a batch of utterances, shape [batch, 1 + n_crops, D]."""
     shortest = int(SHORTEST * sample_rate)
     wholes = [audio.repeat_to(w, max(len(w), shortest)) for w in waveforms]
@@ -277,12 +260,12 @@ def _embed(
         )
     ]
     views = torch.cat(embedded)[np.argsort(order)].unsqueeze(1)
-    if n_crops == 0:
-        return views
-    crops = []
-    for waveform in waveforms:
-        waveform = audio.repeat_to(waveform, max(len(waveform), crop))
-        starts = np.linspace(0, len(waveform) - crop, n_crops).astype(int)
-        crops += [waveform[start : start + crop] for start in starts]
-    crop_views = encoder(torch.stack(crops)).unflatten(0, (-1, n_crops))
-    return torch.cat([views, crop_views], 1)
+    if n_crops:
+        crops = []
+        for waveform in waveforms:
+            waveform = audio.repeat_to(waveform, max(len(waveform), crop))
+            starts = np.linspace(0, len(waveform) - crop, n_crops).astype(int)
+            crops += [waveform[start : start + crop] for start in starts]
+        crop_views = encoder(torch.stack(crops)).unflatten(0, (-1, n_crops))
+        views = torch.cat([views, crop_views], 1)
+    return views.numpy()

@@ -54,9 +54,6 @@ def eer(
 ) -> tuple[float, float]:
     """Equal error rate: where the miss and false-alarm rates cross.
 
-    It lies on the straight line between the two operating points around the
-    crossing, see ``equal_error``.
-
     Arguments
     ---------
     target_scores : array_like
@@ -67,7 +64,8 @@ def eer(
     Returns
     -------
     eer : float
-        The equal error rate, a fraction.
+        The equal error rate, a fraction, on the straight line between the two
+        operating points around the crossing.
     threshold : float
         That of the nearer operating point, always finite.
 
@@ -89,14 +87,9 @@ def eer(
 def equal_error(p_miss: np.ndarray, p_fa: np.ndarray) -> tuple[float, int]:
     """The equal error rate of an error curve, and the index of its threshold.
 
-    Let (m0, f0) and (m1, f1) be the rates of the two neighboring operating
-    points with m0 < f0 and m1 >= f1. The straight line between them meets
-    p_miss = p_fa at
-
-        eer = m0 + (m1 - m0) * (f0 - m0) / ((m1 - m0) + (f0 - f1))
-
-    The index is that of the point with the smaller |p_miss - p_fa|; on a tie
-    the upper one, so it is never the first point.
+    The rates cross between the neighboring points (m0, f0) and (m1, f1) with
+    m0 < f0 and m1 >= f1. The index is that of the point where they differ
+    less; on a tie the upper one, so it is never the first point.
     """
     after = int(np.argmax(p_miss >= p_fa))
     before = after - 1
@@ -106,17 +99,25 @@ def equal_error(p_miss: np.ndarray, p_fa: np.ndarray) -> tuple[float, int]:
     return float(value), after if m1 - f1 <= f0 - m0 else before
 
 
+def least_cost(
+    p_miss: np.ndarray, p_fa: np.ndarray, p_target: float
+) -> tuple[float, int]:
+    """The least cost on an error curve, and the index of its threshold."""
+    cost = detection_cost(p_miss, p_fa, p_target)
+    index = int(cost.argmin())
+    return float(cost[index]), index
+
+
 def detection_cost(p_miss: Rate, p_fa: Rate, p_target: float) -> Rate:
     """Normalized detection cost of the NIST speaker recognition evaluations,
 
         p_target * p_miss + (1 - p_target) * p_fa
 
     divided by min(p_target, 1 - p_target), the cost of the better system that
-    ignores the speech. SpeechBrain's ``minDCF`` does not divide. Unequal costs
-    are another prior: p_target * c_miss / (p_target * c_miss + (1 - p_target) *
-    c_fa).
+    ignores the speech. SpeechBrain's ``minDCF`` does not divide.
     """
-    cost = check_prior(p_target) * p_miss + (1 - p_target) * p_fa
+    check_prior(p_target)
+    cost = p_target * p_miss + (1 - p_target) * p_fa
     return cost / min(p_target, 1 - p_target)
 
 
@@ -139,7 +140,7 @@ def min_dcf(
     Returns
     -------
     min_dcf : float
-        The minimum, in [0, 1], see ``detection_cost``.
+        The minimum, in [0, 1]. (SpeechBrain's is not normalized.)
     threshold : float
         The lowest threshold that reaches it; -inf if that is to accept
         everything.
@@ -156,9 +157,8 @@ def min_dcf(
     (0.5, 1.0)
     """
     thresholds, p_miss, p_fa = error_rates(target_scores, nontarget_scores)
-    cost = detection_cost(p_miss, p_fa, p_target)
-    index = cost.argmin()
-    return float(cost[index]), float(thresholds[index])
+    value, index = least_cost(p_miss, p_fa, p_target)
+    return value, float(thresholds[index])
 
 
 def act_dcf(
@@ -169,7 +169,7 @@ def act_dcf(
     """Detection cost of log-likelihood ratios at Bayes' threshold."""
     target = class_scores("target scores", target_llrs)
     nontarget = class_scores("nontarget scores", nontarget_llrs)
-    threshold = -logit(check_prior(p_target))
+    threshold = -logit(p_target)
     p_miss = np.mean(target <= threshold)
     p_fa = np.mean(nontarget > threshold)
     return float(detection_cost(p_miss, p_fa, p_target))
@@ -189,36 +189,15 @@ def cllr(target_llrs: npt.ArrayLike, nontarget_llrs: npt.ArrayLike) -> float:
     return float(nats / (2 * np.log(2)))
 
 
-def min_cllr(
-    target_scores: npt.ArrayLike, nontarget_scores: npt.ArrayLike
-) -> float:
-    """The least ``cllr`` of any increasing function of the scores."""
-    # Imported here, for the start-up time of commands that need no cllr
-    from scipy.optimize import isotonic_regression
-
-    _, n_missed, n_rejected = operating_points(target_scores, nontarget_scores)
-    # The numbers of trials of each class at each distinct score.
-    targets, nontargets = np.diff(n_missed), np.diff(n_rejected)
-    trials = targets + nontargets
-    posterior = isotonic_regression(targets / trials, weights=trials).x
-    llrs = logit(posterior) - logit(targets.sum() / trials.sum())
-    # Where a class has no trials its cost may be infinite: leave it out.
-    nats = sum(
-        np.average(np.logaddexp(0, sign * llrs[n > 0]), weights=n[n > 0])
-        for sign, n in ((-1, targets), (1, nontargets))
-    )
-    return float(nats / (2 * np.log(2)))
-
-
 def split_trials(
-    scores: npt.ArrayLike, labels: npt.ArrayLike, name: str = "scores"
+    scores: npt.ArrayLike, labels: npt.ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
     """Checks scores and labels, and returns both, the labels as a mask."""
-    scores = class_scores(name, scores)
+    scores = class_scores("scores", scores)
     labels = np.asarray(labels)
     if labels.shape != scores.shape or not np.isin(labels, (0, 1)).all():
         raise InputError(
-            f"there are {labels.size} labels for {scores.size} {name}, "
+            f"there are {labels.size} labels for {scores.size} scores, "
             "expected as many: 1 for target and 0 for nontarget trials"
         )
     is_target = labels == 1
@@ -248,13 +227,12 @@ def class_scores(name: str, scores: npt.ArrayLike) -> np.ndarray:
     return scores
 
 
-def check_prior(p_target: float) -> float:
+def check_prior(p_target: float) -> None:
     """Checks the prior probability of a target trial."""
     if not (is_finite(p_target) and 0 < p_target < 1):
         raise InputError(
             f"p_target is {p_target}, expected a number above 0 and below 1"
         )
-    return p_target
 
 
 def check_priors(p_targets: Sequence[float]) -> None:

@@ -1,8 +1,4 @@
-"""Scores normalized by an utterance's scores against a cohort of speakers.
-
-The mean and the standard deviation of these scores are computed once for each
-utterance, not for each trial.
-"""
+"""Scores normalized by an utterance's scores against a cohort of speakers."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -66,15 +62,13 @@ def cohort_statistics(
     n_rows, size = len(table[0]), len(cohort[0])
     block = max(1, BLOCK_ELEMENTS // size)
     mean, std = np.empty(n_rows), np.empty(n_rows)
-    with tqdm.tqdm(desc="Cohort", total=n_rows, unit="utterance") as bar:
-        for start in range(0, n_rows, block):
-            some = slice(start, start + block)
-            scores = score.matrix(take(table, some), cohort)
-            if top_k is not None:
-                scores = _highest(scores, top_k)
-            block_std, block_mean = torch.std_mean(scores, dim=1)
-            std[some], mean[some] = block_std.cpu(), block_mean.cpu()
-            bar.update(len(scores))
+    for start in tqdm.trange(0, n_rows, block, desc="Cohort", delay=5):
+        some = slice(start, start + block)
+        scores = score.matrix(take(table, some), cohort)
+        if top_k is not None:
+            scores = _highest(scores, top_k)
+        block_std, block_mean = torch.std_mean(scores, dim=1)
+        std[some], mean[some] = block_std.cpu(), block_mean.cpu()
     return Statistics(mean, std)
 
 
@@ -92,8 +86,8 @@ def _highest(scores: torch.Tensor, k: int) -> torch.Tensor:
 def normalize(
     kind: str,
     scores: np.ndarray,
-    enroll_rows: npt.ArrayLike,
-    test_rows: npt.ArrayLike,
+    enroll_rows: np.ndarray,
+    test_rows: np.ndarray,
     enroll_statistics: Statistics,
     test_statistics: Statistics,
 ) -> np.ndarray:
@@ -105,11 +99,12 @@ def normalize(
     multilingual speaker recognition", Interspeech 2017.
     """
 
-    def side(statistics: Statistics, rows: npt.ArrayLike) -> np.ndarray:
-        rows = np.asarray(rows)
-        return (scores - statistics.mean[rows]) / statistics.std[rows]
-
-    by_enroll = side(enroll_statistics, enroll_rows)
-    by_test = side(test_statistics, test_rows)
+    by_enroll, by_test = (
+        (scores - statistics.mean[rows]) / statistics.std[rows]
+        for statistics, rows in (
+            (enroll_statistics, enroll_rows),
+            (test_statistics, test_rows),
+        )
+    )
     both = (by_enroll + by_test) / 2
     return {"z-norm": by_enroll, "t-norm": by_test}.get(kind, both)

@@ -1,22 +1,20 @@
 """Detection error trade-off (DET) curves, and histograms of scores."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.special import ndtri
 
 from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
 from speechbrain_hyperbolic.evaluation.metrics import (
-    class_scores,
-    detection_cost,
     equal_error,
     error_rates,
+    least_cost,
 )
 
 PERCENT = np.array(
@@ -31,6 +29,17 @@ MARKERS: dict[str, dict[str, Any]] = {
     "EER": {"marker": "o", "markersize": 10},
     "minDCF(0.01)": {"marker": "D", "markersize": 6.5},
 }
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of this size in inches, without pyplot's global state."""
+    return Figure((width, height), dpi=150, layout="constrained")
+
+
+def save_figure(figure: Figure, path: StrPath) -> None:
+    """Writes a PNG file, which appears once it is complete."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def plot_det(systems: dict, path: StrPath, title: str) -> None:
@@ -75,7 +84,7 @@ def plot_det(systems: dict, path: StrPath, title: str) -> None:
     legend = figure.legend(handles, labels, loc="outside lower center")
     for text in legend.get_texts():
         text.set_parse_math(False)
-    _write(figure, path)
+    save_figure(figure, path)
 
 
 def plot_score_histogram(
@@ -90,18 +99,18 @@ def plot_score_histogram(
 
     Each is a density, whatever the number of trials; both have the same bins.
     """
-    target = class_scores("target scores", target_scores)
-    nontarget = class_scores("nontarget scores", nontarget_scores)
+    classes = {
+        "target": np.asarray(target_scores),
+        "nontarget": np.asarray(nontarget_scores),
+    }
     # With many bins for few trials, the plot would show chance.
-    n_bins = np.clip(min(target.size, nontarget.size) ** 0.5, 10, 100)
+    fewest = min(scores.size for scores in classes.values())
     edges = np.histogram_bin_edges(
-        np.concatenate([target, nontarget]), int(n_bins)
+        np.concatenate(list(classes.values())),
+        int(np.clip(fewest**0.5, 10, 100)),
     )
     figure, axes = _new_axes(5, title, xlabel, "Density")
-    for name, scores, color in (
-        ("target", target, COLORS[0]),
-        ("nontarget", nontarget, COLORS[1]),
-    ):
+    for (name, scores), color in zip(classes.items(), COLORS, strict=False):
         density, _ = np.histogram(scores, edges, density=True)
         label = f"{name}, {scores.size} trials"
         axes.stairs(density, edges, color=color, alpha=0.25, fill=True)
@@ -110,20 +119,13 @@ def plot_score_histogram(
     axes.axvline(threshold, color="0.4", linestyle="--", label=label)
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside lower center", ncols=3)
-    _write(figure, path)
-
-
-def _write(figure: Figure, path: StrPath) -> None:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png")
+    save_figure(figure, path)
 
 
 def _new_axes(
     height: float, title: str, xlabel: str, ylabel: str
 ) -> tuple[Figure, Axes]:
-    """A figure of this height in inches, without pyplot's global state."""
-    figure = Figure(figsize=(8, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, height)
     axes = figure.add_subplot()
     # Names of files and systems are no formulas.
     axes.set_xlabel(xlabel, parse_math=False)
@@ -141,8 +143,8 @@ def _curve(
     _, p_miss, p_fa = error_rates(target_scores, nontarget_scores)
     rates = np.stack([p_fa, p_miss])
     equal, _ = equal_error(p_miss, p_fa)
-    costs = detection_cost(p_miss, p_fa, p_target=0.01)
-    best = rates[:, costs.argmin()]
+    cost, cheapest = least_cost(p_miss, p_fa, p_target=0.01)
+    best = rates[:, cheapest]
     marks: dict[str, Any] = {"EER": (equal, equal)}
     if best.max() < 1:
         marks["minDCF(0.01)"] = best
@@ -153,20 +155,18 @@ def _curve(
         "line": ndtri(np.clip(rates, 1e-9, 1 - 1e-9)),
         "marks": marks,
         "sizes": (np.size(nontarget_scores), np.size(target_scores)),
-        "summary": f"EER {100 * equal:.2f} %, minDCF {costs.min():.3f}",
+        "summary": f"EER {100 * equal:.2f} %, minDCF {cost:.3f}",
     }
 
 
-def _limits(curves: Iterable[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+def _limits(curves: Collection[dict[str, Any]]) -> tuple[np.ndarray, ...]:
     """The lowest and the highest (p_fa, p_miss) to show, both ticks."""
     sizes = np.max([curve["sizes"] for curve in curves], axis=0)
     marks = np.array([p for c in curves for p in c["marks"].values()])
-    lowest = np.where(marks > 0, marks, 1).min(axis=0)
-    highest = np.where(marks < 1, marks, 0).max(axis=0)
     # Fewer than five errors say little about a rate.
-    low = np.minimum(np.clip(5 / sizes, 1e-5, 0.01), 0.9 * lowest)
-    high = np.maximum(0.5, 1 - 0.9 * (1 - highest))
+    lowest = [*np.where(marks > 0, 0.9 * marks, 1), 5 / sizes, [0.01, 0.01]]
+    highest = [*np.where(marks < 1, 0.1 + 0.9 * marks, 0), [0.5, 0.5]]
     ticks = PERCENT / 100
-    below = np.searchsorted(ticks, low, side="right") - 1
-    above = np.searchsorted(ticks, high).clip(max=len(ticks) - 1)
-    return ticks[below.clip(0)], ticks[above]
+    below = np.searchsorted(ticks, np.min(lowest, axis=0), side="right") - 1
+    above = np.searchsorted(ticks, np.max(highest, axis=0))
+    return ticks[below.clip(0)], ticks[above.clip(max=len(ticks) - 1)]

@@ -3,6 +3,7 @@
 import json
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,23 +12,7 @@ from speechbrain_hyperbolic.dataio.corpus import find_audio
 from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
 from speechbrain_hyperbolic.dataio.trials import TrialList
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.evaluation.bootstrap import (
-    ENOUGH_SPEAKERS,
-    MIN_ERRORS,
-    MIN_ERRORS_OF_EER,
-    bootstrap_intervals,
-)
-from speechbrain_hyperbolic.evaluation.metrics import (
-    P_TARGETS,
-    act_dcf,
-    cllr,
-    eer,
-    markdown,
-    metric_cell,
-    min_cllr,
-    min_dcf,
-    split_trials,
-)
+from speechbrain_hyperbolic.evaluation import bootstrap, metrics
 
 
 def locate(
@@ -64,17 +49,17 @@ def evaluate(
     test_speakers: npt.ArrayLike,
     replicates: int = 1000,
     calibrated: bool = False,
-    p_targets: Sequence[float] = P_TARGETS,
+    p_targets: Sequence[float] = metrics.P_TARGETS,
 ) -> dict:
     """Error rates by name, and their "intervals".
 
     These are None for few speakers, and so is that of a metric for few errors.
     Scores that are ``calibrated``, natural log-likelihood ratios, also get
-    "act_dcf_<p_target>", "cllr" and "min_cllr".
+    "act_dcf_<p_target>" and "cllr".
     """
-    scores, is_target = split_trials(scores, labels)
+    scores, is_target = metrics.split_trials(scores, labels)
     classes = scores[is_target], scores[~is_target]
-    value, threshold = eer(*classes)
+    value, threshold = metrics.eer(*classes)
     summary: dict = {
         "n_target": classes[0].size,
         "n_nontarget": classes[1].size,
@@ -82,14 +67,13 @@ def evaluate(
         "eer": value,
         "eer_threshold": threshold,
     }
-    for p_target in p_targets:
-        summary[f"min_dcf_{p_target:g}"], _ = min_dcf(*classes, p_target)
+    for p in p_targets:
+        summary[f"min_dcf_{p:g}"], _ = metrics.min_dcf(*classes, p)
     if calibrated:
-        for p_target in p_targets:
-            summary[f"act_dcf_{p_target:g}"] = act_dcf(*classes, p_target)
-        summary["cllr"] = cllr(*classes)
-        summary["min_cllr"] = min_cllr(*classes)
-    summary["intervals"] = bootstrap_intervals(
+        for p in p_targets:
+            summary[f"act_dcf_{p:g}"] = metrics.act_dcf(*classes, p)
+        summary["cllr"] = metrics.cllr(*classes)
+    summary["intervals"] = bootstrap.bootstrap_intervals(
         scores,
         labels,
         enroll_speakers,
@@ -104,13 +88,12 @@ def evaluate_trials(
     trials: TrialList,
     scores: np.ndarray,
     speakers: dict | None = None,
-    replicates: int = 1000,
-    calibrated: bool = False,
-    p_targets: Sequence[float] = P_TARGETS,
+    **options: Any,
 ) -> dict:
     """``evaluate`` for "all trials" and, where known, "same-sex trials".
 
-    ``speakers`` is what ``read_speakers`` returns: speaker -> {"sex": ...}.
+    ``speakers`` maps a speaker to {"sex": ...}; ``options`` are of
+    ``evaluate``.
     """
     enroll, test = trials.speakers()
     subsets = {"all trials": np.ones(len(trials), bool)}
@@ -128,9 +111,7 @@ def evaluate_trials(
             trials.labels[chosen],
             enroll[chosen],
             test[chosen],
-            replicates=replicates,
-            calibrated=calibrated,
-            p_targets=p_targets,
+            **options,
         )
         for name, chosen in subsets.items()
     }
@@ -156,19 +137,16 @@ def format_results(results: dict) -> str:
     """A Markdown table with a row for each named result of ``evaluate``."""
     first = next(iter(results.values()))
     names = metrics_of(first)
-    names += [name for name in first if name.startswith("act_dcf_")]
-    names += [name for name in first if name == "cllr"]
-    titles = [metric_cell(name, 0)[0] for name in names]
+    names += [name for name in first if name.startswith(("act_dcf_", "cllr"))]
+    titles = [metrics.metric_cell(name, 0)[0] for name in names]
     rows = [["", "trials", *titles]]
     for subset, result in results.items():
-        trials = f"{result['n_target']} + {result['n_nontarget']}"
-        intervals = result["intervals"] or {}
-        cells = [
-            metric_cell(name, result[name], intervals.get(name))[1]
-            for name in names
-        ]
-        rows.append([subset, trials, *cells])
-    return markdown(rows)
+        row = [subset, f"{result['n_target']} + {result['n_nontarget']}"]
+        for name in names:
+            bounds = (result["intervals"] or {}).get(name)
+            row.append(metrics.metric_cell(name, result[name], bounds)[1])
+        rows.append(row)
+    return metrics.markdown(rows)
 
 
 def interval_note(results: dict) -> str:
@@ -177,12 +155,12 @@ def interval_note(results: dict) -> str:
         return "too few speakers for intervals"
     note = "in brackets 95 % intervals by bootstrap over speakers"
     fewest = min(result["n_speakers"] for result in results.values())
-    if fewest < ENOUGH_SPEAKERS:
+    if fewest < bootstrap.ENOUGH_SPEAKERS:
         note += f", too narrow for as few as {fewest} speakers"
     if any(None in result["intervals"].values() for result in results.values()):
         note += (
-            f"; none where fewer than {MIN_ERRORS} speakers (EER: "
-            f"{MIN_ERRORS_OF_EER}) are missed or as few pairs of speakers "
-            "falsely accepted"
+            f"; none where fewer than {bootstrap.MIN_ERRORS} speakers (EER: "
+            f"{bootstrap.MIN_ERRORS_OF_EER}) are missed or as few pairs of "
+            "speakers falsely accepted"
         )
     return note

@@ -6,8 +6,7 @@ trials it is in.
 
 import pathlib
 import random
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 from speechbrain.utils.logger import get_logger
@@ -16,14 +15,9 @@ from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.dataio.trials import TrialList, trial_speakers
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.evaluation.calibration import (
-    Calibration,
-    features,
-)
 from speechbrain_hyperbolic.evaluation.extraction import Embeddings
 from speechbrain_hyperbolic.evaluation.normalization import (
     Statistics,
-    check_normalization,
     cohort_statistics,
     normalize,
     speaker_means,
@@ -39,35 +33,28 @@ from speechbrain_hyperbolic.geometry import cap_norm
 logger = get_logger(__name__)
 
 
-class Cohort(NamedTuple):
-    """Utterances of speakers, at best of none who is in a trial."""
+def read_cohort(csv_file: StrPath, per_speaker: int) -> dict[str, str]:
+    """Up to ``per_speaker`` files, drawn, of each speaker of a train.csv.
 
-    paths: dict  # id -> path
-    speakers: list[str]  # of each utterance
-
-
-def read_cohort(csv_file: StrPath, per_speaker: int, seed: int = 0) -> Cohort:
-    """Draws up to ``per_speaker`` files of each speaker of a train.csv."""
+    A cohort maps paths to speakers, at best of none who is in a trial.
+    """
     csv_file = pathlib.Path(csv_file)
     if not csv_file.is_file():
         raise InputError(
             f"cohort_file {csv_file} is missing: pass the train.csv of the "
             "training run as --cohort_file"
         )
-    rows = read_table(csv_file, ("wav", "spk_id"))
+    files: dict[str, set[str]] = {}
     # The stock recipe lists pieces of a file in rows of their own.
-    owner = {row["wav"]: row["spk_id"] for _, row in rows}
-    files: dict[str, list[str]] = {}
-    for wav in sorted(owner):
-        files.setdefault(owner[wav], []).append(wav)
-    generator = random.Random(seed)
-    cohort = Cohort({}, [])
-    for speaker in sorted(files):
-        own = files[speaker]
+    for _, row in read_table(csv_file, ("wav", "spk_id")):
+        files.setdefault(row["spk_id"], set()).add(row["wav"])
+    generator = random.Random(0)
+    cohort: dict[str, str] = {}
+    for speaker, wavs in sorted(files.items()):
+        own = sorted(wavs)
         if len(own) > per_speaker:
             own = sorted(generator.sample(own, per_speaker))
-        cohort.paths.update((wav, pathlib.Path(wav)) for wav in own)
-        cohort.speakers.extend([speaker] * len(own))
+        cohort |= dict.fromkeys(own, speaker)
     return cohort
 
 
@@ -88,7 +75,7 @@ class Scorer:
         enrollment: str = "mean",
         clip_c: float = 3.0,
         normalization: str | None = None,
-        cohort: Cohort | None = None,
+        cohort: dict[str, str] | None = None,
         top_k: int = 300,
     ) -> None:
         self.embed = embed
@@ -99,10 +86,9 @@ class Scorer:
         self.top_k = top_k if normalization == "as-norm" else None
         self.cohort: Table = ()
         if normalization:
-            check_normalization(normalization, self.top_k)
             # Errors should come before hours of embedding.
-            cohort = cohort or Cohort({}, [])
-            size = len(set(cohort.speakers))
+            cohort = cohort or {}
+            size = len(set(cohort.values()))
             if size < 2:
                 raise InputError(
                     f"the cohort has {size} speakers, expected 2 or more, and "
@@ -114,7 +100,8 @@ class Scorer:
                     f"{top_k}: as-norm uses all of them, as s-norm does"
                 )
                 self.top_k = size
-            means = speaker_means(embed(cohort.paths).views, cohort.speakers)
+            views = embed({path: path for path in cohort}).views
+            means = speaker_means(views, list(cohort.values()))
             self.cohort = score.prepare(means)
 
     def __call__(
@@ -199,7 +186,7 @@ def warn_of_training_speakers(csv_file: StrPath, **lists: TrialList) -> None:
     """Warns of speakers in trials who trained the encoder, by its train.csv."""
     if not pathlib.Path(csv_file).is_file():
         return
-    trained = set(read_cohort(csv_file, per_speaker=1).speakers)
+    trained = set(read_cohort(csv_file, per_speaker=1).values())
     for key, trials in lists.items():
         shared = trained & trial_speakers(trials)
         if shared:
@@ -208,15 +195,3 @@ def warn_of_training_speakers(csv_file: StrPath, **lists: TrialList) -> None:
                 f"trained the encoder ({csv_file}): its error rates will be "
                 "too low"
             )
-
-
-def calibrate(
-    scorer: Scorer,
-    trials: TrialList,
-    paths: dict,
-    quality: Sequence[str],
-) -> Calibration:
-    """Fits a calibration on a trial list."""
-    scores, sides = scorer(trials, paths)
-    measured = features(scores, sides, quality)
-    return Calibration.fit(measured, trials.labels, quality)

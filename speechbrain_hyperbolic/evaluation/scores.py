@@ -18,17 +18,9 @@ import torch
 import tqdm
 from torch.nn.functional import normalize
 
+from speechbrain_hyperbolic import geometry
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.geometry import (
-    Points,
-    check_c,
-    clip_to_ball,
-    midpoint,
-    paired_distance,
-    pairwise_distance,
-    product,
-    to_ball,
-)
+from speechbrain_hyperbolic.geometry import Points
 
 SCORES = ("cosine", "hyperbolic")
 ENROLLMENTS = ("mean", "midpoint")
@@ -64,7 +56,7 @@ class Score:
     """A way to compare utterances."""
 
     def prepare(self, views: torch.Tensor) -> Table:
-        """What the score needs to know about utterances, from [U, V, D]."""
+        """A table of utterances, from their views [U, V, D]."""
         raise NotImplementedError
 
     def pairs(self, enroll: Table, test: Table) -> torch.Tensor:
@@ -90,14 +82,12 @@ class Score:
         )
         block = max(1, BLOCK_ELEMENTS // sum(t[:1].numel() for t in enroll))
         scores = np.empty(len(enroll_rows))
-        with tqdm.tqdm(desc="Trials", total=len(scores), unit="trial") as bar:
-            for start in range(0, len(scores), block):
-                some = slice(start, start + block)
-                found = self.pairs(
-                    take(enroll, enroll_rows[some]), take(test, test_rows[some])
-                )
-                scores[some] = found.cpu().numpy()
-                bar.update(len(found))
+        for start in tqdm.trange(0, len(scores), block, desc="Trials", delay=5):
+            some = slice(start, start + block)
+            found = self.pairs(
+                take(enroll, enroll_rows[some]), take(test, test_rows[some])
+            )
+            scores[some] = found.cpu().numpy()
         return scores
 
 
@@ -120,7 +110,7 @@ class Cosine(Score):
         return (enroll[0] * test[0]).sum(1)
 
     def matrix(self, enroll: Table, test: Table) -> torch.Tensor:
-        return product(enroll[0], test[0])
+        return geometry.product(enroll[0], test[0])
 
 
 class Hyperbolic(Score):
@@ -131,18 +121,16 @@ class Hyperbolic(Score):
     """
 
     def __init__(self, c: float = 3.0) -> None:
-        self.c = check_c(c)
+        self.c = geometry.check_c(c)
 
     def prepare(self, views: torch.Tensor) -> Table:
-        """The fields of ``Points``, [U, V, ...]."""
-        return tuple(clip_to_ball(views, self.c))
+        return geometry.clip_to_ball(views, self.c)
 
     def pairs(self, enroll: Table, test: Table) -> torch.Tensor:
-        return -_mean_over_views(paired_distance, enroll, test)
+        return -_mean_over_views(geometry.paired_distance, enroll, test)
 
     def matrix(self, enroll: Table, test: Table) -> torch.Tensor:
-        """For close pairs less exact than ``pairs``, see the geometry."""
-        return -_mean_over_views(pairwise_distance, enroll, test)
+        return -_mean_over_views(geometry.pairwise_distance, enroll, test)
 
 
 def enroll(
@@ -167,8 +155,8 @@ def enroll(
         elif how == "mean":
             models.append(normalize(own, dim=-1).mean(0))
         else:
-            points = clip_to_ball(own.transpose(0, 1), c)
-            models.append(to_ball(midpoint(points)))
+            points = geometry.clip_to_ball(own.transpose(0, 1), c)
+            models.append(geometry.to_ball(geometry.midpoint(points)))
     return torch.stack(models)
 
 
@@ -179,14 +167,17 @@ def _mean_over_views(
 ) -> torch.Tensor:
     n_enroll, n_test = enroll[0].shape[1], test[0].shape[1]
 
-    def view(table: Table, number: int) -> Points:
-        return Points(*(tensor[:, number] for tensor in table))
+    def between(a: int, b: int) -> torch.Tensor:
+        return distance(
+            Points(*(tensor[:, a] for tensor in enroll)),
+            Points(*(tensor[:, b] for tensor in test)),
+        )
 
-    whole = distance(view(enroll, 0), view(test, 0))
+    whole = between(0, 0)
     if n_enroll == 1:
         return whole
     crops = torch.zeros_like(whole)
     for a in range(1, n_enroll):
         for b in range(1, n_test):
-            crops += distance(view(enroll, a), view(test, b))
+            crops += between(a, b)
     return (whole + crops / ((n_enroll - 1) * (n_test - 1))) / 2

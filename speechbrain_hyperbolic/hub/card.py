@@ -15,7 +15,7 @@ from speechbrain_hyperbolic.evaluation.results import (
     interval_note,
     metrics_of,
 )
-from speechbrain_hyperbolic.inference.config import MODULES, ModelConfig
+from speechbrain_hyperbolic.inference.config import ModelConfig
 from speechbrain_hyperbolic.inference.model import TRUSTED
 
 TEMPLATE = pathlib.Path(__file__).with_name("model_card.md.j2")
@@ -43,14 +43,18 @@ def make_card(
     onnx: bool = False,
     training_data: str = "",
     license: str | None = None,
-    language: str | Sequence[str] | None = None,
+    language: Sequence[str] | None = None,
     datasets: Sequence[str] = (),
 ) -> ModelCard:
-    """The card of a model; ``training`` has what its template asks for."""
+    """The card of a model; ``training`` has what its template asks for.
+
+    ``training_data`` is Markdown, ``language`` has ISO 639 codes, ``datasets``
+    names on the Hub; the license is that of the model.
+    """
     results = _eval_results(measurement) if measurement else None
     data = ModelCardData(
         model_name=name,
-        language=_listed(language) or None,
+        language=list(language or ()) or None,
         license=license,
         library_name="speechbrain",
         # The Hub has no task for verification; this one has identification.
@@ -62,7 +66,6 @@ def make_card(
         metrics=["eer", "min_dcf"] if results else None,
         eval_results=results,
     )
-    classes = [getattr(config, key)["class"] for key in MODULES]
     files = ["examples/clip1.wav", "examples/clip2.wav"]
     return ModelCard.from_template(
         data,
@@ -73,17 +76,13 @@ def make_card(
         measurement=measurement,
         table=format_results(measurement.results) if measurement else "",
         intervals=interval_note(measurement.results) if measurement else "",
-        trusted=[name for name in classes if name not in TRUSTED],
+        trusted=[name for name in config.classes if name not in TRUSTED],
         files=files if clips else ["a.wav", "b.wav"],
         clips=clips,
         onnx=onnx,
         training_data=training_data.strip(),
-        languages=", ".join(_listed(language)),
+        languages=", ".join(language or ()),
     )
-
-
-def _listed(value: str | Sequence[str] | None) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or [])
 
 
 def _eval_results(measurement: Measurement) -> list[EvalResult]:
@@ -93,15 +92,14 @@ def _eval_results(measurement: Measurement) -> list[EvalResult]:
     for subset, result in measurement.results.items():
         for key in metrics_of(result):
             kind, _, p_target = key.rpartition("_")
+            factor = 1 if kind else 100
+            bounds = (result["intervals"] or {}).get(key)
             arguments: dict[str, Any] = {}
             if kind:
                 arguments["p_target"] = float(p_target)
-            factor = 1 if kind else 100
-            bounds = (result["intervals"] or {}).get(key)
             if bounds:
-                arguments["interval_95"] = [
-                    round(factor * b, 6) for b in bounds
-                ]
+                interval = [round(factor * bound, 6) for bound in bounds]
+                arguments["interval_95"] = interval
             entries.append(
                 EvalResult(
                     task_type="speaker-verification",

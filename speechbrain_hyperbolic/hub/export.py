@@ -19,6 +19,7 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.dataio.corpus import speaker_of
+from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.dataio.scores import read_score_table
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation.extraction import (
@@ -60,14 +61,13 @@ _ENCODERS = {"ECAPA_TDNN": "ECAPA-TDNN", "Xvector": "x-vector"}
 
 
 def export_model(
-    run_folder: str | pathlib.Path,
-    folder: str | pathlib.Path | None = None,
+    run_folder: StrPath,
+    folder: StrPath | None = None,
     untrained: bool = False,
 ) -> pathlib.Path:
     """Makes the model folder of a run, by our training script or the stock's.
 
-    The folder (default: "model" in the run folder) holds the average of the
-    last epochs or, as a baseline, untrained weights.
+    It holds the average of the last epochs or, as a baseline, random weights.
     """
     run_folder = pathlib.Path(run_folder)
     folder = pathlib.Path(folder or run_folder / MODEL)
@@ -83,7 +83,7 @@ def export_model(
     if untrained:
         with torch.random.fork_rng():
             torch.manual_seed(int(nodes.get("seed", 0)))
-            built = build_modules(config, _classes(config))
+            built = build_modules(config, config.classes)
         state = built["embedding_model"].state_dict()
     else:
         checkpoints = save_folder(run_folder, nodes)
@@ -95,32 +95,23 @@ def export_model(
 
 
 def export_run(
-    run_folder: str | pathlib.Path,
-    folder: str | pathlib.Path,
-    verification_folder: str | pathlib.Path | None = None,
-    clips: Sequence[str | pathlib.Path] | None = None,
-    training_data: str = "",
-    license: str | None = None,
-    language: str | Sequence[str] | None = None,
-    datasets: Sequence[str] = (),
+    run_folder: StrPath,
+    folder: StrPath,
+    verification_folder: StrPath | None = None,
+    clips: Sequence[StrPath] | None = None,
     speaker_names: bool = False,
     onnx: bool = False,
     overwrite: bool = False,
+    **card: Any,
 ) -> pathlib.Path:
-    """Makes a folder for others from a run: model, thresholds, results, card.
+    """Makes a folder for others: model, thresholds, results, card.
 
-    The folder, whose name becomes the model's, appears whole or not at all.
-    Thresholds and error rates come from ``verification_folder``, by default the
-    one in the run folder that verified these weights; without one, the card
-    says that nothing was measured. ``clips`` are two recordings to try the
-    model with, copied without their names and tags. ``training_data`` describes
-    the data in Markdown, ``datasets`` gives its names on the Hub, ``language``
-    its ISO 639 codes, ``license`` is that of the model. ``speaker_names`` adds
-    label_encoder.txt, the names of the training speakers. ``overwrite``
-    replaces an earlier export.
+    It appears whole or not at all, and its name becomes the model's. Without
+    ``verification_folder``, the one in the run that verified these weights is
+    taken. ``card`` has what only the author knows, see ``make_card``.
     """
     run_folder, folder = pathlib.Path(run_folder), pathlib.Path(folder)
-    if license is None:
+    if card.get("license") is None:
         logger.warning(
             "The card states no license: choose one that the training data "
             "allow, such as license='cc-by-4.0' (--license)."
@@ -133,7 +124,7 @@ def export_run(
     model = run_folder / MODEL
     if not (model / CONFIG).is_file():
         export_model(run_folder)
-    config, modules = load_model(model, _classes(read_config(model)))
+    config, modules = load_model(model, read_config(model).classes)
     encoder = modules["embedding_model"]
     state = encoder.state_dict()
     encoder_class = type(encoder).__name__
@@ -169,7 +160,7 @@ def export_run(
             path = new / "examples" / f"clip{number}.wav"
             soundfile.write(path, waveform, config.sample_rate)
         if onnx:
-            export_onnx(new, trusted=_classes(config))
+            export_onnx(new, trusted=config.classes)
         make_card(
             name,
             config,
@@ -177,27 +168,17 @@ def export_run(
             measurement,
             clips=clips is not None,
             onnx=onnx,
-            training_data=training_data,
-            license=license,
-            language=language,
-            datasets=datasets,
+            **card,
         ).save(new / "README.md")
     return folder
 
 
-def add_thresholds(
-    folder: str | pathlib.Path, verification_folder: str | pathlib.Path
-) -> None:
+def add_thresholds(folder: StrPath, verification_folder: StrPath) -> None:
     """Gives a run's own model what its verification has measured."""
-    config, modules = load_model(folder, _classes(read_config(folder)))
+    config, modules = load_model(folder, read_config(folder).classes)
     _, fields = _read_verification(pathlib.Path(verification_folder), set())
     config = dataclasses.replace(config, **fields)
     save_model(folder, config, modules["embedding_model"].state_dict())
-
-
-def _classes(config: ModelConfig) -> list[str]:
-    """The classes that a run names: its user trusts them."""
-    return [getattr(config, key)["class"] for key in MODULES]
 
 
 def _check_free(folder: pathlib.Path, overwrite: bool) -> None:
@@ -230,13 +211,12 @@ def _whole_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _find_verification(
     run_folder: pathlib.Path,
-    given: str | pathlib.Path | None,
+    given: StrPath | None,
     state: dict[str, torch.Tensor],
 ) -> pathlib.Path | None:
     """The folder of the verification of these weights."""
-    results = sorted(run_folder.glob(f"*/{RESULTS}"))
-    if given is not None:
-        results = list(pathlib.Path(given).glob(RESULTS))
+    pattern = f"*/{RESULTS}" if given is None else RESULTS
+    results = sorted(pathlib.Path(given or run_folder).glob(pattern))
     fingerprint = weights_fingerprint(state)
     found = [
         path.parent
@@ -249,16 +229,33 @@ def _find_verification(
             f"{run_folder} has several verifications ({names}): choose one as "
             "verification_folder"
         )
-    if given is not None and not found:
+    if found:
+        return found[0]
+    if given is not None:
         raise InputError(
             f"{given} has no verification of {run_folder}'s weights: verify "
             f"them with --model_folder={run_folder / MODEL}"
         )
-    if not found:
-        logger.warning(
-            f"{run_folder} has no verification: no thresholds, no error rates"
-        )
-    return found[0] if found else None
+    logger.warning(
+        f"{run_folder} has no verification: no thresholds, no error rates"
+    )
+    return None
+
+
+def score_steps(options: dict[str, Any]) -> list[str]:
+    """How a verification with these options scores its trials."""
+    steps = [f"the {options['score']} score of whole utterances"]
+    if options["n_crops"]:
+        length = float(options["crop_length"])
+        steps.append(f"{options['n_crops']} crops of {length:g} s")
+    if options["enrollment_file"]:
+        how = options["enrollment"]
+        steps.append(f"models of several utterances ({how})")
+    if options["normalization"]:
+        steps.append(str(options["normalization"]))
+    if options["calibration_file"]:
+        steps.append("calibration by logistic regression")
+    return steps
 
 
 def _read_verification(
@@ -270,29 +267,18 @@ def _read_verification(
     target, nontarget = (table.scores[table.labels == n] for n in (1, 0))
     results = read_results(folder / RESULTS)
     total = results["all trials"]
-    score = str(options.get("score", "cosine"))
-    parts = [f"the {score} score of whole utterances"]
-    if options.get("n_crops"):
-        length = float(options["crop_length"])
-        parts.append(f"{options['n_crops']} crops of {length:g} s")
-    if options.get("enrollment_file"):
-        how = options.get("enrollment", "mean")
-        parts.append(f"models of several utterances ({how})")
-    if options.get("normalization"):
-        parts.append(str(options["normalization"]))
-    if options.get("calibration_file"):
-        parts.append("calibration by logistic regression")
+    steps = score_steps(options)
     speakers = {speaker_of(name) for name in {*table.enroll, *table.test}}
     measurement = Measurement(
         trial_list=pathlib.Path(options["verification_file"]).name,
         results=results,
         target=target,
         nontarget=nontarget,
-        protocol=", ".join(parts),
+        protocol=", ".join(steps),
         speakers=len(speakers),
         shared=len(speakers & training_speakers),
     )
-    if len(parts) > 1:
+    if len(steps) > 1:
         logger.warning(
             f"{folder} was scored by {measurement.protocol}, which gives no "
             "thresholds: for those, verify with --n_crops=0 and no options"
@@ -300,10 +286,10 @@ def _read_verification(
         return measurement, {}
     trials = {key: total[key] for key in ("n_target", "n_nontarget", "eer")}
     fields: dict[str, Any] = {
-        "score": score,
+        "score": str(options["score"]),
         "thresholds": measure_thresholds(target, nontarget),
         "trials": {"list": measurement.trial_list, **trials},
     }
-    if options.get("clip_c") is not None:
+    if options["clip_c"] is not None:
         fields["clip_c"] = float(options["clip_c"])
     return measurement, fields

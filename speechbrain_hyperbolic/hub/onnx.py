@@ -23,7 +23,7 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.nnet.pooling import StatisticsPooling
 from speechbrain.processing.features import STFT
 
-from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
 from speechbrain_hyperbolic.errors import InputError, how_to_install
 from speechbrain_hyperbolic.evaluation.extraction import SHORTEST, Encoder
 from speechbrain_hyperbolic.inference.model import fingerprint, load_model
@@ -33,19 +33,11 @@ TOLERANCE = 1e-4
 _CHECKED = ((1, 0.5), (3, 3.3), (1, 20.0))
 
 
-def export_onnx(
-    folder: str | pathlib.Path, trusted: Iterable[str] = ()
-) -> pathlib.Path:
-    """Writes a model folder's model as model.onnx.
+def export_onnx(folder: StrPath, trusted: Iterable[str] = ()) -> pathlib.Path:
+    """Writes model.onnx, if onnxruntime reproduces PyTorch's embeddings.
 
-    The input "waveform" is float32, shape [batch, time], at the model's sample
-    rate, from 0.1 s on; the output "embedding" is float32, shape [batch, D],
-    not normalized. The metadata holds "sample_rate" and "fingerprint". The
-    file is written only if onnxruntime reproduces PyTorch's embeddings to 1e-4.
-
-    The stock x-vector adds small random numbers to the means that it pools,
-    even in evaluation; the file adds their expectation instead. ``trusted`` is
-    that of ``load_model``.
+    Float32 waveforms [batch, time] of 0.1 s or more become embeddings
+    [batch, D] that are not normalized.
     """
     onnx, onnxruntime = check_packages()
     path = pathlib.Path(folder) / "model.onnx"
@@ -53,7 +45,8 @@ def export_onnx(
     encoder = modules["embedding_model"]
     for module in encoder.modules():
         if isinstance(module, StatisticsPooling):
-            # Its noise is (9 - 8 g) eps, with g symmetric about 1/2.
+            # The stock x-vector adds noise to its means, even in evaluation:
+            # (9 - 8 g) eps, with g symmetric about 1/2. This is its mean.
             mean = 5 * module.eps
             module._get_gauss_noise = lambda *_, mean=mean, **__: mean
     # Converting replaces the STFT.

@@ -29,15 +29,7 @@ def push_model(
     message: str | None = None,
     speaker_names: bool = False,
 ) -> str:
-    """Sends a model folder to the Hub in one commit.
-
-    The repository and the branch are created if they do not exist. Files of an
-    earlier model that the folder no longer has are removed, so that none stays
-    beside the new weights; other files of the repository stay. The names of the
-    training speakers, label_encoder.txt, are sent only if asked for. With
-    ``private``, a repository that is public is refused. Returns the address of
-    the model's page.
-    """
+    """Sends a model folder in one commit; returns the address of its page."""
     folder = pathlib.Path(folder)
     for name in REQUIRED:
         if not (folder / name).is_file():
@@ -62,6 +54,7 @@ def push_model(
             revision=revision,
             commit_message=message or "Push a speaker model",
             allow_patterns=[*FILES, *[LABELS] * speaker_names],
+            # So that no file of an earlier model stays beside the new weights
             delete_patterns=[*FILES, LABELS],
         )
     url = f"{constants.ENDPOINT}/{repo_id}"

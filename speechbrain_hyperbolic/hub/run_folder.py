@@ -5,6 +5,7 @@ The YAML is read as nodes and never executed.
 
 import inspect
 import io
+import json
 import pathlib
 import pydoc
 import re
@@ -18,23 +19,24 @@ from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.hparams import tag_of
 
 _HYPERBOLIC = {"clip", "exponential", "smooth_cap"}
-_KINDS = {"AngularMargin": "AdditiveMargin"}  # its name in SpeechBrain
 _AUGMENTATIONS = {
     "Augmenter": "",
     "SpeakerAugmenter": "reverberation, noise, music or babble",
 }
-# (outputs of the classifier, margin) -> names without and with a margin
+# Outputs of the classifier, and margins other than 0
 _LOSSES = {
-    ("distance", "AdditiveMargin"): ("H-Softmax", "HAM-Softmax"),
-    ("cosine", "AdditiveMargin"): ("cosine softmax", "AM-Softmax"),
-    ("cosine", "AdditiveAngularMargin"): ("cosine softmax", "AAM-Softmax"),
-    ("cosine", "RealAdditiveMargin"): ("cosine softmax", "RAM-Softmax"),
-    ("inner_product", "AdditiveMargin"): ("softmax", "AM-Softmax"),
-    ("inner_product", ""): ("softmax", ""),
-    ("cosine distance", "AdditiveMargin RealAdditiveMargin"): (
-        "E.H. Softmax",
-        "E.H. AM-Softmax",
-    ),
+    "distance": "H-Softmax",
+    "distance AdditiveMargin": "HAM-Softmax",
+    "cosine": "cosine softmax",
+    "cosine AdditiveMargin": "AM-Softmax",
+    "cosine AngularMargin": "AM-Softmax",  # SpeechBrain's name
+    "cosine AdditiveAngularMargin": "AAM-Softmax",
+    "cosine RealAdditiveMargin": "RAM-Softmax",
+    "distance AngularMargin": "HAM-Softmax",
+    "inner_product": "softmax",
+    "inner_product AdditiveMargin": "AM-Softmax",
+    "cosine distance": "E.H. Softmax",
+    "cosine distance AdditiveMargin RealAdditiveMargin": "E.H. AM-Softmax",
 }
 
 
@@ -45,20 +47,21 @@ def read_module(path: pathlib.Path, nodes: dict, key: str) -> dict[str, Any]:
         node = node["normalization"]  # the masks are for training only
     name = class_of(node)
     built_by = pydoc.locate(name) if name else None
-    if not isinstance(built_by, type) or not isinstance(node or {}, dict):
+    if not isinstance(built_by, type) or isinstance(node, list):
         raise InputError(
             f"{path}: {key} is {tag_of(node) or node}, expected !new: with a "
             "class and named arguments: other models cannot be exported"
         )
     default = "global" if name.endswith(".InputNormalization") else None
-    if (node or {}).get("norm_type", default) == "global":
+    arguments = _arguments(node)
+    if arguments.get("norm_type", default) == "global":
         raise InputError(
             f"{path}: {key} has norm_type global, expected sentence: the "
             "statistics of a run are not exported"
         )
     parameters = inspect.signature(built_by).parameters
     module: dict[str, Any] = {"class": name}
-    for argument, value in (node or {}).items():
+    for argument, value in arguments.items():
         # The stock x-vector files name a class that is the default anyway.
         kind, _, named = tag_of(value).partition(":")
         if kind == "!name" and argument in parameters:
@@ -70,17 +73,13 @@ def read_module(path: pathlib.Path, nodes: dict, key: str) -> dict[str, Any]:
 
 def _plain(node: Any, name: str) -> Any:
     """A YAML node as Python's own numbers, text and lists."""
-    if isinstance(node, list) and not tag_of(node):
-        return [_plain(value, name) for value in node]
-    for kind in (str, bool, int, float):
-        if isinstance(node, kind):
-            return kind(node)
-    if node is not None:
+    plain = str | int | float | list | None
+    if any(tag_of(n) or not isinstance(n, plain) for n in _walk(node)):
         raise InputError(
             f"{name} is {tag_of(node) or node}, expected numbers, text or "
             "lists of them: other models cannot be exported"
         )
-    return None
+    return json.loads(json.dumps(node))
 
 
 def save_folder(run_folder: pathlib.Path, nodes: dict) -> pathlib.Path:
@@ -96,7 +95,7 @@ def clip_c(nodes: dict) -> float | None:
     """The c of the loss, None if it has no clip."""
     for node in _walk(nodes.get("classifier")):
         if _map(node) == "clip":
-            return float(node.get("c", 3.0))
+            return float(_arguments(node).get("c", 3.0))
     return None
 
 
@@ -139,15 +138,14 @@ def loss_name(classifier: Any, cost: Any) -> str:
     """The usual name of a loss, or that of its class."""
     maps = {_map(node) for node in _walk(classifier)} - {""}
     outputs = {"distance" if m in _HYPERBOLIC else m for m in maps}
-    kinds, has_margin = set(), False
+    margins = set()
     for node in _walk(cost):
-        kind = _KINDS.get(_short(node), _short(node))
-        if kind.endswith("Margin"):
+        if _short(node).endswith("Margin"):
             default = 0.0 if class_of(node).startswith("speechbrain.") else 0.2
-            has_margin |= (node or {}).get("margin", default) != 0
-            kinds.add(kind)
-    key = " ".join(sorted(outputs)), " ".join(sorted(kinds))
-    return _LOSSES[key][has_margin] if key in _LOSSES else _short(cost)
+            if _arguments(node).get("margin", default) != 0:
+                margins.add(_short(node))
+    name = " ".join([*sorted(outputs), *sorted(margins)])
+    return _LOSSES.get(name, _short(cost))
 
 
 def class_of(node: Any) -> str:
@@ -158,6 +156,10 @@ def class_of(node: Any) -> str:
 
 def _short(node: Any) -> str:
     return tag_of(node).rpartition(".")[2]
+
+
+def _arguments(node: Any) -> dict:
+    return node if isinstance(node, dict) else {}
 
 
 def _walk(node: Any) -> Iterator[Any]:
@@ -172,7 +174,7 @@ def _map(node: Any) -> str:
     """The map of a HyperbolicClassifier, or what a stock classifier has."""
     name = class_of(node)
     if name.endswith(".HyperbolicClassifier"):
-        return node.get("map", "clip")
+        return _arguments(node).get("map", "clip")
     if name == "speechbrain.lobes.models.ECAPA_TDNN.Classifier":
         return "cosine"
     return "inner_product" if name.endswith("Xvector.Classifier") else ""

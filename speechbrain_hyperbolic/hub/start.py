@@ -9,10 +9,11 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, shown
 from speechbrain_hyperbolic.hparams import HPARAMS, read_nodes
-from speechbrain_hyperbolic.hub.run_folder import read_module
+from speechbrain_hyperbolic.hub.run_folder import class_of, read_module
 from speechbrain_hyperbolic.inference.download import explain_errors
+from speechbrain_hyperbolic.inference.model import TRUSTED
 
 logger = get_logger(__name__)
 
@@ -27,7 +28,8 @@ def options_of_start(settings: dict[str, Any], given: Collection[str]) -> str:
     ``pretrain_path`` is a model folder, a run's output or save folder, or
     user/model on the Hub.
     """
-    path = _find(str(settings["pretrain_path"]))
+    name = str(settings["pretrain_path"])
+    path = _find(name)
     options = f"pretrain_path: {json.dumps(str(path))}"
     source = path / HPARAMS
     if not source.is_file():
@@ -35,6 +37,13 @@ def options_of_start(settings: dict[str, Any], given: Collection[str]) -> str:
     if {*_ENCODER, *_SIZES}.intersection(given) or not source.is_file():
         return options
     nodes = read_nodes(source)
+    named = [class_of(nodes.get(key)) for key in _ENCODER]
+    strange = [name for name in named if name not in TRUSTED]
+    if strange and not os.path.isdir(name):  # from the Hub
+        raise InputError(
+            f"pretrain_path {name} names {shown(strange[0])}, which may be any "
+            f"code: look at its {HPARAMS}, and pass a downloaded folder"
+        )
     try:
         features, encoder = (read_module(source, nodes, k) for k in _ENCODER)
     except InputError as error:
@@ -50,9 +59,8 @@ def options_of_start(settings: dict[str, Any], given: Collection[str]) -> str:
         if key in settings and value is not None:
             options += f"\n{key}: {value}"
     for key, module in zip(_ENCODER, (features, encoder), strict=True):
-        options += f"\n{key}: !new:{module.pop('class')}"
-        for name, value in module.items():
-            options += f"\n    {name}: {json.dumps(value)}"
+        # JSON is also YAML.
+        options += f"\n{key}: !new:{module.pop('class')} {json.dumps(module)}"
     logger.info(f"The encoder is that of {source}.")
     return options
 

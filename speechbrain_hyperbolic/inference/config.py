@@ -23,40 +23,12 @@ CONFIG = "config.json"
 FORMAT = "speechbrain-hyperbolic 2"
 MODULES = ("compute_features", "mean_var_norm", "embedding_model")
 # Thresholds of other rates are interpolated.
-FALSE_ACCEPTS = tuple(
-    digit / power for power in (10, 100, 1000, 10000) for digit in (5, 2, 1)
-)
+_RATES = [d / power for power in (10, 100, 1000, 10000) for d in (5, 2, 1)]
 # With so many false accepts the true number is, at 95 %, within a factor of 2.
 _FEWEST_FALSE_ACCEPTS = 10
 _LARGEST = 200_000  # so that a stranger's layers fit in memory
 _PLAIN = f"text, true, false, null, a list, or a number up to {_LARGEST}"
-_MODULE = '{"class": "package.Class", argument: value, ...}'
-_CALIBRATION = "what calibration.json of a verification has, or null"
 _CLASS_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
-
-
-def _is_plain(value: object, depth: int = 3) -> bool:
-    if isinstance(value, list):
-        return depth > 0 and all(_is_plain(item, depth - 1) for item in value)
-    if isinstance(value, (int, float)):
-        return abs(value) <= _LARGEST
-    return value is None or isinstance(value, str)
-
-
-def _is_calibration(fields: Any) -> bool:
-    try:
-        calibration = Calibration(**fields)
-        check_quality(calibration.quality)
-        numbers = [*calibration.weights, calibration.offset]
-    except (InputError, TypeError):
-        return False
-    expected = 2 + 2 * len(calibration.quality)
-    return len(numbers) == expected and all(map(is_finite, numbers))
-
-
-def _is_threshold(rate: object, threshold: object) -> bool:
-    is_rate = isinstance(rate, str) and re.fullmatch(r"0\.[0-9]+", rate)
-    return bool(is_rate) and is_finite(threshold)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +46,8 @@ class Thresholds:
         _check("eer", self.eer, is_finite(self.eer), "a finite number")
         rates = self.false_accepts
         valid = isinstance(rates, dict) and all(
-            _is_threshold(*item) for item in rates.items()
+            re.fullmatch(r"0\.[0-9]+", str(rate)) and is_finite(threshold)
+            for rate, threshold in rates.items()
         )
         expected = 'thresholds by rate, such as {"0.01": 0.5}'
         _check("false_accepts", rates, valid, expected)
@@ -94,8 +67,6 @@ class Thresholds:
                 f"{false_accepts:g}, expected {known}: lower ones take more "
                 "nontarget trials, ten false accepts each"
             )
-        if false_accepts in measured:
-            return measured[false_accepts]
         quantile = NormalDist().inv_cdf
         return float(
             np.interp(
@@ -134,21 +105,27 @@ class ModelConfig:
         _check("sample_rate", rate, valid, "an integer from 1000 to 192000")
         _check("score", self.score, self.score in SCORES, f"one of {SCORES}")
         _check("clip_c", c, is_finite(c) and c >= 1, "a number of 1 or more")
-        if self.calibration is not None:
-            valid = _is_calibration(self.calibration)
-            _check("calibration", self.calibration, valid, _CALIBRATION)
         for name, kind in (("thresholds", Thresholds), ("trials", dict)):
             value = getattr(self, name)
             valid = value is None or isinstance(value, kind)
             _check(name, value, valid, "an object or null")
+        valid = self.calibration is None or _is_calibration(self.calibration)
+        expected = "what calibration.json of a verification has, or null"
+        _check("calibration", self.calibration, valid, expected)
         for name in MODULES:
             module = getattr(self, name)
             class_name = isinstance(module, dict) and module.get("class")
             valid = bool(_CLASS_NAME.fullmatch(str(class_name)))
-            _check(name, module, valid, _MODULE)
+            expected = '{"class": "package.Class", argument: value, ...}'
+            _check(name, module, valid, expected)
             for key, value in module.items():
                 valid = key.isidentifier() and _is_plain(value)
                 _check(f"{name}: {shorten(key)}", value, valid, _PLAIN)
+
+    @property
+    def classes(self) -> list[str]:
+        """The full names of the modules' classes."""
+        return [getattr(self, name)["class"] for name in MODULES]
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of ``config.json``."""
@@ -184,7 +161,7 @@ def measure_thresholds(
         float(at_eer),
         {
             f"{rate:g}": float(thresholds[(p_fa <= rate).argmax()])
-            for rate in FALSE_ACCEPTS
+            for rate in _RATES
             # 1e-9, since 0.1 * 100 must not fail by its rounding
             if rate * n_nontarget >= _FEWEST_FALSE_ACCEPTS - 1e-9
         },
@@ -205,6 +182,25 @@ def read_config(folder: StrPath) -> ModelConfig:
         raise InputError(
             f"{path}: {error}; correct it, or export the model again"
         ) from error
+
+
+def _is_plain(value: object, depth: int = 3) -> bool:
+    if isinstance(value, list):
+        return depth > 0 and all(_is_plain(item, depth - 1) for item in value)
+    if isinstance(value, (int, float)):
+        return abs(value) <= _LARGEST
+    return value is None or isinstance(value, str)
+
+
+def _is_calibration(fields: Any) -> bool:
+    try:
+        calibration = Calibration(**fields)
+        check_quality(calibration.quality)
+        size = 1 + 2 * len(calibration.quality)
+        ratios = calibration(np.ones((1, size)))
+        return ratios.shape == (1,) and is_finite(ratios[0])
+    except (TypeError, ValueError):  # fields, names or weights are wrong
+        return False
 
 
 def _check(name: str, value: object, valid: bool, expected: str) -> None:

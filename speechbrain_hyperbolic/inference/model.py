@@ -50,7 +50,18 @@ TRUSTED = (
     "speechbrain.lobes.models.Xvector.Xvector",
     "speechbrain.lobes.models.ResNet.ResNet",
 )
-_STOCK_FOOTER = """\
+_STOCK = """\
+# For SpeakerRecognition.from_hparams of stock SpeechBrain
+{modules}
+mean_var_norm_emb: !new:speechbrain.processing.features.InputNormalization
+    norm_type: global
+    std_norm: false
+# The stock class's own is for 16 kHz.
+audio_normalizer: !new:speechbrain.dataio.preprocess.AudioNormalizer
+    sample_rate: {sample_rate}
+# Ignored by the stock class; ours takes score and thresholds from it.
+model_config: {config}
+
 modules:
     compute_features: !ref <compute_features>
     mean_var_norm: !ref <mean_var_norm>
@@ -85,17 +96,15 @@ def save_model(
         name: value.detach().cpu().clone().contiguous()
         for name, value in state.items()
     }
-    own = [getattr(config, name)["class"] for name in MODULES]
-    _assemble(config, state, own)
+    _assemble(config, state, config.classes)
     # All files are complete before the first takes its name.
     with explain_failed_writes(folder), contextlib.ExitStack() as stack:
         config_path, weights_path, yaml_path, checkpoint_path = (
             stack.enter_context(atomic_path(folder / name))
             for name in (CONFIG, WEIGHTS, STOCK_YAML, STOCK_WEIGHTS)
         )
-        config_path.write_text(
-            json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8"
-        )
+        text = json.dumps(config.to_dict(), indent=2) + "\n"
+        config_path.write_text(text, encoding="utf-8")
         safetensors.torch.save_file(state, weights_path, {"format": "pt"})
         yaml_path.write_text(_stock_yaml(config), encoding="utf-8")
         torch.save(state, checkpoint_path)
@@ -137,11 +146,6 @@ def pretrained_module(
     -------
     module : torch.nn.Module
         In evaluation mode, on the CPU, with the weights of the model.
-
-    Raises
-    ------
-    InputError
-        If the folder holds no valid model, or there is no such module.
 
     Example
     -------
@@ -188,17 +192,17 @@ def _assemble(
     config: ModelConfig, state: dict[str, torch.Tensor], allowed: Iterable[str]
 ) -> dict[str, torch.nn.Module]:
     """The modules with their weights, after they have embedded some audio."""
-    # Huge layers take no memory on "meta", but a user's own class may compute
-    # with its weights when it is made.
-    is_stock = config.embedding_model["class"] in TRUSTED
-    device = "meta" if is_stock else "cpu"
-    encoder = _build(config, "embedding_model", allowed, device)
     modules = {name: _build(config, name, allowed) for name in MODULES[:2]}
     for name, module in modules.items():
         if list(module.parameters()):
             raise InputError(
                 f"{name} has weights, expected only embedding_model to have any"
             )
+    # Huge layers take no memory on "meta", but a user's own class may compute
+    # with its weights when it is made.
+    is_stock = config.embedding_model["class"] in TRUSTED
+    device = "meta" if is_stock else "cpu"
+    encoder = _build(config, "embedding_model", allowed, device)
     modules["embedding_model"] = encoder
     try:
         encoder.load_state_dict(state, assign=True)
@@ -252,26 +256,17 @@ def _build(
 
 def _stock_yaml(config: ModelConfig) -> str:
     """The file that the stock class loads; JSON values are also YAML."""
-    nodes = {name: getattr(config, name) for name in MODULES}
-    nodes["mean_var_norm_emb"] = {
-        "class": "speechbrain.processing.features.InputNormalization",
-        "norm_type": "global",
-        "std_norm": False,
-    }
-    nodes["audio_normalizer"] = {  # the stock class's own is for 16 kHz
-        "class": "speechbrain.dataio.preprocess.AudioNormalizer",
-        "sample_rate": config.sample_rate,
-    }
-    text = "# For SpeakerRecognition.from_hparams of stock SpeechBrain\n"
-    for name, node in nodes.items():
-        text += f"{name}: !new:{node['class']}\n"
-        for key, value in node.items():
-            if key != "class":
-                value = json.dumps(value, ensure_ascii=False)
-                text += f"    {key}: {value}\n"
-    # Ignored by the stock class; ours takes score and thresholds from it.
+    modules = ""
+    for name in MODULES:
+        arguments = dict(getattr(config, name))
+        modules += f"{name}: !new:{arguments.pop('class')}\n"
+        for key, value in arguments.items():
+            value = json.dumps(value, ensure_ascii=False)
+            modules += f"    {key}: {value}\n"
     config_json = json.dumps(config.to_dict(), ensure_ascii=False)
-    return f"{text}model_config: {config_json}\n\n{_STOCK_FOOTER}"
+    return _STOCK.format(
+        modules=modules, sample_rate=config.sample_rate, config=config_json
+    )
 
 
 @contextlib.contextmanager

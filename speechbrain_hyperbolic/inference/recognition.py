@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import tqdm
 from huggingface_hub import ModelHubMixin, snapshot_download
 from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.speaker import SpeakerRecognition
@@ -19,12 +18,11 @@ from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.dataio.speech import is_silent, speech_windows
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation import scores
-from speechbrain_hyperbolic.evaluation.cache import Cache, identity
 from speechbrain_hyperbolic.evaluation.calibration import (
     Calibration,
     features,
 )
-from speechbrain_hyperbolic.evaluation.extraction import SHORTEST, Encoder
+from speechbrain_hyperbolic.evaluation.extraction import SHORTEST
 from speechbrain_hyperbolic.inference import model as model_files
 from speechbrain_hyperbolic.inference.config import (
     MODULES,
@@ -45,8 +43,6 @@ A speaker model of speechbrain-hyperbolic:
     model = HyperbolicSpeakerRecognition.from_pretrained("user/model")
     score, same = model.verify_files("a.wav", "b.wav")
 """
-
-
 # Less says next to nothing about a speaker.
 MIN_SECONDS = 0.5
 
@@ -141,12 +137,6 @@ class HyperbolicSpeakerRecognition(
         self.config: ModelConfig = config
         self.sample_rate = config.sample_rate
         self._score = scores.make_score(config.score, config.clip_c)
-        self._encoder = Encoder(
-            self.mods.compute_features,
-            self.mods.mean_var_norm,
-            self.mods.embedding_model,
-            self.device,
-        )
 
     def _stock_config(self) -> ModelConfig:
         """The classes of the modules, without arguments or thresholds."""
@@ -261,43 +251,22 @@ class HyperbolicSpeakerRecognition(
         directions, norms = 0.0, []
         for window in speech_windows(heard(), rate) if self.vad else heard():
             window = repeat_to(window, max(len(window), shortest))
-            vector = self._encoder(window[None])[0].numpy()
+            embedded = self.encode_batch(window[None]).detach().flatten()
+            vector = embedded.float().cpu().numpy()
             # Summed, since kept small arrays would fragment the memory
             norms.append(float(np.linalg.norm(vector)))
             directions = directions + np.float64(vector) / norms[-1]
-        if samples < MIN_SECONDS * self.sample_rate:
+        seconds = samples / rate
+        if seconds < MIN_SECONDS:
             raise InputError(
-                f"{name} has {samples / self.sample_rate:.2g} s of audio, "
-                f"expected {MIN_SECONDS} s or more: record a longer one"
+                f"{name} has {seconds:.2g} s of audio, expected {MIN_SECONDS} "
+                "s or more: record a longer one"
             )
         if not norms:
             what = "is silent" if silent else "has no speech"
             raise InputError(f"{name} {what}: replace or leave it out")
         mean = directions / len(norms) * np.mean(norms)
-        vector = np.asarray(mean, np.float32)
-        return Embedding(vector, samples / self.sample_rate)
-
-    def embed_files(
-        self, paths: Sequence[StrPath], cache_folder: StrPath | None = None
-    ) -> list[Embedding]:
-        """Embeds many files; ``cache_folder`` keeps what has been done."""
-        bar = tqdm.tqdm(paths, "Embedding", unit="file")
-        if cache_folder is None:
-            return [self.embed(path) for path in bar]
-        setting = f"{self.sample_rate}-whole"
-        if self.vad or self.channel is not None:
-            setting += f"-vad{self.vad:d}-channel{self.channel}"
-        place = cache_folder, self.fingerprint, setting, self.device
-        with Cache(*place) as cache:
-            keys = [identity(path, cache.folder.name) for path in paths]
-            known = cache.find(keys)
-            for key, path in zip(keys, bar, strict=True):
-                if key not in known:
-                    vector, seconds = self.embed(path)
-                    known[key] = vector[None], seconds
-                    cache.add([key], vector[None, None], [seconds])
-        pairs = [known[key] for key in keys]
-        return [Embedding(views[0], float(seconds)) for views, seconds in pairs]
+        return Embedding(np.asarray(mean, np.float32), seconds)
 
     def verify_batch(
         self,

@@ -1,10 +1,11 @@
 """Enrolled speakers, kept in one file that runs no code."""
 
+import contextlib
 import json
 import os
 import pathlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import NamedTuple
 
 import filelock
 import numpy as np
@@ -20,6 +21,11 @@ from speechbrain_hyperbolic.inference.model import (
 )
 
 FORMAT = "speechbrain-hyperbolic voiceprints 1"
+
+
+class _Voice(NamedTuple):
+    vector: np.ndarray  # the voiceprint, float32 [D]
+    embeddings: np.ndarray  # of the speaker's utterances, float32 [N, D]
 
 
 class VoiceprintStore:
@@ -47,8 +53,7 @@ class VoiceprintStore:
 
     def __init__(self, model_fingerprint: str) -> None:
         self.model_fingerprint = model_fingerprint
-        self._voices: dict[str, np.ndarray] = {}
-        self._embeddings: dict[str, np.ndarray] = {}
+        self._voices: dict[str, _Voice] = {}
         self._changed: set[str] = set()  # since the store was read
 
     def __len__(self) -> int:
@@ -62,7 +67,8 @@ class VoiceprintStore:
     @property
     def vectors(self) -> np.ndarray:
         """Their voiceprints: float32, shape [speakers, D]."""
-        return np.array(list(self._voices.values()), np.float32)
+        voices = self._voices.values()
+        return np.array([voice.vector for voice in voices], np.float32)
 
     def embeddings(self, name: str) -> np.ndarray:
         """Those of a speaker's utterances, [N, D]; N is 0 if unknown."""
@@ -71,7 +77,7 @@ class VoiceprintStore:
                 f"{shown(name)} is not among the {len(self)} enrolled "
                 "speaker(s): check the name"
             )
-        return self._embeddings[name]
+        return self._voices[name].embeddings
 
     def add(
         self,
@@ -93,24 +99,21 @@ class VoiceprintStore:
         rows = np.empty((0, vector.size), np.float32)
         if embeddings is not None:
             rows = np.array(embeddings, np.float32)
-        others = next(iter(self._voices.values()), vector)
-        valid = vector.ndim == 1 and vector.shape == others.shape
-        valid = valid and rows.shape == (len(rows), vector.size)
+        size = self.vectors.shape[1] if self._voices else vector.size
+        valid = vector.shape == (size,) and rows.shape == (len(rows), size)
         finite = np.isfinite(vector).all() and np.isfinite(rows).all()
         if not (valid and vector.any() and finite):
             raise InputError(
-                f"the voiceprint of {name} is not a vector of {others.size} "
-                "finite numbers, not all zero: enroll all speakers with one "
-                "model"
+                f"the voiceprint of {name} is not a vector of {size} finite "
+                "numbers, not all zero: enroll all speakers with one model"
             )
-        self._voices[name] = vector
-        self._embeddings[name] = rows
+        self._voices[name] = _Voice(vector, rows)
         self._changed.add(name)
 
     def remove(self, name: str) -> None:
         """Removes a speaker."""
         self.embeddings(name)  # refuses an unknown name
-        del self._voices[name], self._embeddings[name]
+        del self._voices[name]
         self._changed.add(name)
 
     def save(self, path: StrPath) -> None:
@@ -120,31 +123,26 @@ class VoiceprintStore:
         removed here. A store of another model is refused.
         """
         with _locked(path):
-            self._merge_and_write(path)
-
-    def _merge_and_write(self, path: StrPath) -> None:
-        if os.path.exists(path):
-            merged = self.load(path, self.model_fingerprint)
-            for name in self._changed:
-                merged._voices.pop(name, None)
-                merged._embeddings.pop(name, None)
-                if name in self._voices:
-                    merged.add(name, self._voices[name], self._embeddings[name])
-            self._voices, self._embeddings = merged._voices, merged._embeddings
-        counts = [len(self._embeddings[name]) for name in self.names]
-        header = {
-            "format": FORMAT,
-            "model": self.model_fingerprint,
-            "names": json.dumps(self.names),
-            "utterances": json.dumps(counts),
-        }
-        tensors = {"vectors": self.vectors}
-        if self._voices:
-            rows = list(self._embeddings.values())
-            tensors["embeddings"] = np.concatenate(rows)
-        with explain_failed_writes(path), atomic_path(path) as temporary:
-            safetensors.numpy.save_file(tensors, temporary, metadata=header)
-        self._changed.clear()
+            if os.path.exists(path):
+                merged = self.load(path, self.model_fingerprint)
+                for name in self._changed:
+                    merged._voices.pop(name, None)
+                    if name in self._voices:
+                        merged.add(name, *self._voices[name])
+                self._voices = merged._voices
+            rows = [voice.embeddings for voice in self._voices.values()]
+            header = {
+                "format": FORMAT,
+                "model": self.model_fingerprint,
+                "names": json.dumps(self.names),
+                "utterances": json.dumps(list(map(len, rows))),
+            }
+            vectors = self.vectors
+            embeddings = np.concatenate([vectors[:0], *rows])
+            tensors = {"vectors": vectors, "embeddings": embeddings}
+            with explain_failed_writes(path), atomic_path(path) as temporary:
+                safetensors.numpy.save_file(tensors, temporary, header)
+            self._changed.clear()
 
     @classmethod
     def load(
@@ -160,11 +158,9 @@ class VoiceprintStore:
             store.check_model(model_fingerprint, str(path))
         try:
             names = json.loads(header["names"])
+            counts = json.loads(header["utterances"])
             vectors = tensors["vectors"].numpy()
-            # Stores of earlier versions keep no embeddings.
-            rows = tensors.get("embeddings", tensors["vectors"][:0]).numpy()
-            counts = json.loads(header.get("utterances", "[]"))
-            counts = counts or [0] * len(names)
+            rows = tensors["embeddings"].numpy()
             if sum(counts) != len(rows):
                 raise ValueError("its embeddings are not those of its names")
             parts = np.split(rows, np.cumsum(counts, dtype=int))[:-1]
@@ -189,7 +185,7 @@ class VoiceprintStore:
             )
 
     @classmethod
-    @contextmanager
+    @contextlib.contextmanager
     def update(
         cls, path: StrPath, model_fingerprint: str
     ) -> Iterator["VoiceprintStore"]:
@@ -198,23 +194,19 @@ class VoiceprintStore:
         A missing store is created. Other processes that update it wait.
         """
         with _locked(path):
+            store = cls(model_fingerprint)
             if os.path.exists(path):
                 store = cls.load(path, model_fingerprint)
-            else:
-                store = cls(model_fingerprint)
             yield store
-            store._merge_and_write(path)
+            store.save(path)
 
 
-@contextmanager
-def _locked(path: StrPath) -> Iterator[None]:
+def _locked(path: StrPath) -> contextlib.AbstractContextManager:
     """Waits until no other process reads and writes a store."""
     path = pathlib.Path(path)
-    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+    lock_path = path.with_name(f".{path.name}.lock")
+    # One object for each path, so that ``update`` can ``save``
+    lock = filelock.FileLock(lock_path, is_singleton=True)
     with explain_failed_writes(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()

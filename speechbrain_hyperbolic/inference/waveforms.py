@@ -66,8 +66,7 @@ def to_waveform(
             f"the audio is of {audio.dtype}, expected floats in [-1, 1], "
             "int16, int32 or uint8"
         )
-    # A copy, since torch takes neither negative strides nor other byte orders
-    samples = (np.array(audio, np.float32, order="C") - zero) / scale
+    samples = (audio.astype(np.float32) - zero) / scale
     if samples.ndim == 1:
         samples = samples[:, None]
     elif samples.ndim == 2 and samples.shape[0] < samples.shape[1]:

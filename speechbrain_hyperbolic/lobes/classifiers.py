@@ -7,13 +7,9 @@ from speechbrain.lobes.models.ECAPA_TDNN import Classifier
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.nnet.losses import (
-    JointLoss,
-    MarginSoftmax,
-    best_of,
-    chunked_margin_softmax,
-)
-from speechbrain_hyperbolic.nnet.similarity import make_similarity
+from speechbrain_hyperbolic.nnet.chunks import chunked_margin_softmax
+from speechbrain_hyperbolic.nnet.losses import JointLoss, MarginSoftmax
+from speechbrain_hyperbolic.nnet.similarity import compare, make_similarity
 
 logger = get_logger(__name__)
 
@@ -25,11 +21,6 @@ class HyperbolicClassifier(Classifier):
     ``LogSoftmaxWrapper(AngularMargin(0.2, 30))`` on top of it is HAM-Softmax.
     It computes in float32 (or float64), also under autocast: a bfloat16
     product would move the logit of a close pair by several units.
-
-    Other maps give other similarities: "exponential" the distance in the space
-    of curvature -kappa, "smooth_cap" a radius with a gradient everywhere,
-    "cosine" the stock classifier, "inner_product" the plain softmax. Each map
-    uses its own arguments and ignores those of the others.
 
     Source: arXiv 2601.19709; sub-centers: Deng et al., "Sub-center ArcFace",
     ECCV 2020.
@@ -47,8 +38,10 @@ class HyperbolicClassifier(Classifier):
     out_neurons : int
         Number of speakers.
     map : str
-        "clip" (published), "exponential", "smooth_cap", "cosine" or
-        "inner_product".
+        "clip" (published); "exponential", the distance in the space of
+        curvature -kappa; "smooth_cap", a radius with a gradient everywhere;
+        "cosine", the stock classifier; "inner_product", the plain softmax.
+        Each ignores the arguments of the others.
     c : float
         For "clip": caps the norm at 1/sqrt(c), >= 1. Published: 3 for
         HAM-Softmax, 5 for H-Softmax. It is not a curvature, see ``geometry``.
@@ -56,9 +49,6 @@ class HyperbolicClassifier(Classifier):
         For "exponential": kappa, the absolute value, > 0.
     learn_curvature : bool
         For "exponential": whether kappa is learned, within a factor of 10.
-    max_radius : float
-        For "exponential": longer vectors are shortened, in units of
-        curvature -1.
     cap : float
         For "smooth_cap": the largest radius, > 0.
     embedding_scale : float
@@ -100,7 +90,6 @@ class HyperbolicClassifier(Classifier):
         c: float = 3.0,
         curvature: float = 1.0,
         learn_curvature: bool = False,
-        max_radius: float = 14.0,
         cap: float = 2.3,
         embedding_scale: float = 1.0,
         learn_scale: bool = False,
@@ -127,13 +116,12 @@ class HyperbolicClassifier(Classifier):
             c=c,
             curvature=curvature,
             learn_curvature=learn_curvature,
-            max_radius=max_radius,
             cap=cap,
             embedding_scale=embedding_scale,
             learn_scale=learn_scale,
         )
         self.sub_centers = sub_centers
-        self._labels: _Labels | None = _Labels()
+        self._targets: _Targets | None = _Targets()
         if init_std is None:
             init_std = self.similarity.init_std
         if init_std is not None:
@@ -154,14 +142,15 @@ class HyperbolicClassifier(Classifier):
         """
         for block in self.blocks:
             x = block(x)
-        if x.dim() not in (2, 3) or x.shape[-1] != self.weight.shape[1]:
+        size = self.weight.shape[1]
+        if x.dim() not in (2, 3) or x.shape[-1] != size:
             raise InputError(
                 f"the embeddings have shape {tuple(x.shape)}, expected "
-                f"[batch, {self.weight.shape[1]}] or [batch, 1, "
-                f"{self.weight.shape[1]}]"
+                f"[batch, {size}] or [batch, 1, {size}]"
             )
         dtype = torch.promote_types(x.dtype, torch.float32)
-        embeddings, centers = x.flatten(0, -2).to(dtype), self.weight.to(dtype)
+        embeddings = x.flatten(0, -2).to(dtype)
+        centers = self.weight.to(dtype).unflatten(0, (-1, self.sub_centers))
         if isinstance(cost, MarginSoftmax) and cost.chunk_size is not None:
             assert targets is not None, "a cost needs targets"
             return chunked_margin_softmax(
@@ -171,44 +160,41 @@ class HyperbolicClassifier(Classifier):
                 self.similarity,
                 cost.loss_fn,
                 cost.chunk_size,
-                self.sub_centers,
             )
-        outputs = self.similarity(embeddings, centers)
-        outputs = best_of(outputs, self.sub_centers).unflatten(0, x.shape[:-1])
-        if self._labels is not None and outputs.requires_grad:
-            if self.training and not torch.compiler.is_compiling():
-                self._labels.watch(outputs)
+        outputs = compare(self.similarity, embeddings, centers)
+        outputs = outputs.unflatten(0, x.shape[:-1])
+        watched = self.training and outputs.requires_grad
+        if self._targets and watched and not torch.compiler.is_compiling():
+            outputs.register_hook(self._targets.note)
         return outputs if cost is None else cost(outputs, targets)
 
     def train(self, mode: bool = True) -> "HyperbolicClassifier":
         """As any module's; after the first epoch it checks out_neurons."""
-        if not mode and self._labels is not None and self._labels.watching:
-            self._labels.warn()
-            self._labels = None
+        if not mode and self._targets and self._targets.noted:
+            self._targets.warn()
+            self._targets = None
         return super().train(mode)
 
 
-class _Labels:
+class _Targets:
     """Which outputs have been a target, by the signs of their gradients.
 
-    The stock script shows the labels to the loss only. It reads the device
+    The stock script shows the labels to the loss only. The device is read
     once, after the first epoch.
     """
 
     used: torch.Tensor
     unclear: torch.Tensor  # a gradient without a sign: the loss is 0
-    watching = False
+    noted = False
 
-    def watch(self, outputs: torch.Tensor) -> None:
+    def note(self, gradient: torch.Tensor) -> None:
         """Notes the targets of a batch in its backward pass."""
-        outputs.register_hook(self._note)
-
-    def _note(self, gradient: torch.Tensor) -> None:
         negative = (gradient < 0).flatten(0, -2)
         used, unclear = negative.any(0), ~negative.any(1).all()
-        if self.watching:
-            used, unclear = used | self.used, unclear | self.unclear
-        self.used, self.unclear, self.watching = used, unclear, True
+        if self.noted:
+            used = used | self.used.to(used.device)
+            unclear = unclear | self.unclear.to(used.device)
+        self.used, self.unclear, self.noted = used, unclear, True
 
     def warn(self) -> None:
         """Says so if most outputs are no speaker's."""

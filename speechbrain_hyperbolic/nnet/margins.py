@@ -1,19 +1,28 @@
 """Margins: from a classifier's outputs and the labels to the logits.
 
 Each is a ``loss_fn`` of the stock ``LogSoftmaxWrapper``, called with one-hot
-targets, and of this package's faster ``MarginSoftmax``, which asks only for
-what the margin makes of the target's output and of the hardest other speakers'.
+targets, and of this package's faster ``MarginSoftmax``. A new one overrides
+``on_target``.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 
 from speechbrain_hyperbolic.errors import InputError, check_positive, is_finite
 from speechbrain_hyperbolic.nnet.schedulers import MarginSchedule, check_margin
 
-# New outputs and their derivative by the old ones; None: 1.
-Changed = tuple[torch.Tensor, torch.Tensor | None]
+# New outputs and their derivatives with respect to the old ones; None: 1.
+WithSlopes = tuple[torch.Tensor, torch.Tensor | None]
+
+
+class Changed(NamedTuple):
+    """The outputs that a margin changes, the target's first."""
+
+    classes: torch.Tensor  # [batch, 1 + top_k]
+    outputs: torch.Tensor  # the new ones
+    slopes: torch.Tensor | None
 
 
 class AdditiveMargin(torch.nn.Module):
@@ -72,6 +81,46 @@ class AdditiveMargin(torch.nn.Module):
         self.top_k = top_k
         self.penalty = penalty
 
+    def on_target(self, outputs: torch.Tensor) -> WithSlopes:
+        """What the margin makes of outputs of targets, before the scale."""
+        return outputs - self.current_margin, None
+
+    def on_hardest(self, outputs: torch.Tensor) -> WithSlopes:
+        """What the penalty makes of outputs of the hardest others."""
+        return outputs + self.penalty, None
+
+    def forward(
+        self, outputs: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits of outputs and one-hot targets, all [batch, classes]."""
+        self.count_use(outputs)
+        labels = targets.int().argmax(1, keepdim=True)
+        return self.logits(outputs, self.change(outputs, labels))[0]
+
+    def change(self, outputs: torch.Tensor, labels: torch.Tensor) -> Changed:
+        """What changes in outputs [batch, classes]; labels are [batch, 1]."""
+        values, slopes = self.on_target(outputs.gather(1, labels))
+        if not self.top_k:
+            return Changed(labels, values, slopes)
+        others = outputs.scatter(1, labels, -math.inf)
+        hardest, classes = others.topk(min(self.top_k, outputs.shape[1] - 1))
+        more, more_slopes = self.on_hardest(hardest)
+        if slopes is not None and more_slopes is not None:
+            slopes = torch.cat([slopes, more_slopes], 1)
+        classes = torch.cat([labels, classes], 1)
+        return Changed(classes, torch.cat([values, more], 1), slopes)
+
+    def logits(
+        self, outputs: torch.Tensor, changed: Changed
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits [batch, n], and which of them a real margin ignores."""
+        special = self.scale * changed.outputs
+        logits = (self.scale * outputs).scatter_(1, changed.classes, special)
+        if not self.real:
+            return logits, None
+        ignored = logits < special[:, :1]
+        return logits.masked_fill_(ignored, 0), ignored
+
     @property
     def current_margin(self) -> float:
         """The margin now, also where a schedule changes it."""
@@ -84,33 +133,6 @@ class AdditiveMargin(torch.nn.Module):
         training = torch.is_grad_enabled() and outputs.requires_grad
         if training and isinstance(self.margin, MarginSchedule):
             self.margin.count_use()
-
-    def forward(
-        self, outputs: torch.Tensor, targets: torch.Tensor
-    ) -> torch.Tensor:
-        """Logits of outputs and one-hot targets, all [batch, classes]."""
-        self.count_use(outputs)
-        targets = targets.bool()
-        changed = outputs
-        if self.top_k:
-            others = outputs.masked_fill(targets, -math.inf)
-            classes = others.topk(min(self.top_k, outputs.shape[1] - 1)).indices
-            hardest = torch.zeros_like(targets).scatter_(1, classes, True)
-            changed = torch.where(hardest, self.on_hardest(outputs)[0], changed)
-        changed = torch.where(targets, self.on_target(outputs)[0], changed)
-        logits = self.scale * changed
-        if self.real:
-            target = logits.masked_fill(~targets, 0).sum(1, keepdim=True)
-            logits = logits.masked_fill(logits < target, 0)
-        return logits
-
-    def on_target(self, outputs: torch.Tensor) -> Changed:
-        """What the margin makes of outputs of targets, before the scale."""
-        return outputs - self.current_margin, None
-
-    def on_hardest(self, outputs: torch.Tensor) -> Changed:
-        """What the penalty makes of outputs of the hardest others."""
-        return outputs + self.penalty, None
 
 
 class RealAdditiveMargin(AdditiveMargin):
@@ -154,32 +176,25 @@ class AdditiveAngularMargin(AdditiveMargin):
     # The angle's slope is infinite at 1; the stock loss clamps there too.
     LARGEST = 1 - 1e-7
 
-    def on_target(self, outputs: torch.Tensor) -> Changed:
+    def on_target(self, outputs: torch.Tensor) -> WithSlopes:
         """cos(angle + margin), and its derivative by the cosine."""
         margin = self.current_margin
-        cosine = outputs.clamp(-self.LARGEST, self.LARGEST)
-        values, slopes = self._turned(outputs, cosine, margin)
-        within = cosine > math.cos(math.pi - margin)
-        beyond = cosine - margin * math.sin(margin)
-        return (
-            torch.where(within, values, beyond),
-            torch.where(within, slopes, self._unclamped(outputs)),
-        )
+        angle, inside = self._angle(outputs)
+        turned = angle + margin
+        within = turned < math.pi
+        beyond = angle.cos() - margin * math.sin(margin)
+        slopes = torch.where(within, turned.sin() / angle.sin(), 1)
+        return torch.where(within, turned.cos(), beyond), slopes * inside
 
-    def on_hardest(self, outputs: torch.Tensor) -> Changed:
+    def on_hardest(self, outputs: torch.Tensor) -> WithSlopes:
         """cos(angle - penalty), which is 1 at angles below the penalty."""
-        cosine = outputs.clamp(-self.LARGEST, self.LARGEST)
-        values, slopes = self._turned(outputs, cosine, -self.penalty)
-        below = cosine > math.cos(self.penalty)
-        return values.masked_fill(below, 1), slopes.masked_fill(below, 0)
+        angle, inside = self._angle(outputs)
+        turned = (angle - self.penalty).clamp(min=0)
+        return turned.cos(), turned.sin() / angle.sin() * inside
 
-    def _turned(
-        self, outputs: torch.Tensor, cosine: torch.Tensor, angle: float
+    def _angle(
+        self, cosines: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        sine = (1 - cosine.square()).sqrt()
-        values = cosine * math.cos(angle) - sine * math.sin(angle)
-        slopes = math.cos(angle) + cosine / sine * math.sin(angle)
-        return values, slopes * self._unclamped(outputs)
-
-    def _unclamped(self, outputs: torch.Tensor) -> torch.Tensor:
-        return (outputs.abs() <= self.LARGEST).to(outputs.dtype)
+        """The angles, and where they are not clamped."""
+        inside = cosines.abs() <= self.LARGEST
+        return cosines.clamp(-self.LARGEST, self.LARGEST).acos(), inside

@@ -1,16 +1,10 @@
-"""Schedules of the margin and of the learning rate."""
+"""Schedules of the margin."""
 
-import pathlib
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from speechbrain.utils.checkpoints import (
-    mark_as_loader,
-    mark_as_saver,
-    register_checkpoint_hooks,
-)
 
 from speechbrain_hyperbolic.errors import InputError, is_finite
 
@@ -137,71 +131,3 @@ def margin_schedules(cost: Callable) -> list[MarginSchedule]:
     if not isinstance(cost, torch.nn.Module):
         return []  # a plain function
     return [m for m in cost.modules() if isinstance(m, MarginSchedule)]
-
-
-@register_checkpoint_hooks
-class WarmUp:
-    """A schedule by epochs whose first steps are smaller.
-
-    Step n of the first ``steps`` is taken with n / steps of the learning rate
-    that the schedule gives. The stock recipe calls ``on_batch_end`` once a
-    batch and the schedule once an epoch.
-
-    Arguments
-    ---------
-    scheduler : callable
-        One of ``speechbrain.nnet.schedulers`` that is called with the epoch
-        and returns the old and the new learning rate.
-    lr : float
-        The learning rate of the first epoch, > 0.
-    steps : int
-        Number of batches, >= 0; with 0 it is the schedule alone.
-
-    Raises
-    ------
-    InputError
-        If ``steps`` is not an integer >= 0.
-
-    Example
-    -------
-    >>> from speechbrain.nnet.schedulers import StepScheduler
-    >>> warm_up = WarmUp(StepScheduler(0.1, 0.5, 1), lr=0.1, steps=4)
-    >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
-    >>> warm_up.on_batch_end(optimizer)
-    >>> optimizer.param_groups[0]["lr"]
-    0.025
-    """
-
-    def __init__(self, scheduler: Callable, lr: float, steps: int = 0) -> None:
-        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
-            raise InputError(
-                f"warmup_steps is {steps}, expected a number of batches >= 0"
-            )
-        self.scheduler = scheduler
-        self.steps = steps
-        self.lr = lr
-        self.step = 0
-
-    def __call__(self, epoch: int) -> tuple[float, float]:
-        """The learning rates of the epoch that ended and of the next."""
-        old, self.lr = self.scheduler(epoch)
-        return old, self.lr
-
-    def on_batch_end(self, optimizer: torch.optim.Optimizer) -> None:
-        """Sets the learning rate of a batch, before the optimizer's step."""
-        self.step += 1
-        if self.step <= self.steps:
-            for group in optimizer.param_groups:
-                group["lr"] = self.lr * self.step / self.steps
-
-    @mark_as_saver
-    def save(self, path: str | pathlib.Path) -> None:
-        """Saves the state for the checkpointer."""
-        torch.save({"lr": self.lr, "step": self.step}, path)
-
-    @mark_as_loader
-    def load(self, path: str | pathlib.Path, end_of_epoch: bool) -> None:
-        """Resumes from a saved state."""
-        del end_of_epoch  # both numbers hold within an epoch too
-        state = torch.load(path, weights_only=True)
-        self.lr, self.step = state["lr"], state["step"]

@@ -9,9 +9,11 @@ import math
 from typing import Any
 
 import torch
+from torch.nn.functional import normalize, softsign
 
 from speechbrain_hyperbolic.errors import InputError, check_positive
 from speechbrain_hyperbolic.geometry import (
+    MAX_RADIUS,
     Points,
     cap_norm,
     check_c,
@@ -42,8 +44,6 @@ class Cosine(InnerProduct):
     def forward(
         self, embeddings: torch.Tensor, centers: torch.Tensor
     ) -> torch.Tensor:
-        """Similarities of all pairs."""
-        normalize = torch.nn.functional.normalize
         return product(normalize(embeddings), normalize(centers))
 
 
@@ -80,13 +80,11 @@ class HyperbolicSimilarity(InnerProduct):
     def points(self, vectors: torch.Tensor, embeddings: bool = False) -> Points:
         """Points of centers, or of embeddings, which are scaled first."""
         scale = self.embedding_scale if embeddings else 1.0
-        unscaled = isinstance(scale, float) and scale == 1
-        return self.map(vectors if unscaled else vectors * scale)
+        return self.map(_times(scale, vectors))
 
     def forward(
         self, embeddings: torch.Tensor, centers: torch.Tensor
     ) -> torch.Tensor:
-        """Similarities of all pairs."""
         distance = pairwise_distance(
             self.points(embeddings, embeddings=True), self.points(centers)
         )
@@ -94,11 +92,7 @@ class HyperbolicSimilarity(InnerProduct):
 
 
 class ClippedDistance(HyperbolicSimilarity):
-    """-distance after the published clip: H-Softmax and HAM-Softmax.
-
-    >>> ClippedDistance(c=3.0)(torch.ones(1, 3), torch.zeros(2, 3))
-    tensor([[-1.3169, -1.3169]])
-    """
+    """-distance after the published clip: H-Softmax and HAM-Softmax."""
 
     def __init__(self, c: float = 3.0, **scale: Any) -> None:
         super().__init__(**scale)
@@ -106,7 +100,6 @@ class ClippedDistance(HyperbolicSimilarity):
         self.cap = 2 * math.atanh(cap_norm(self.c))
 
     def map(self, vectors: torch.Tensor) -> Points:
-        """``geometry.clip_to_ball``."""
         return clip_to_ball(vectors, self.c)
 
 
@@ -114,21 +107,18 @@ class ExponentialDistance(HyperbolicSimilarity):
     """-distance in the space of curvature -kappa, by its exponential map.
 
     ``learn_curvature``: kappa is learned, within a factor of 10 either way.
-
-    >>> ExponentialDistance(0.25)(torch.tensor([[0.3, 0.4]]), torch.zeros(1, 2))
-    tensor([[-0.5000]])
     """
+
+    cap = MAX_RADIUS
 
     def __init__(
         self,
         curvature: float = 1.0,
         learn_curvature: bool = False,
-        max_radius: float = 14.0,
         **scale: Any,
     ) -> None:
         super().__init__(**scale)
         self._curvature = Positive("curvature", curvature, learn_curvature)
-        self.cap = check_positive("max_radius", max_radius)
 
     @property
     def curvature(self) -> float | torch.Tensor:  # type: ignore[override]
@@ -136,32 +126,25 @@ class ExponentialDistance(HyperbolicSimilarity):
         return self._curvature()
 
     def map(self, vectors: torch.Tensor) -> Points:
-        """``geometry.exponential_map``."""
-        return exponential_map(vectors, self.curvature, self.cap)
+        return exponential_map(_times(self.curvature**0.5, vectors))
 
 
 class SmoothCapDistance(HyperbolicSimilarity):
-    """-distance after a smooth cap of the radius, cap * tanh(|v| / cap).
-
-    >>> SmoothCapDistance(2.0)(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2))
-    tensor([[-1.9732]])
-    """
+    """-distance after a smooth cap of the radius, cap * tanh(|v| / cap)."""
 
     def __init__(self, cap: float = 2.3, **scale: Any) -> None:
         super().__init__(**scale)
         self.cap = check_positive("cap", cap)
 
     def map(self, vectors: torch.Tensor) -> Points:
-        """``geometry.smooth_cap``."""
         return smooth_cap(vectors, self.cap)
 
 
 class Positive(torch.nn.Module):
-    """A positive number, fixed, or learned in log space.
+    """A positive number, fixed, or learned within a factor of 10.
 
-    A learned one is initial * 10^(theta / (1 + |theta|)): it stays within a
-    factor of 10 of its start and keeps a gradient, which a tanh would lose to
-    rounding.
+    It is initial * 10^(theta / (1 + |theta|)), which keeps a gradient where a
+    tanh would lose it to rounding.
     """
 
     def __init__(self, name: str, initial: float, learned: bool) -> None:
@@ -173,13 +156,12 @@ class Positive(torch.nn.Module):
         """The number: a float, or a scalar tensor if it is learned."""
         if self.theta is None:
             return self.initial
-        exponent = torch.nn.functional.softsign(self.theta)
-        return self.initial * (math.log(10) * exponent).exp()
+        return self.initial * (math.log(10) * softsign(self.theta)).exp()
 
 
 # The arguments that each map uses
 _SCALE = ("embedding_scale", "learn_scale")
-_CURVATURE = ("curvature", "learn_curvature", "max_radius")
+_CURVATURE = ("curvature", "learn_curvature")
 MAPS = {
     "clip": (ClippedDistance, ("c", *_SCALE)),
     "exponential": (ExponentialDistance, (*_CURVATURE, *_SCALE)),
@@ -201,3 +183,21 @@ def make_similarity(map: str, **parameters: Any) -> InnerProduct:
                 "of the kind to learn: leave it out or choose another map"
             )
     return make(**{k: v for k, v in parameters.items() if k in names})
+
+
+def compare(
+    similarity: InnerProduct, x: torch.Tensor, centers: torch.Tensor
+) -> torch.Tensor:
+    """Outputs [N, M] of x [N, D] and speakers' K centers [M, K, D].
+
+    Of the centers of a speaker, the most similar one counts.
+    """
+    outputs = similarity(x, centers.flatten(0, 1))
+    count = centers.shape[1]
+    return outputs if count == 1 else outputs.unflatten(1, (-1, count)).amax(2)
+
+
+def _times(factor: float | torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    if isinstance(factor, float) and factor == 1:
+        return vectors  # without a copy
+    return vectors * factor

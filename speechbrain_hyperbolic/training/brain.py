@@ -1,43 +1,50 @@
 """The Brain of the training recipe."""
 
+import functools
+import inspect
 import logging
-import pathlib
+import math
+import os
 import statistics
+import time
 from collections.abc import Callable
 from typing import Any
 
 import speechbrain as sb
 import torch
 from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.utils.distributed import ddp_all_reduce
 from speechbrain.utils.logger import get_logger
+from torch.distributed import ReduceOp
 from torch.nn.parallel import DistributedDataParallel
 
 from speechbrain_hyperbolic.augment import SpeakerAugmenter
+from speechbrain_hyperbolic.dataio.crops import SharedEpochCounter
 from speechbrain_hyperbolic.dataio.files import naming_the_file
-from speechbrain_hyperbolic.dataio.shards import ShardDataset
+from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.nnet.schedulers import margin_schedules
-from speechbrain_hyperbolic.training.device import (
-    explain_out_of_memory,
-    fused,
-    loader_options,
-    make_deterministic,
-)
 from speechbrain_hyperbolic.training.monitor import (
-    EpochClock,
     EpochStatistics,
-    GeometryLog,
-    TensorBoardLogger,
+    StatisticsLog,
+    duration,
     stop_diverged,
 )
-from speechbrain_hyperbolic.training.processes import (
-    gather,
-    max_over_processes,
-)
+from speechbrain_hyperbolic.training.processes import gather
 from speechbrain_hyperbolic.training.resume import RunState
 
 logger = get_logger(__name__)
 
 FEW_UTTERANCES = 20  # below, the validation's error is given as a count
+PREFETCH = 4  # batches that each worker reads ahead
+
+
+def fused(opt_class: Callable) -> Callable:
+    """An optimizer's class that takes its step in few kernels, if it can."""
+    parameters = inspect.signature(opt_class).parameters
+    chosen = getattr(opt_class, "keywords", {}).keys() & {"fused", "foreach"}
+    if "fused" not in parameters or chosen:
+        return opt_class
+    return functools.partial(opt_class, fused=True)
 
 
 class SpeakerBrain(sb.Brain):
@@ -66,9 +73,6 @@ class SpeakerBrain(sb.Brain):
         run_opts and checkpointer of the stock Brain.
     """
 
-    opt_class: Any
-    compile_module_keys: Any
-
     def __init__(
         self,
         modules: dict[str, torch.nn.Module] | None = None,
@@ -77,31 +81,38 @@ class SpeakerBrain(sb.Brain):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        hparams = {"nonfinite_patience": 0, **(hparams or {})}
+        defaults = {
+            "nonfinite_patience": 0,
+            "compile_module_keys": ["embedding_model"],  # if --compile is given
+        }
+        hparams = defaults | (hparams or {})
         super().__init__(modules, opt_class, hparams, *args, **kwargs)
+        if opt_class is not None and self.device_type == "cuda":
+            self.opt_class = fused(opt_class)
         if getattr(self.hparams, "deterministic", False):
-            make_deterministic()
+            # A warning names what can't repeat its bits on CUDA, such as the
+            # gradient of ECAPA's reflection padding.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.backends.cudnn.benchmark = False
         self.statistics = EpochStatistics()
-        self.clock = EpochClock()
+        self.epoch_seconds: list[float] = []  # since the program began
         self.schedules = margin_schedules(self.hparams.compute_cost)
-        self.train_set: Any = None  # unless fit makes the loader
 
     def fit(self, *args: Any, **kwargs: Any) -> None:
         """As the stock method; a GPU without memory gives one line."""
-        with explain_out_of_memory(self.hparams):
+        try:
             super().fit(*args, **kwargs)
-
-    def init_optimizers(self) -> None:
-        """As the stock method; on a GPU, a step takes few kernels."""
-        if self.opt_class is not None and self.device_type == "cuda":
-            self.opt_class = fused(self.opt_class)
-        super().init_optimizers()
-
-    def _compile(self) -> None:
-        """As the stock method; --compile alone compiles only the encoder."""
-        if self.compile and self.compile_module_keys is None:
-            self.compile_module_keys = ["embedding_model"]
-        super()._compile()
+        except torch.OutOfMemoryError as error:
+            batch, channels, chunk = (
+                f"--{key} (now {getattr(self.hparams, key, None)})"
+                for key in ("batch_size", "channels", "chunk_size")
+            )
+            raise InputError(
+                f"{'. '.join(str(error).split('. ')[:2])}: lower {batch} or "
+                f"{channels}; with very many speakers, set or lower {chunk}; "
+                "--precision=bf16 also takes less"
+            ) from error
 
     def compute_forward(
         self, batch: PaddedBatch, stage: sb.Stage
@@ -172,7 +183,8 @@ class SpeakerBrain(sb.Brain):
         norm = self.clip_gradients() if should_step else loss.new_zeros(())
 
         values = torch.stack([loss.detach(), norm])
-        infinite = max_over_processes((~values.isfinite()).to(values.dtype))
+        infinite = (~values.isfinite()).to(values.dtype)
+        infinite = ddp_all_reduce(infinite, ReduceOp.MAX)
         values = torch.cat([values, infinite])
         loss_value, norm_value, infinite_loss, infinite_norm = values.tolist()
         # A gradient scaler expects overflows and skips such steps itself.
@@ -189,7 +201,8 @@ class SpeakerBrain(sb.Brain):
             self.optimizer_step += 1
             for schedule in self.schedules:
                 schedule.step()
-            self.statistics.add_gradient_norm(norm_value)
+            if math.isfinite(norm_value):  # else an overflow in fp16
+                self.statistics.gradient_norms.append(norm_value)
         self.on_fit_batch_end(batch, outputs, loss, should_step)
         return torch.tensor(loss_value)
 
@@ -222,19 +235,25 @@ class SpeakerBrain(sb.Brain):
     def make_dataloader(
         self, dataset: Any, stage: sb.Stage, *args: Any, **loader_kwargs: Any
     ) -> torch.utils.data.DataLoader:
-        """As the stock method, for shards too."""
-        # Workers' seeds drawn from the global generator, as by default, would
-        # be drawn again in a resumed epoch and change what follows.
-        loader_kwargs.setdefault("generator", torch.Generator())
-        if isinstance(dataset, ShardDataset):  # it makes the batches
-            loader_kwargs |= {"batch_size": None, "shuffle": False}
-            loader_kwargs.pop("drop_last", None)
-        if stage == sb.Stage.TRAIN:
-            self.train_set = dataset
-        loader_kwargs = loader_options(
-            loader_kwargs, self.device_type, self.hparams.epoch_counter
-        )
-        return super().make_dataloader(dataset, stage, *args, **loader_kwargs)
+        """As the stock method; shards have an order of their own."""
+        options: dict[str, Any] = {
+            # Workers' seeds drawn from the global generator, as by default,
+            # would be drawn again in a resumed epoch and change what follows.
+            "generator": torch.Generator(),
+            "pin_memory": self.device_type == "cuda",
+        }
+        if loader_kwargs.get("num_workers"):
+            # Workers may stay for all epochs if they see which epoch it is.
+            counter = self.hparams.epoch_counter
+            options["persistent_workers"] = isinstance(
+                counter, SharedEpochCounter
+            )
+            options["prefetch_factor"] = PREFETCH
+        options |= loader_kwargs
+        sampler = getattr(dataset, "sampler", None)
+        if stage == sb.Stage.TRAIN and sampler is not None:
+            options |= {"sampler": sampler, "shuffle": False}
+        return super().make_dataloader(dataset, stage, *args, **options)
 
     def _should_save_intra_epoch_ckpt(self, *since: float) -> bool:
         """As the stock method, but not while gradients are accumulated."""
@@ -263,29 +282,26 @@ class SpeakerBrain(sb.Brain):
         super().on_fit_start()
 
         counter = self.hparams.epoch_counter
-        first, self.board = counter.current + 1, None
-        path = pathlib.Path(self.hparams.output_folder) / "geometry.csv"
-        self.geometry_log = GeometryLog(path, first)
-        if folder := getattr(self.hparams, "tensorboard_folder", None):
-            self.board = TensorBoardLogger(folder, first)
+        self.statistics_log = StatisticsLog(
+            self.hparams.output_folder,
+            getattr(self.hparams, "tensorboard_folder", None),
+            first_epoch=counter.current + 1,
+        )
         newest = self.checkpointer and self.checkpointer.find_checkpoint()
         if newest:
             logger.info(
                 f"Resuming from {newest.path}, after epoch {counter.current} "
                 f"of {counter.limit}."
             )
-        if isinstance(self.train_set, ShardDataset):
-            self.train_set.go_to(counter.current + 1, self.step)
         run_state.restore()
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
-        """Resets the statistics, unless an epoch is resumed halfway."""
+        """Begins an epoch's statistics."""
         if stage != sb.Stage.TRAIN:
             self.error_metrics = self.hparams.error_stats()
             return
-        self.clock.start()
-        if self.step == 0:
-            self.statistics = EpochStatistics()
+        self.epoch_began = time.monotonic()
+        self.statistics = EpochStatistics()
 
     def on_stage_end(
         self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
@@ -318,37 +334,33 @@ class SpeakerBrain(sb.Brain):
         )
 
     def log_epoch(self, meta: dict[str, Any], valid: dict[str, Any]) -> None:
-        """One short line, the train log's too, and the geometry's files."""
-        geometry = {k: v for k, v in self.train_stats.items() if k != "loss"}
-        train = {"loss": self.train_stats["loss"]}
+        """One short line, the train log's too, and all statistics."""
+        train_loss = {"loss": self.train_stats["loss"]}
         count = len(self.error_metrics.scores)
         error = f"error {100 * valid['ErrorRate']:.1f} %"
-        if few := count < FEW_UTTERANCES:  # whose rate would look measured
+        if count < FEW_UTTERANCES:  # whose rate would look measured
             wrong = round(count * valid["ErrorRate"])
             error = f"{wrong} of {count} utterances wrong"
-            if not self.clock.seconds:
+            valid["utterances"] = count
+            if not self.epoch_seconds:
                 logger.warning(
                     f"Validation has {count} utterance(s), too few for an "
                     "error rate: pass a split_ratio such as [90, 10], and "
                     "another --output_folder."
                 )
-        for train_logger, stats in (
-            (self.hparams.train_logger, train),
-            (self.board, self.train_stats),
-        ):
-            if train_logger is not None:
-                name = type(train_logger).__name__
-                with naming_the_file(getattr(train_logger, "save_file", name)):
-                    train_logger.log_stats(
-                        meta,
-                        stats,
-                        valid | ({"utterances": count} if few else {}),
-                        verbose=False,
-                    )
-        self.geometry_log.add(meta["epoch"], geometry)
+        train_logger = self.hparams.train_logger
+        with naming_the_file(getattr(train_logger, "save_file", "train_log")):
+            train_logger.log_stats(meta, train_loss, valid, verbose=False)
+        self.statistics_log.add(meta, self.train_stats, valid)
+
+        self.epoch_seconds.append(time.monotonic() - self.epoch_began)
+        times = f"{self.epoch_seconds[-1]:.3g} s"
         epoch, limit = meta["epoch"], self.hparams.epoch_counter.limit
+        if epoch < limit:
+            left = (limit - epoch) * statistics.fmean(self.epoch_seconds)
+            times += f", {duration(left)} left"
         logger.info(
-            f"epoch {epoch}/{limit}: lr {meta['lr']:.2g}, loss "
-            f"{train['loss']:.3g}, valid loss {valid['loss']:.3g}, {error}, "
-            f"{self.clock.stop(limit - epoch)}"
+            f"epoch {epoch}/{limit}: lr {meta['lr']:.2g}, "
+            f"loss {train_loss['loss']:.3g}, valid loss {valid['loss']:.3g}, "
+            f"{error}, {times}"
         )

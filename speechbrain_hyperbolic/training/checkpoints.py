@@ -19,11 +19,7 @@ from speechbrain.utils.checkpoints import (
     average_state_dicts,
     ckpt_recency,
 )
-from speechbrain.utils.distributed import (
-    ddp_barrier,
-    if_main_process,
-    run_on_main,
-)
+from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.parameter_transfer import Pretrainer
 
@@ -88,8 +84,26 @@ class RecentCheckpointer(Checkpointer):
         self._damage: dict[pathlib.Path, str] = {}  # of those seen
 
     def list_checkpoints(self) -> list[Checkpoint]:
-        """The checkpoints that are whole."""
-        return _whole_checkpoints(self.checkpoints_dir, self._damage)
+        """The checkpoints that are whole; others are named once."""
+        whole = []
+        for path in sorted(self.checkpoints_dir.glob("CKPT*/")):
+            if path not in self._damage:
+                self._damage[path] = _find_damage(path)
+                if self._damage[path]:
+                    logger.warning(
+                        f"{path} is left out, since it is damaged: "
+                        f"{self._damage[path]}"
+                    )
+            if not self._damage[path]:
+                whole.append(_read_checkpoint(path))
+        return whole
+
+    def last_epochs(self, count: int) -> list[Checkpoint]:
+        """Those of the last finished epochs, the newest first."""
+        return self.find_checkpoints(
+            ckpt_predicate=lambda checkpoint: checkpoint.meta["end-of-epoch"],
+            max_num_checkpoints=count,
+        )
 
     def recover_if_possible(
         self, *args: Any, **kwargs: Any
@@ -166,12 +180,8 @@ class RecentCheckpointer(Checkpointer):
             *({"max_key": key} for key in max_keys or ()),
             *({"importance_key": key} for key in set(importance_keys)),
         ]
-
-        def delete() -> None:
-            kept = self.find_checkpoints(
-                ckpt_predicate=lambda c: c.meta["end-of-epoch"],
-                max_num_checkpoints=self.keep_epochs,
-            )
+        if if_main_process():
+            kept = self.last_epochs(self.keep_epochs)
             for by in rankings:
                 kept += self.find_checkpoints(
                     max_num_checkpoints=num_to_keep, **by
@@ -184,25 +194,7 @@ class RecentCheckpointer(Checkpointer):
                     os.replace(checkpoint.path, deleted)
                     shutil.rmtree(deleted)
                     logger.log(verbosity, f"Deleted {checkpoint.path}")
-
-        run_on_main(delete)
-
-
-def _whole_checkpoints(
-    checkpoints_dir: str | pathlib.Path, known: dict[pathlib.Path, str]
-) -> list[Checkpoint]:
-    """Those without damage; ``known`` is the damage of those seen before."""
-    whole = []
-    for path in sorted(pathlib.Path(checkpoints_dir).glob("CKPT*/")):
-        if path not in known:
-            known[path] = _find_damage(path)
-            if known[path]:
-                logger.warning(
-                    f"{path} is left out, since it is damaged: {known[path]}"
-                )
-        if not known[path]:
-            whole.append(_read_checkpoint(path))
-    return whole
+        ddp_barrier()
 
 
 def _read_checkpoint(path: pathlib.Path) -> Checkpoint:
@@ -264,15 +256,15 @@ def average_epochs(
     name: str = "embedding_model",
 ) -> dict[str, torch.Tensor]:
     """The mean of a module's state dict over the last epochs."""
-    checkpoints = _whole_checkpoints(checkpoints_dir, {})
-    epochs = [c for c in checkpoints if c.meta["end-of-epoch"]]
-    epochs.sort(key=ckpt_recency, reverse=True)
-    paths = [epoch.path / f"{name}.ckpt" for epoch in epochs[:count]]
-    if not paths:
+    epochs = []
+    if pathlib.Path(checkpoints_dir).is_dir():  # which a Checkpointer makes
+        epochs = RecentCheckpointer(checkpoints_dir).last_epochs(count)
+    if not epochs:
         raise InputError(
             f"{checkpoints_dir} has no checkpoint of a finished epoch: train "
             "first, or name the save folder of a run"
         )
+    paths = [epoch.path / f"{name}.ckpt" for epoch in epochs]
     dtypes = {key: value.dtype for key, value in read_state(paths[0]).items()}
     mean = average_state_dicts(map(read_state, paths))
     # The stock average turns the batch counts of BatchNorm into floats.

@@ -13,8 +13,10 @@ from speechbrain_hyperbolic.dataio.files import atomic_path
 from speechbrain_hyperbolic.dataio.preparation import prepare_corpus, read_csv
 from speechbrain_hyperbolic.dataio.shards import (
     SHUFFLE_BUFFER,
-    ShardDataset,
-    Shards,
+    ShardSampler,
+    open_member,
+    read_shard_list,
+    shard_lists,
 )
 from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.dataio.trials import (
@@ -53,81 +55,57 @@ def prepare(hparams: dict[str, Any]) -> None:
         sample_rate=hparams["sample_rate"],
         check_audio=hparams.get("check_audio", "header"),
         seed=hparams["seed"],
-        skip_prep=hparams["skip_prep"],
     )
 
 
 def count_speakers(settings: dict[str, Any]) -> int:
     """The number of training speakers, after the preparation."""
-    if settings.get("shards_folder"):
-        folder = pathlib.Path(settings["shards_folder"]) / "train"
-        return len(set(Shards(folder).speakers))
-    rows = read_table(settings["train_annotation"], ["spk_id"])
+    rows = read_table(_annotations(settings)[0], ["spk_id"])
     return len({row["spk_id"] for _, row in rows})
+
+
+def _annotations(settings: dict[str, Any]) -> list[Any]:
+    if settings.get("shards_folder"):
+        return shard_lists(settings["shards_folder"])
+    return [settings["train_annotation"], settings["valid_annotation"]]
 
 
 def make_datasets(
     hparams: dict[str, Any],
 ) -> tuple[Any, Any, CategoricalEncoder]:
     """Labeled crops for training and for validation, and the labels."""
-    sample_rate = hparams["sample_rate"]
+    sample_rate, seed = hparams["sample_rate"], hparams["seed"]
     samples = int(sample_rate * hparams["sentence_len"])
+    counter = hparams["epoch_counter"]
     middle = Crop(samples, sample_rate)
-    drawn = Crop(
-        samples, sample_rate, hparams["seed"], hparams["epoch_counter"]
-    )
-    crops = (drawn if hparams["random_chunk"] else middle), middle
-    if hparams.get("shards_folder"):
-        return _from_shards(hparams, *crops)
-    return _from_files(hparams, *crops)
+    crops = [middle, middle]
+    if hparams["random_chunk"]:
+        crops[0] = Crop(samples, sample_rate, seed, counter)
 
-
-def _from_files(
-    hparams: dict[str, Any], train_crop: Crop, valid_crop: Crop
-) -> tuple[Any, Any, CategoricalEncoder]:
-    files = hparams["train_annotation"], hparams["valid_annotation"]
-    datasets = [
-        DynamicItemDataset(read_csv(file, hparams["data_folder"]))
-        for file in files
-    ]
-    speakers = [
-        {row["spk_id"] for row in dataset.data.values()} for dataset in datasets
-    ]
+    files, takes = _annotations(hparams), ["id", "wav", "start", "stop"]
+    packed = hparams.get("shards_folder")
+    if packed:
+        tables = [read_shard_list(file, sample_rate) for file in files]
+        takes.append("file")
+    else:
+        tables = [read_csv(file, hparams["data_folder"]) for file in files]
+    speakers = [{row["spk_id"] for row in rows.values()} for rows in tables]
     encoder = _encoder(hparams["out_n_neurons"], files, speakers)
-    for dataset, crop in zip(datasets, (train_crop, valid_crop), strict=True):
-        dataset.add_dynamic_item(
-            crop, takes=["id", "wav", "start", "stop"], provides="sig"
-        )
+    datasets = [DynamicItemDataset(rows) for rows in tables]
+    for dataset, crop in zip(datasets, crops, strict=True):
+        if packed:
+            dataset.add_dynamic_item(
+                open_member, ["wav", "offset", "size"], "file"
+            )
+        dataset.add_dynamic_item(crop, takes, "sig")
         dataset.add_dynamic_item(
             encoder.encode_label_torch, "spk_id", "spk_id_encoded"
         )
     set_output_keys(datasets, ["id", "sig", "spk_id_encoded"])
+    if packed:
+        buffer = hparams.get("shuffle_buffer") or SHUFFLE_BUFFER
+        datasets[0].sampler = ShardSampler(tables[0], buffer, seed, counter)
     return *datasets, encoder
-
-
-def _from_shards(
-    hparams: dict[str, Any], train_crop: Crop, valid_crop: Crop
-) -> tuple[Any, Any, CategoricalEncoder]:
-    folder = pathlib.Path(hparams["shards_folder"])
-    folders = folder / "train", folder / "dev"
-    train, valid = map(Shards, folders)
-    for shards in (train, valid):
-        if shards.sample_rate != hparams["sample_rate"]:
-            raise InputError(
-                f"{shards.folder} has the sample_rate {shards.sample_rate}, "
-                f"expected {hparams['sample_rate']}: prepare and pack again"
-            )
-    speakers = [set(train.speakers), set(valid.speakers)]
-    encoder = _encoder(hparams["out_n_neurons"], folders, speakers)
-    encode = encoder.encode_label_torch
-    size = hparams["dataloader_options"]["batch_size"]
-    buffer = hparams.get("shuffle_buffer") or SHUFFLE_BUFFER
-    order = buffer, hparams["seed"], hparams["epoch_counter"]
-    return (
-        ShardDataset(train, train_crop, encode, size, *order),
-        ShardDataset(valid, valid_crop, encode, size),
-        encoder,
-    )
 
 
 def _encoder(

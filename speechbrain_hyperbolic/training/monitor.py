@@ -5,17 +5,16 @@ import csv
 import json
 import math
 import pathlib
-import time
 from typing import Any, NoReturn
 
 import torch
 from speechbrain.utils.distributed import (
+    ddp_barrier,
     if_main_process,
     main_process_only,
-    run_on_main,
 )
 
-from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.files import atomic_path, naming_the_file
 from speechbrain_hyperbolic.errors import InputError, how_to_install
 from speechbrain_hyperbolic.training.processes import gather
 
@@ -39,26 +38,6 @@ class EpochStatistics:
         kept = sum(map(len, self.embeddings))
         while kept - len(self.embeddings[0]) >= SAMPLE:
             kept -= len(self.embeddings.popleft())
-
-    def add_gradient_norm(self, norm: float) -> None:
-        """Notes the norm of a step, unless it overflowed in fp16."""
-        if math.isfinite(norm):
-            self.gradient_norms.append(norm)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint within the epoch needs."""
-        return {
-            "embeddings": [batch.cpu() for batch in self.embeddings],
-            "gradient_norms": self.gradient_norms,
-        }
-
-    def load_state_dict(
-        self, state: dict[str, Any], device: str | torch.device
-    ) -> None:
-        """Continues from ``state_dict``, with embeddings on a device."""
-        batches = (batch.to(device) for batch in state["embeddings"])
-        self.embeddings = collections.deque(batches)
-        self.gradient_norms = state["gradient_norms"]
 
     def summarize(
         self, classifier: torch.nn.Module, cost: torch.nn.Module | None
@@ -152,48 +131,56 @@ def summary_writer_class() -> Any:
     return SummaryWriter
 
 
-class GeometryLog:
-    """The statistics of each epoch as a table; a resumed run continues it."""
+class StatisticsLog:
+    """Each epoch's statistics: the geometry as a table, all in TensorBoard.
 
-    def __init__(self, path: str | pathlib.Path, first_epoch: int = 1) -> None:
-        self.path = pathlib.Path(path)
+    A resumed run continues both, without what follows its checkpoint.
+    """
+
+    def __init__(
+        self,
+        output_folder: str | pathlib.Path,
+        tensorboard_folder: str | pathlib.Path | None = None,
+        first_epoch: int = 1,
+    ) -> None:
+        self.path = pathlib.Path(output_folder) / "geometry.csv"
         self.rows: list[dict[str, Any]] = []
         if self.path.is_file():
             with open(self.path, newline="", encoding="utf-8") as file:
-                self.rows = list(csv.DictReader(file))
-        # As the train log does: without what follows the checkpoint
-        self.rows = [r for r in self.rows if int(r["epoch"]) < first_epoch]
+                rows = list(csv.DictReader(file))
+            self.rows = [row for row in rows if int(row["epoch"]) < first_epoch]
+        self.board: Any = None
+        if tensorboard_folder and if_main_process():
+            # The stock TensorboardLogger would begin at step 1 again.
+            self.board = summary_writer_class()(
+                str(tensorboard_folder), purge_step=first_epoch
+            )
 
     @main_process_only
-    def add(self, epoch: int, statistics: dict[str, float]) -> None:
-        """Writes the table with one more row."""
-        values = {name: f"{value:.6g}" for name, value in statistics.items()}
-        self.rows.append({"epoch": epoch, **values})
+    def add(
+        self,
+        meta: dict[str, Any],
+        train: dict[str, float],
+        valid: dict[str, float],
+    ) -> None:
+        """An epoch's, named as the arguments of a stock train logger."""
+        row = {k: f"{v:.6g}" for k, v in train.items() if k != "loss"}
+        self.rows.append({"epoch": meta["epoch"], **row})
         names = dict.fromkeys(name for row in self.rows for name in row)
         with atomic_path(self.path) as temporary:
             with open(temporary, "w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, list(names))
                 writer.writeheader()
                 writer.writerows(self.rows)
-
-
-class EpochClock:
-    """How long an epoch took, and how long those that are left will take."""
-
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.seconds: list[float] = []
-
-    def start(self) -> None:
-        """An epoch begins, or is resumed."""
-        self.began = time.monotonic()
-
-    def stop(self, epochs_left: int) -> str:
-        """Both times in words, by the epochs since the program began."""
-        self.seconds.append(time.monotonic() - self.began)
-        left = epochs_left * sum(self.seconds) / len(self.seconds)
-        text = f"{self.seconds[-1]:.3g} s"
-        return f"{text}, {duration(left)} left" if epochs_left else text
+        if self.board is None:
+            return
+        values = {"lr": meta["lr"]}
+        values |= {f"{name}/train": value for name, value in train.items()}
+        values |= {f"{name}/valid": value for name, value in valid.items()}
+        with naming_the_file(self.board.log_dir):
+            for tag, value in values.items():
+                self.board.add_scalar(tag, value, meta["epoch"])
+            self.board.flush()
 
 
 def duration(seconds: float) -> str:
@@ -203,33 +190,6 @@ def duration(seconds: float) -> str:
             digits = 0 if seconds >= 10 * unit else 1
             return f"{seconds / unit:.{digits}f} {name}"
     return f"{seconds:.0f} s"
-
-
-class TensorBoardLogger:
-    """Like the stock logger, but resumed runs continue their curves."""
-
-    def __init__(
-        self, folder: str | pathlib.Path, first_epoch: int = 1
-    ) -> None:
-        writer_class = summary_writer_class()
-        if if_main_process():
-            self.writer = writer_class(str(folder), purge_step=first_epoch)
-
-    @main_process_only
-    def log_stats(
-        self,
-        stats_meta: dict,
-        train_stats: dict,
-        valid_stats: dict,
-        verbose: bool = False,
-    ) -> None:
-        """Writes an epoch as ``lr``, ``loss/train``, ``loss/valid``, ..."""
-        values = {k: v for k, v in stats_meta.items() if k != "epoch"}
-        values |= {f"{k}/train": v for k, v in train_stats.items()}
-        values |= {f"{k}/valid": v for k, v in valid_stats.items()}
-        for tag, value in values.items():
-            self.writer.add_scalar(tag, value, stats_meta["epoch"])
-        self.writer.flush()
 
 
 def stop_diverged(
@@ -249,7 +209,10 @@ def stop_diverged(
         "ids": [name for _, part in batches for name in part],
     }
     path = pathlib.Path(output_folder) / "diverged.json"
-    run_on_main(_write, args=[path, report])
+    if if_main_process():
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(report, indent=2) + "\n")
+    ddp_barrier()  # the first process that ends would end the others
     raise InputError(
         f"epoch {place['epoch']}, batch {place['step']} has the loss "
         f"{report['loss']} and the gradient norm {report['gradient_norm']}: "
@@ -257,8 +220,3 @@ def stop_diverged(
         f"{place['lr']:g} and another --output_folder. The last checkpoint is "
         "intact"
     )
-
-
-def _write(path: pathlib.Path, report: dict[str, Any]) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n")

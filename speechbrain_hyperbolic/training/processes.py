@@ -50,13 +50,6 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
-def max_over_processes(tensor: torch.Tensor) -> torch.Tensor:
-    """The elementwise maximum, without waiting for the device."""
-    if is_distributed_initialized():
-        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
-    return tensor
-
-
 @contextlib.contextmanager
 def end_together() -> Iterator[None]:
     """Under torchrun, only the first process that fails reports its error."""

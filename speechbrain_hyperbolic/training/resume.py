@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from speechbrain.augment.augmenter import Augmenter
 from speechbrain.utils.checkpoints import (
     mark_as_loader,
     mark_as_saver,
@@ -18,7 +17,7 @@ from speechbrain.utils.distributed import get_rank, if_main_process
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.errors import InputError, shown
-from speechbrain_hyperbolic.hparams import check_same_run
+from speechbrain_hyperbolic.hparams import HPARAMS, read_settings
 from speechbrain_hyperbolic.training.processes import gather
 
 logger = get_logger(__name__)
@@ -44,25 +43,27 @@ def check_resumable(
             f"the weights in {hparams['save_folder']} do not fit ({message}): "
             "pass the options of that run, or another --output_folder"
         ) from error
-    if newest is None:
+    saved = pathlib.Path(hparams["output_folder"]) / HPARAMS
+    if newest is None or not saved.is_file():
         return
-    output_folder = hparams["output_folder"]
-    changes = check_same_run(hparams_file, overrides, output_folder)
+    then = read_settings(saved)
+    now = read_settings(hparams_file, overrides)
     told = [
-        f"{key} {then} -> {now}"
-        for key, (then, now) in changes.items()
-        if key not in _MAY_CHANGE
+        f"{key} {then.get(key)} -> {now.get(key)}"
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key)
+        and key not in _MAY_CHANGE
         and not key.endswith(("_folder", "_annotation"))
     ]
     if told:
         logger.warning(
-            f"{output_folder} is resumed with other settings: {', '.join(told)}"
+            f"{saved.parent} is resumed with other settings: {', '.join(told)}"
         )
 
 
 @functools.partial(register_checkpoint_hooks, save_on_main_only=False)
 class RunState:
-    """Random numbers, statistics and log length."""
+    """Random numbers, the mean loss, and the length of the train log."""
 
     def __init__(self, brain: Any) -> None:
         self.brain = brain
@@ -74,7 +75,6 @@ class RunState:
         log = self._log()
         state = {
             "random": random_state(),
-            "statistics": self.brain.statistics.state_dict(),
             "loss": self.brain.avg_train_loss,
             "log_bytes": log.stat().st_size if log.is_file() else 0,
         }
@@ -106,19 +106,8 @@ class RunState:
             random.seed(seed)
             np.random.seed(seed)
             return
-        state = self.states[rank]
-        if isinstance(
-            getattr(self.brain.hparams, "wav_augment", None), Augmenter
-        ):
-            logger.warning(
-                "The stock Augmenter begins its sounds anew, so this run does "
-                "not end exactly as one that was not interrupted."
-            )
-        self.brain.statistics.load_state_dict(
-            state["statistics"], self.brain.device
-        )
-        self.brain.avg_train_loss = state["loss"]
-        set_random_state(state["random"])
+        self.brain.avg_train_loss = self.states[rank]["loss"]
+        set_random_state(self.states[rank]["random"])
 
     def _log(self) -> pathlib.Path:
         train_logger = getattr(self.brain.hparams, "train_logger", None)
@@ -150,8 +139,8 @@ def random_state() -> dict[str, Any]:
 def set_random_state(state: dict[str, Any]) -> None:
     """Continues from ``random_state``, on as many GPUs as there are."""
     torch.set_rng_state(state["torch"])
-    for device in range(min(torch.cuda.device_count(), len(state["cuda"]))):
-        torch.cuda.set_rng_state(state["cuda"][device], device)
+    for device, cuda in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(cuda, device)
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.array(keys, np.uint32), *rest))

@@ -10,7 +10,6 @@ from speechbrain_hyperbolic.analysis.columns import columns_of
 from speechbrain_hyperbolic.analysis.disk import (
     distance_matrix,
     draw_disk,
-    place_by_projection,
     place_by_tree,
 )
 from speechbrain_hyperbolic.analysis.figures import draw_radii
@@ -31,16 +30,13 @@ def true_distance(points, i, j):
     return float(paired_distance(select(points, i), select(points, j)))
 
 
-def test_projection_keeps_radii_and_the_highlights_distance():
-    points = some_points(dimensions=50)
-    disk = place_by_projection(points, [7, 3])
-    radius = 2 * np.arctanh(abs(disk))
-    np.testing.assert_allclose(radius, points.radius, rtol=1e-9)
-    expected = true_distance(points, 7, 3)
-    assert disk_distance(disk[7], disk[3]) == pytest.approx(expected, rel=1e-9)
-    # At the top, the first on the left
-    assert disk[7].real < 0 < disk[3].real
-    assert np.angle(disk[7] / 1j) == pytest.approx(-np.angle(disk[3] / 1j))
+def test_the_distance_of_two_points_alone_is_true():
+    points = select(some_points(dimensions=50), [7, 3])
+    disk, _ = place_by_tree(points)
+    expected = true_distance(points, 0, 1)
+    assert disk_distance(*disk[:2]) == pytest.approx(expected, rel=1e-9)
+    # Around the top
+    assert np.angle(disk[0] / 1j) == pytest.approx(-np.angle(disk[1] / 1j))
 
 
 def test_tree_is_that_of_scipy_and_its_nodes_are_midpoints():
@@ -61,7 +57,7 @@ def test_tree_is_that_of_scipy_and_its_nodes_are_midpoints():
         middle = midpoint(select(points, sorted(below[node])))
         assert radius[node] == pytest.approx(float(middle.radius), rel=1e-6)
     # Each branch is a sector: its leaves are neighbors in the order of angles.
-    place = np.argsort(np.argsort(-np.angle(disk[:60] / 1j) % (2 * np.pi)))
+    place = np.argsort(np.argsort(np.angle(disk[:60] / 1j)))
     for leaves in below:
         assert np.ptp(place[list(leaves)]) == len(leaves) - 1
     with pytest.raises(InputError, match="draw 1 points: expected two or more"):
@@ -84,7 +80,7 @@ def test_highlights_geodesic_and_cap():
     points = some_points(20)
     names = [f"name {i}" for i in range(20)]
     _, found = drawn(points, names, [3, 7], 1.317)
-    z = place_by_projection(points, [3, 7])
+    z = place_by_tree(points)[0][:20]
     assert found["name 3"] == z[3] and found["name 7"] == z[7]
     np.testing.assert_allclose(found["enrolled (18)"], np.delete(z, [3, 7]))
     circle = found["cap of the radius, 1.32"]
@@ -92,7 +88,7 @@ def test_highlights_geodesic_and_cap():
     line = found[f"{true_distance(points, 3, 7):.2f} apart"]
     assert line[0] == pytest.approx(z[3]) and line[-1] == pytest.approx(z[7])
     total = disk_distance(z[3], line) + disk_distance(line, z[7])
-    np.testing.assert_allclose(total, true_distance(points, 3, 7), rtol=1e-6)
+    np.testing.assert_allclose(total, disk_distance(z[3], z[7]), rtol=1e-6)
     twice = select(points, [0, 0])
     assert "0.00 apart" in drawn(twice, ["first", "second"], [0, 1])[1]
 

@@ -174,7 +174,6 @@ def test_decision_is_that_of_the_model(page, model, clips, second):
         f"The score, {score.item():.3f}, is {place}above the threshold, "
         f"{model.threshold_at():.3f}." in answer
     )
-    assert "Clip 1: 2.0 s" in page.text("#details")
     picture = page.find("#picture img")
     assert page.wait(lambda: picture.get_property("naturalWidth")) > 100
     assert "among 6 enrolled speakers" in picture.get_attribute("alt")

@@ -22,44 +22,30 @@ from speechbrain_hyperbolic.nnet.similarity import ClippedDistance
 TINY = {"channels": 8, "batch_size": 8, "number_of_epochs": 2}
 
 
-def make_corpus(folder, table, sessions=True):
-    """Noise: two utterances of each session, as the table has them."""
+def make_corpus(folder, prefix, with_sessions):
+    """Noise: 16 speakers with two utterances of each session."""
     random = np.random.default_rng(0)
-    for row in table:
-        for session in range(int(row["sessions"])):
-            below = folder / "audio" / row["spk_id"]
-            below = below / f"s{session}" if sessions else below
-            below.mkdir(parents=True, exist_ok=True)
+    lines = ["spk_id,sex,lang,split,sessions"]
+    for n in range(16):
+        speaker, lang = f"{prefix}{n:02}", ("xx", "yy")[n // 2 % 2]
+        split = "train" if n < 4 else "test"
+        sessions = ("s0", "s1") if with_sessions else (".",)
+        lines.append(f"{speaker},{'mf'[n % 2]},{lang},{split},{len(sessions)}")
+        for session in sessions:
+            below = folder / "audio" / speaker / session
+            below.mkdir(parents=True)
             for take in range(2):
                 noise = random.normal(scale=0.1, size=8000)
                 soundfile.write(below / f"{take}.wav", noise, 16000)
-    lines = [",".join(row) for row in (table[0], *(r.values() for r in table))]
-    (folder / "speakers.csv").write_text("\n".join(lines) + "\n")
-
-
-def speakers(prefix="a", count=16):
-    return [
-        {
-            "spk_id": f"{prefix}{n:02}",
-            "sex": "mf"[n % 2],
-            "lang": ("xx", "yy")[n // 2 % 2],
-            "split": "train" if n < 4 else "test",
-            "sessions": "2",
-        }
-        for n in range(count)
-    ]
+    (folder / "speakers.csv").write_text("\n".join(lines))
 
 
 @pytest.fixture(scope="module")
 def work_folder(tmp_path_factory):
     """Two corpora, one without sessions, and their features."""
     folder = tmp_path_factory.mktemp("losses")
-    make_corpus(folder / "one", speakers("a"))
-    plain = [
-        {k: v for k, v in row.items() if k != "lang"} | {"sessions": "1"}
-        for row in speakers("b")
-    ]
-    make_corpus(folder / "two", plain, sessions=False)
+    make_corpus(folder / "one", "a", with_sessions=True)
+    make_corpus(folder / "two", "b", with_sessions=False)
     corpora = [folder / "one", folder / "two"]
     hparams = cells.HPARAMS / "ham_ecapa.yaml"
     features.prepare(corpora, folder / "work", hparams)
@@ -69,76 +55,75 @@ def work_folder(tmp_path_factory):
     return folder / "work"
 
 
-class TestCorpora:
-    def test_trials_are_those_of_a_loop(self, work_folder):
-        rows = training.select(features.read(work_folder).rows)[2]
-        rows[0]["doubtful"] = True
-        trials = make_trials(rows)
-        pairs = np.stack([trials.first, trials.second], 1)
-        found = {
-            name: set(map(tuple, pairs[mask].tolist()))
-            for name, mask in trials.conditions.items()
-        }
-        expected = {name: set() for name in found}
-        for i, j in itertools.combinations(range(len(rows)), 2):
-            x, y = rows[i], rows[j]
-            if (x["corpus"], x["lang"]) != (y["corpus"], y["lang"]):
-                continue
-            names, target = {"one_session"}, x["speaker"] == y["speaker"]
-            if x["corpus"] == "one":
-                across = x["session"] != y["session"]
-                names = {"cross"} if across or not target else set()
-                names |= {"within"} if not (across and target) else set()
-            sure = not (x["doubtful"] or y["doubtful"])
-            if "cross" in names and sure:
-                expected["cross_sure"].add((i, j))
-            for name in names:
-                expected[name].add((i, j))
-                if name != "within" and x["sex"] == y["sex"]:
-                    expected[f"{name}_same_sex"].add((i, j))
-        assert found == expected
-        counts = list(describe(rows))
-        assert counts[0]["targets"] == 12 * 4
-        assert (counts[0]["languages"], counts[0]["sessions"]) == (2, 24)
+def test_trials_are_those_of_a_loop(work_folder):
+    rows = training.select(features.read(work_folder).rows)[2]
+    rows[0]["doubtful"] = True
+    trials = make_trials(rows)
+    pairs = np.stack([trials.first, trials.second], 1)
+    found = {
+        name: set(map(tuple, pairs[mask].tolist()))
+        for name, mask in trials.conditions.items()
+    }
+    expected = {name: set() for name in found}
+    for i, j in itertools.combinations(range(len(rows)), 2):
+        x, y = rows[i], rows[j]
+        if (x["corpus"], x["lang"]) != (y["corpus"], y["lang"]):
+            continue
+        names, target = {"one_session"}, x["speaker"] == y["speaker"]
+        if x["corpus"] == "one":
+            across = x["session"] != y["session"]
+            names = {"cross"} if across or not target else set()
+            names |= {"within"} if not (across and target) else set()
+        sure = not (x["doubtful"] or y["doubtful"])
+        if "cross" in names and sure:
+            expected["cross_sure"].add((i, j))
+        for name in names:
+            expected[name].add((i, j))
+            if name != "within" and x["sex"] == y["sex"]:
+                expected[f"{name}_same_sex"].add((i, j))
+    assert found == expected
+    counts = list(describe(rows))
+    assert counts[0]["targets"] == 12 * 4
+    assert (counts[0]["languages"], counts[0]["sessions"]) == (2, 24)
 
 
-class TestTraining:
-    def test_subsets_are_nested_and_folds_are_not(self, work_folder):
-        rows, seen = features.read(work_folder).rows, []
-        few, *_, short = training.select(rows, classes=3)
-        every, _, trials, long = training.select(rows)
-        some, all_of_them = ({r["speaker"] for r in x} for x in (few, every))
-        assert len(some) == 3 and some < all_of_them and len(all_of_them) == 8
-        assert short == long == len(every)
-        assert not all_of_them & {row["speaker"] for row in trials}
-        for fold in range(training.FOLDS):
-            train, dev, trials, _ = training.select(rows, fold)
-            held_out = {row["speaker"] for row in trials}
-            assert not held_out & {row["speaker"] for row in train + dev}
-            seen += held_out
-        assert len(seen) == len(set(seen)) == 8
+def test_subsets_are_nested_and_folds_are_not(work_folder):
+    rows, seen = features.read(work_folder).rows, []
+    few, *_, short = training.select(rows, classes=3)
+    every, _, trials, long = training.select(rows)
+    some, all_of_them = ({r["speaker"] for r in x} for x in (few, every))
+    assert len(some) == 3 and some < all_of_them and len(all_of_them) == 8
+    assert short == long == len(every)
+    assert not all_of_them & {row["speaker"] for row in trials}
+    for fold in range(training.FOLDS):
+        train, dev, trials, _ = training.select(rows, fold)
+        held_out = {row["speaker"] for row in trials}
+        assert not held_out & {row["speaker"] for row in train + dev}
+        seen += held_out
+    assert len(seen) == len(set(seen)) == 8
 
-    def test_every_loss_sees_the_same(self, work_folder, tmp_path, monkeypatch):
-        """Initial encoder, crops, their order, and masks."""
-        forward, seen = ECAPA_TDNN.forward, {}
 
-        def record(encoder, features, lengths):
-            if encoder.training:
-                if not seen[name]:
-                    values = encoder.state_dict().values()
-                    seen[name].append(torch.cat([v.flatten() for v in values]))
-                seen[name].append(features.clone())
-            return forward(encoder, features, lengths)
+def test_every_loss_sees_the_same(work_folder, tmp_path, monkeypatch):
+    """Initial encoder, crops, their order, and masks."""
+    forward, seen = ECAPA_TDNN.forward, {}
 
-        monkeypatch.setattr(ECAPA_TDNN, "forward", record)
-        for name in ("am", "ham", "curve", "eh_am"):
-            seen[name] = []
-            train(work_folder, name, tmp_path / name)
-        expected = seen.pop("am")
-        assert len(expected) == 1 + 2 * (24 // 8)
-        for found in seen.values():
-            pairs = zip(expected, found, strict=True)
-            assert all(x.equal(y) for x, y in pairs)
+    def record(encoder, features, lengths):
+        if encoder.training:
+            if not seen[name]:
+                values = encoder.state_dict().values()
+                seen[name].append(torch.cat([v.flatten() for v in values]))
+            seen[name].append(features.clone())
+        return forward(encoder, features, lengths)
+
+    monkeypatch.setattr(ECAPA_TDNN, "forward", record)
+    for name in ("am", "ham", "curve", "eh_am"):
+        seen[name] = []
+        train(work_folder, name, tmp_path / name)
+    expected = seen.pop("am")
+    assert len(expected) == 1 + 2 * (24 // 8)
+    for found in seen.values():
+        pairs = zip(expected, found, strict=True)
+        assert all(x.equal(y) for x, y in pairs)
 
 
 def train(work_folder, system, folder):
@@ -158,7 +143,7 @@ def test_cells_and_report(work_folder, tmp_path, capsys):
     assert all(text.endswith("is done") for text in done)
     assert "done before" in cells.run_cell(todo[0], work_folder, short)
     lines = (work_folder / cells.RESULTS).read_text().splitlines()
-    assert len(lines) == len(todo) and max(map(len, lines)) < 3000
+    assert len(lines) == len(todo)
     assert {"time", "commit", "seconds"} < json.loads(lines[0]).keys()
     report = Report(work_folder, "am", "cross")
     report.tables()
@@ -167,14 +152,8 @@ def test_cells_and_report(work_folder, tmp_path, capsys):
         getattr(report, f"write_{name}")(tmp_path / name)
     assert (tmp_path / "growth").read_bytes()[1:4] == b"PNG"
     assert len((tmp_path / "csv").read_text().splitlines()) == 1 + len(todo)
-    copied = tmp_path / "results.jsonl"  # without scores
-    copied.write_text(lines[0] + "\n")
-    Report(copied, "am", "cross").tables()
     with pytest.raises(InputError, match="has no condition crosss"):
-        Report(copied, "am", "crosss")
-    copied.write_text(lines[0] + '\n{"system": "a')
-    with pytest.raises(InputError, match="line 2 is no result"):
-        cells.read_results(copied)
+        Report(work_folder, "am", "crosss")
 
 
 def test_systems():

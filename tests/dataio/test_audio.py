@@ -59,13 +59,18 @@ ANY = settings(
 )
 
 
-def test_wav_is_read_exactly_and_channels_are_averaged(tmp_path):
-    both = np.stack([tone(frequency=440), tone(frequency=1000)], 1)
+@pytest.mark.parametrize("subtype", ["FLOAT", "PCM_16"])
+def test_wav_is_read_exactly_and_channels_are_averaged(tmp_path, subtype):
     path = tmp_path / "a.wav"
-    soundfile.write(path, both[:, 0], 16000, subtype="FLOAT")
-    assert torch.equal(audio.load(path), torch.from_numpy(both[:, 0]))
-    soundfile.write(path, both, 16000, subtype="FLOAT")
-    torch.testing.assert_close(audio.load(path), torch.from_numpy(both).mean(1))
+    with soundfile.SoundFile(path, "w", 16000, 2, subtype) as file:
+        file.title = "data\0\0\0\0"  # in another chunk, before the samples
+        file.write(np.stack([tone(frequency=440), tone(frequency=1000)], 1))
+    both = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
+    assert audio.info(path) == (16000, 16000, 2)
+    assert torch.equal(audio.load(path, channel=1), both[:, 1])
+    torch.testing.assert_close(audio.load(path), both.mean(1))
+    soundfile.write(path, both, 16000, subtype)  # without that chunk
+    assert torch.equal(audio.load(path, channel=1), both[:, 1])
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 44101, 48000])
@@ -140,7 +145,10 @@ BY_SOUNDFILE = {
     "AMR": ("WAV", "NMS_ADPCM_16"),
     "IMA": ("WAV", "IMA_ADPCM"),
     "A-law": ("WAV", "ALAW"),
+    "8 bits": ("WAV", "PCM_U8"),
     "24 bits": ("WAV", "PCM_24"),
+    "WAVEX": ("WAVEX", "PCM_16"),
+    "RF64": ("RF64", "PCM_16"),
     "SPHERE": ("NIST", "PCM_16"),
     "mp3 of libsndfile": ("MP3", "MPEG_LAYER_III"),
     "opus of libsndfile": ("OGG", "OPUS"),
@@ -289,22 +297,6 @@ def info_of_both(path):
     return theirs, ours
 
 
-@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "FLOAT"])
-@pytest.mark.parametrize("shape", [(999,), (999, 6), (0,), (70000,)])
-def test_wav_headers_are_those_of_libsndfile(tmp_path, subtype, shape):
-    path = tmp_path / "a.wav"
-    for form in ("WAV", "WAVEX", "RF64"):
-        soundfile.write(path, np.zeros(shape), 8000, subtype, format=form)
-        theirs, ours = info_of_both(path)
-        assert ours == theirs
-        assert (ours is None) == (shape[0] == 0)
-    with soundfile.SoundFile(path, "w", 8000, 1, "PCM_16") as file:
-        file.title = "data\0\0\0\0"  # in another chunk, before the samples
-        file.write(np.zeros(shape[0]))
-    theirs, ours = info_of_both(path)
-    assert ours == theirs
-
-
 @pytest.fixture(scope="module")
 def whole_files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
@@ -350,9 +342,6 @@ def test_windows_are_the_file(tmp_path):
     count, split = windows.split_windows(whole, 8000)
     assert count == 3
     assert all(map(torch.equal, parts, split))
-
-
-def test_short_audio_is_one_window():
     for seconds, lengths in ((60, [60]), (61, [30, 31])):
         count, parts = windows.split_windows(torch.zeros(seconds), 1)
         assert count == len(lengths) and [len(p) for p in parts] == lengths

@@ -131,20 +131,33 @@ def test_leading_zeros_and_what_is_missing(tmp_path, caplog):
     assert trials.missing == ("0002/9",) and "such as 0002/9" in caplog.text
 
 
+GOOD = "1 a/1 a/2\n0 a/1 b/1\n"
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("1 a/1 a/2\n0 a/1 b/1\n-1 a/1 c/1\n", "line 3: label -1 after 0"),
-        ("1 a/1\n", "line 1: '1 a/1' is no trial"),
+        (None, "no such trial list"),
+        ("\n", "has no trials"),
         ("enroll,test,label\n", "has no trials"),
-        ("1 /elsewhere/a/1.wav a/2\n", "line 1: .* leaves the corpus"),
-        ("1 C:\\data\\a\\1.wav a/2\n", "line 1: .* leaves the corpus"),
+        (GOOD + "-1 a/1 c/1\n", "line 3: label -1 after 0"),
+        (GOOD + "1 a/1", "line 3: '1 a/1' is no trial, exp"),
+        (GOOD + "2 a/1 b/1", "line 3: '2 a/1 b/1' is no trial, exp"),
+        (GOOD + "a/1 b/1 1", "line 3: 'a/1 b/1 1' is no trial, exp"),
+        (GOOD + "1 a/1 b/1 0.5", "line 3: '1 a/1 b/1 0.5' is no trial, exp"),
+        (GOOD + "0 a/1 ../x/1", "line 3: ../x/1 leaves the corpus"),
+        (GOOD + "0 a/1 a/../../x", "line 3: .* leaves the corpus"),
+        (GOOD + "0 a/1 ../\x1b[2J", "line 3: .* leaves the corpus"),
+        (GOOD + "0 a/1 /elsewhere/a/1.wav", "line 3: .* leaves the corpus"),
+        (GOOD + "0 a/1 C:\\data\\a\\1.wav", "line 3: .* leaves the corpus"),
     ],
 )
 def test_bad_lists(tmp_path, text, message):
-    (tmp_path / "t.txt").write_text(text)
-    with pytest.raises(InputError, match=message):
+    if text is not None:
+        (tmp_path / "t.txt").write_text(text)
+    with pytest.raises(InputError, match=message) as error:
         read_trials(tmp_path / "t.txt")
+    assert str(error.value).isprintable()
 
 
 def test_an_extension_within_a_name(tmp_path):

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from speechbrain_hyperbolic.dataio.corpus import (
     find_audio,
-    list_audio,
-    read_speakers,
-    read_splits,
+    read_corpus,
+    read_speaker_table,
     speaker_of,
 )
 from speechbrain_hyperbolic.errors import InputError
@@ -31,7 +30,7 @@ def test_layouts(tmp_path, root, caplog):
     (tmp_path / root / "a" / "notes.txt").write_text("not audio")
     expected = {f.split(".")[0]: str(tmp_path / root / f) for f in files}
     caplog.set_level("INFO")
-    found = list_audio(tmp_path)
+    found = read_corpus(tmp_path).paths()
     assert found == expected and list(found) == list(expected)
     assert "1 .txt" in caplog.text
     assert find_audio(tmp_path, reversed(expected)) == expected
@@ -39,7 +38,7 @@ def test_layouts(tmp_path, root, caplog):
 
 def test_audio_that_is_missing(tmp_path):
     add(tmp_path, "a/1.WAV", "a/2.Flac")
-    assert list(list_audio(tmp_path)) == ["a/1", "a/2"]
+    assert list(read_corpus(tmp_path).paths()) == ["a/1", "a/2"]
     for name in ("a/1", "a/1.m4a"):  # the extension does not matter
         assert find_audio(tmp_path, [name]) == {name: str(tmp_path / "a/1.WAV")}
     missing = ["a/3", "a/1/1", "b/1", "a", "3", "b/a/1", "a\0/1"]
@@ -57,7 +56,7 @@ def test_several_folders(tmp_path):
         "b/s/2": str(tmp_path / "one/wav/b/s/2.wav"),
     }
     with pytest.raises(InputError, match="are both utterance a/1: rename"):
-        list_audio(tmp_path / "one")
+        read_corpus(tmp_path / "one").paths()
 
 
 def test_cnceleb(tmp_path):
@@ -66,7 +65,7 @@ def test_cnceleb(tmp_path):
     trials = ["enroll/id00800-enroll", "test/id00800-singing-01-002"]
     add(tmp_path / "data", *(f"{name}.flac" for name in training))
     add(tmp_path / "eval", *(f"{name}.flac" for name in trials))
-    assert list(list_audio(tmp_path)) == training
+    assert list(read_corpus(tmp_path).paths()) == training
     assert find_audio(tmp_path, trials + training) == {
         **{t: str(tmp_path / f"eval/{t}.flac") for t in trials},
         **{t: str(tmp_path / f"data/{t}.flac") for t in training},
@@ -90,30 +89,32 @@ def test_speakers(utterance, speaker):
 
 def test_bad_folders_and_names(tmp_path):
     with pytest.raises(InputError, match="is not a folder"):
-        list_audio(tmp_path / "missing")
+        read_corpus(tmp_path / "missing").paths()
     with pytest.raises(InputError, match="has no audio"):
-        list_audio(tmp_path)
+        read_corpus(tmp_path).paths()
     add(tmp_path, "a/1.wav")
     for name, shown in ((b"my 1", "my 1"), (b"\xff", "udcff")):
         folder = os.fsencode(tmp_path / "a/")
         (path,) = os.listdir(folder)
         os.rename(folder + b"/" + path, folder + b"/" + name + b".wav")
         with pytest.raises(InputError, match=f"{shown}.*: rename it"):
-            list_audio(tmp_path)
+            read_corpus(tmp_path).paths()
 
 
 def test_results_below_the_corpus_are_left_out(tmp_path, monkeypatch):
     add(tmp_path, "a/1.wav", "results/run/generated/noise.wav")
     monkeypatch.chdir(tmp_path)
-    assert list(list_audio(".", outputs="results/run/save")) == ["a/1"]
+    assert list(read_corpus(".", outputs="results/run/save").paths()) == ["a/1"]
 
 
 def test_speakers_csv_of_a_spreadsheet(tmp_path):
     """A byte order mark, capitals and spaces are accepted."""
     text = 'spk_id,split,note\na,Train,"one\ntwo"\nb, TEST,\n,,\nc,,\n'
     (tmp_path / "speakers.csv").write_text(text, encoding="utf-8-sig")
-    assert read_splits(tmp_path) == {"a": "train", "b": "test"}
-    assert read_speakers(tmp_path)["a"]["note"] == "one\ntwo"
+    add(tmp_path, "a/1.wav", "b/1.wav", "c/1.wav")
+    corpus = read_corpus(tmp_path)
+    assert corpus.splits() == {"a": "train", "b": "test"}
+    assert corpus.labels["a"]["note"] == "one\ntwo"
 
 
 @pytest.mark.parametrize(
@@ -131,8 +132,9 @@ def test_speakers_csv_of_a_spreadsheet(tmp_path):
 )
 def test_bad_speakers_csv(tmp_path, content, message):
     (tmp_path / "speakers.csv").write_text(content, encoding="latin-1")
+    add(tmp_path, "a/1.wav")
     with pytest.raises(InputError, match=message) as caught:
-        read_splits(tmp_path)
+        read_corpus(tmp_path).splits()
     assert str(tmp_path) in str(caught.value)
     assert str(caught.value).isprintable()
 
@@ -140,9 +142,10 @@ def test_bad_speakers_csv(tmp_path, content, message):
 @given(st.sampled_from([b"spk_id,split\n", b""]), st.binary(max_size=60))
 @ANY
 def test_any_speakers_csv_is_read_or_refused(tmp_path, header, content):
-    (tmp_path / "speakers.csv").write_bytes(header + content)
+    path = tmp_path / "speakers.csv"
+    path.write_bytes(header + content)
     try:
-        speakers = read_speakers(tmp_path)
+        speakers = read_speaker_table(path)
     except InputError as error:
         assert str(error).isprintable()
     else:

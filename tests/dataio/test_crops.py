@@ -35,16 +35,6 @@ def test_a_crop_is_a_function_of_seed_epoch_and_name(tmp_path):
     assert abs(sum(found) / len(found) - 7200) < 600
 
 
-def test_the_middle_and_a_repetition(tmp_path):
-    path = tmp_path / "a.wav"
-    soundfile.write(path, noise(), 16000, subtype="FLOAT")
-    whole = torch.from_numpy(noise())
-    crop = Crop(SAMPLES, 16000)
-    assert crop("a/1", path, 100, 2100).equal(whole[300:1900])
-    short = crop("a/1", path, 100, 1100)
-    assert short.equal(torch.cat([whole[100:1100], whole[100:700]]))
-
-
 def test_persistent_workers_see_the_epoch(tmp_path):
     path = write(tmp_path / "a.wav", noise(), 16000)
     counter = SharedEpochCounter(3)

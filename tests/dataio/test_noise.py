@@ -42,13 +42,8 @@ def test_a_tone_keeps_its_frequency(tmp_path, rate, kind):
     for own in (8000, 16000, 44100, 48000):
         tone = np.sin(2 * np.pi * 1000 * np.arange(own) / own)
         write(tmp_path / "musan" / kind / f"{own}.flac", 0.3 * tone, own)
-    if kind == "rir":
-        bank, name = (
-            make(tmp_path, tmp_path / "musan", RIR, rate=rate),
-            "reverb",
-        )
-    else:
-        bank, name = make(tmp_path, tmp_path / "musan", rate=rate), kind
+    option, name = (RIR, "reverb") if kind == "rir" else (NOISE, kind)
+    bank = make(tmp_path, tmp_path / "musan", option, rate=rate)
     assert number(bank, name) == 4
     for which in (0, 0.25, 0.5, 0.75):
         spectrum = np.abs(np.fft.rfft(bank.sound(name, which)))

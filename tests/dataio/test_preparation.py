@@ -61,7 +61,6 @@ def test_too_little_to_train(tmp_path):
         prepare_corpus(tmp_path, tmp_path / "save", ["a", "b"])
     with pytest.raises(InputError, match="check_audio is 'listen'"):
         prepare_corpus(tmp_path, tmp_path / "save", [], check_audio="listen")
-    prepare_corpus(tmp_path, tmp_path / "save", [], skip_prep=True)
     with pytest.raises(InputError, match="train.csv is missing"):
         read_csv(tmp_path / "save" / "train.csv")
 

@@ -26,7 +26,10 @@ def test_read_what_the_stock_script_writes(tmp_path):
     [
         (None, "no such score file"),
         ("\n", "has no scores"),
-        ("a/1 a/2 1 0.5\na/1 b/1 0 nan\n", "line 2: the score is nan,"),
+        (
+            "a/1 a/2 1 0.5\na/1 b/1 0 nan\n",
+            "line 2: 'a/1 b/1 0 nan' is not a sco",
+        ),
         ("a/1\x0ca/2 1 0.5\n\na/1 b/1 1\n", "line 3: 'a/1 b/1 1' is not a"),
         ("a/1 b/1 2 0.5\n", "line 1: 'a/1 b/1 2 0.5' is not a score line"),
         ("a/1 b/1 1 0,5\n", "line 1: 'a/1 b/1 1 0,5' is not a score line"),

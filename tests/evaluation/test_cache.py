@@ -13,26 +13,31 @@ MODEL, OTHER = "a" * 64, "b" * 64
 
 
 def some(n, seed=0):
+    """Keys, and what the cache holds of each."""
     generator = np.random.default_rng(seed)
-    keys = [generator.bytes(16) for _ in range(n)]
-    views = generator.standard_normal((n, 3, 4)).astype(np.float32)
-    return keys, views, generator.uniform(1, 9, n)
+    return {
+        generator.bytes(16): (
+            generator.standard_normal((3, 4)).astype(np.float32),
+            generator.uniform(1, 9),
+        )
+        for _ in range(n)
+    }
 
 
 def test_round_trip(tmp_path):
     first, second = some(5), some(2, seed=1)
     with pytest.raises(KeyboardInterrupt):
         with Cache(tmp_path / "new", MODEL, "whole") as cache:
-            cache.add(*first)
-            cache.add(*second)
+            cache.add(first)
+            cache.add(second)
             raise KeyboardInterrupt  # loses nothing
     again = Cache(tmp_path / "new", MODEL, "whole")
     assert len(list(again.folder.iterdir())) == 1
-    keys = [first[0][3], second[0][0]]
+    keys = [list(first)[3], list(second)[0]]
     found = again.find([*keys, bytes(16)])
     assert set(found) == set(keys)
-    np.testing.assert_array_equal(found[keys[0]][0], first[1][3])
-    assert found[keys[0]][1] == first[2][3]
+    np.testing.assert_array_equal(found[keys[0]][0], first[keys[0]][0])
+    assert found[keys[0]][1] == first[keys[0]][1]
     assert not Cache(tmp_path / "new", MODEL, "crops").find(keys)
     assert not Cache(tmp_path / "new", OTHER, "whole").find(keys)
 
@@ -40,20 +45,18 @@ def test_round_trip(tmp_path):
 @pytest.mark.parametrize("harm", ["truncated", "flipped"])
 def test_damaged_shards_are_skipped(tmp_path, caplog, harm):
     cache = Cache(tmp_path, MODEL, "whole")
-    keys, views, durations = some(50)
-    cache.add(keys, views, durations)
-    cache.flush()
+    with cache:
+        cache.add(some(50))
     [path] = cache.folder.iterdir()
     raw = bytearray(path.read_bytes())
-    others = some(2, seed=1)
-    cache.add(*others)
-    cache.flush()
+    with cache:
+        cache.add(others := some(2, seed=1))
     if harm == "truncated":
         path.write_bytes(raw[: len(raw) // 2])
     else:
         raw[len(raw) // 2] ^= 1
         path.write_bytes(raw)
-    assert set(cache.find(keys + others[0])) == set(others[0])
+    assert set(cache.find([*some(50), *others])) == set(others)
     assert f"{path} is damaged" in caplog.text
 
 

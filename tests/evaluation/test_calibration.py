@@ -10,9 +10,9 @@ from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation.calibration import (
     Calibration,
     check_quality,
+    features,
 )
 from speechbrain_hyperbolic.evaluation.metrics import cllr
-from speechbrain_hyperbolic.evaluation.scorer import features
 
 
 def gaussian_llrs(trials, seed):
@@ -34,10 +34,10 @@ def test_quality_helps_where_scores_drift_with_it():
     scores = llr - 4 * np.log(sides).min(0)
     columns = features(scores, {"duration": sides}, ["duration"])
     fit, test = slice(0, 20_000), slice(20_000, None)
-    alone = Calibration.fit(scores[fit], labels[fit], p_target=0.5)
+    alone = Calibration.fit(columns[fit, :1], labels[fit], p_target=0.5)
     helped = Calibration.fit(columns[fit], labels[fit], ["duration"], 0.5)
     ideal = cllr(*classes(llr[test], labels[test]))
-    assert cllr(*classes(alone(scores[test]), labels[test])) > ideal + 0.05
+    assert cllr(*classes(alone(columns[test, :1]), labels[test])) > ideal + 0.05
     found = helped(columns[test])
     assert cllr(*classes(found, labels[test])) < ideal + 0.005
     np.testing.assert_allclose(helped.weights, [1, 4, 0], atol=0.15)
@@ -45,15 +45,15 @@ def test_quality_helps_where_scores_drift_with_it():
 
 @pytest.mark.parametrize("gap", [1e-9, 1.0, 1e3])
 def test_separable_classes_stay_finite(gap):
-    scores = np.array([-1.0, 0.0, gap, gap + 1])
+    scores = np.array([[-1.0], [0.0], [gap], [gap + 1]])
     llr = Calibration.fit(scores, [0, 0, 1, 1])(scores)
     assert np.isfinite(llr).all() and (np.diff(llr) > 0).all()
     assert llr.max() < 1000
 
 
 BAD = {
-    "there are no nontarget scores": lambda: Calibration.fit([1, 2], [1, 1]),
-    "scores: 1 of 2 are NaN": lambda: Calibration.fit([1, math.nan], [0, 1]),
+    "no nontarget scores": lambda: Calibration.fit([[1], [2]], [1, 1]),
+    "1 of 2 are NaN": lambda: Calibration.fit([[1], [math.nan]], [0, 1]),
     "quality measures are ['snr'], expected a list": lambda: check_quality(
         ["snr"]
     ),

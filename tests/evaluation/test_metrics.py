@@ -14,7 +14,6 @@ from speechbrain_hyperbolic.evaluation.metrics import (
     cllr,
     eer,
     error_rates,
-    min_cllr,
     min_dcf,
     split_trials,
 )
@@ -95,47 +94,6 @@ LLRS = st.lists(st.floats(-30, 30), min_size=1, max_size=30)
 def test_cllr_is_its_definition(target, nontarget):
     value = cllr(target, nontarget)
     assert value == pytest.approx(loop_cllr(target, nontarget), abs=1e-12)
-
-
-def loop_min_cllr(target, nontarget):
-    """With the increasing posteriors by their min-max formula.
-
-    The posterior of a score is the largest over starts at or below it of the
-    least over ends at or above it of the share of targets from start to end.
-    """
-    values = sorted({*target, *nontarget})
-
-    def share(start, end):
-        t = sum(start <= s <= end for s in target)
-        return Fraction(t, t + sum(start <= s <= end for s in nontarget))
-
-    posterior = {
-        v: max(
-            min(share(start, end) for end in values if end >= v)
-            for start in values
-            if start <= v
-        )
-        for v in values
-    }
-    odds = Fraction(len(target), len(nontarget))
-    bits_t = [
-        math.log2(1 + (1 - posterior[s]) / posterior[s] * odds) for s in target
-    ]
-    bits_n = [
-        math.log2(1 + posterior[s] / (1 - posterior[s]) / odds)
-        for s in nontarget
-    ]
-    return (sum(bits_t) / len(bits_t) + sum(bits_n) / len(bits_n)) / 2
-
-
-SHORT = st.lists(st.integers(-3, 3), min_size=1, max_size=12)
-
-
-@given(SHORT, SHORT)
-def test_min_cllr_is_that_of_the_best_increasing_ratios(target, nontarget):
-    value = min_cllr(target, nontarget)
-    assert value == pytest.approx(loop_min_cllr(target, nontarget), abs=1e-12)
-    assert value <= cllr(target, nontarget) + 1e-12
 
 
 BAD = {

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 from speechbrain_hyperbolic.evaluation.results import evaluate
 from speechbrain_hyperbolic.hub.card import Measurement, make_card
 from speechbrain_hyperbolic.inference.config import measure_thresholds
-from tests.hub.models import make_config
+from tests.inference.models import make_config
 
 TRAINING = {
     "encoder": "ECAPA-TDNN",
@@ -35,10 +35,8 @@ TRAINING = {
 def measure(n_speakers=12, **changes):
     rng = np.random.default_rng(0)
     target, nontarget = rng.normal(0.6, 0.1, 300), rng.normal(0.3, 0.1, 2000)
-    scores, labels = (
-        np.append(target, nontarget),
-        np.repeat([1, 0], [300, 2000]),
-    )
+    scores = np.append(target, nontarget)
+    labels = np.repeat([1, 0], [300, 2000])
     enroll = rng.integers(n_speakers, size=2300)
     test = np.where(labels, enroll, (enroll + 1) % n_speakers)
     result = evaluate(scores, labels, enroll, test, replicates=50)

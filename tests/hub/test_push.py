@@ -109,40 +109,28 @@ def test_private(hub, folder):
     push(hub, folder, private=True)
     hub.repositories[MODEL].private = False
     message = push(hub, folder, private=True)
-    assert message.startswith(
-        f"error: {MODEL} exists and is public: push to another"
-    )
+    assert f"error: {MODEL} exists and is public: push to another" in message
 
 
 def test_an_interrupted_push_leaves_what_was_there(hub, folder):
     push(hub, folder)
     first = content(folder)
     write(folder)
-    hub.faults["commit"] = [500]
+    hub.fault = 500
     message = push(hub, folder)
     assert "the Hub answered 500 (as the test asked): try again" in message
     assert hub.files(MODEL) == first
 
 
-def test_tokens_that_may_not(hub, folder):
-    message = push(hub, folder, token="hf_unknown")
-    assert "): it does not accept the token: run `hf auth" in message
-    message = push(hub, folder, token=BOB)
-    assert message.startswith(
-        f"error: {MODEL}: the Hub answered 403 (You have no rig"
-    )
-    message = push(hub, folder, repo_id="alice/vo ices")
-    assert message.startswith(
-        'error: alice/vo ices: expected "user/model", of letters'
-    )
+@pytest.mark.parametrize(
+    "mistake, words",
+    [
+        ({"token": "hf_unknown"}, "it does not accept the token: run `hf auth"),
+        ({"token": BOB}, f"{MODEL}: the Hub answered 403 (You have no rights"),
+        ({"token": None}, "you are not logged in to the Hub: run `hf auth"),
+        ({"repo_id": "alice/a b"}, 'alice/a b: expected "user/model", of let'),
+    ],
+)
+def test_mistakes(mistake, words, hub, folder):
+    assert words in push(hub, folder, **mistake)
     assert not hub.repositories
-
-
-def test_nothing_is_sent_without_a_model_or_a_token(hub, folder):
-    message = push(hub, folder, token=None)
-    assert message.startswith(
-        "error: you are not logged in to the Hub: run `hf auth"
-    )
-    (folder / "model.safetensors").unlink()
-    assert "model has no model.safetensors: export" in push(hub, folder)
-    assert not hub.requests

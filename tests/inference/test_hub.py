@@ -37,13 +37,15 @@ def test_push_to_the_hub_and_back(folder, model, tmp_path):
     with LoopbackHub({"hf_alice": "alice"}) as hub:
         push = f"load({str(folder)!r}).push_to_hub('alice/m')"
         client(hub, tmp_path / "alice", push, "hf_alice")
-        files = set(hub.files("alice/m"))
-        assert {"config.json", "model.safetensors", "README.md"} < files
+        files = hub.files("alice/m")
+        for name in ("config.json", "model.safetensors", "hyperparams.yaml"):
+            assert files[name] == (folder / name).read_bytes()
+        assert b"from_pretrained" in files["README.md"]
         hub.requests.clear()
         other = tmp_path / "other"
         printed = client(hub, other, "load('alice/m')")
         assert f"fingerprint {model.fingerprint}" in printed
-        paths = [path for _, path, *_ in hub.requests if "/resolve/" in path]
+        paths = [path for path, _ in hub.requests if "/resolve/" in path]
         names = {path.rpartition("/")[2] for path in paths}
         assert names == {"config.json", "model.safetensors"}
         # From the cache, without the Hub
@@ -71,3 +73,33 @@ def test_why_a_model_does_not_come(tmp_path):
         lines = [x for x in printed.splitlines() if "can't be down" in x]
         for line, words in zip(lines, MISTAKES.values(), strict=True):
             assert words in line
+
+
+def test_a_stranger_names_no_code_in_fine_tuning(folder, tmp_path):
+    """What pretrain_path loads from the Hub is a YAML file with classes."""
+    mark = tmp_path / "mark"
+    text = (folder / "hyperparams.yaml").read_text()
+    kind = "embedding_model: !new:subprocess.Popen"
+    lines = [
+        f"{kind}\n    args: [touch, {mark}]\nrest: !new:builtins.dict"
+        if line.startswith("embedding_model:")
+        else line
+        for line in text.splitlines()
+    ]
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    push = (
+        "from huggingface_hub import HfApi; api = HfApi();"
+        "api.create_repo('alice/bad', exist_ok=True);"
+        f"api.upload_folder(repo_id='alice/bad', folder_path='{folder}')"
+    )
+    (folder / "hyperparams.yaml").write_text("\n".join(lines))
+    start = (
+        "from speechbrain_hyperbolic.hub.start import options_of_start;"
+        "print(options_of_start({'pretrain_path': 'alice/bad'}, ()))"
+    )
+    with LoopbackHub({"hf_alice": "alice"}) as hub:
+        client(hub, tmp_path / "alice", push, "hf_alice")
+        printed = client(hub, tmp_path / "other", start)
+        assert "alice/bad names subprocess.Popen, which may be any" in printed
+        assert not mark.exists()

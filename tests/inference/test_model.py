@@ -83,11 +83,8 @@ def test_a_class_that_is_not_trusted_is_not_even_imported(
 
 
 def test_a_module_of_a_folder_in_yaml(folder):
-    yaml = f"""
-encoder: !apply:speechbrain_hyperbolic.pretrained_module
-    - {folder}
-    - embedding_model
-"""
+    name = "speechbrain_hyperbolic.pretrained_module"
+    yaml = f"encoder: !apply:{name} [{folder}, embedding_model]"
     found = load_hyperpyyaml(yaml)["encoder"].state_dict()
     _, modules = load_model(folder)
     expected = modules["embedding_model"].state_dict()

@@ -2,18 +2,16 @@
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from speechbrain.inference.speaker import SpeakerRecognition
 
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.evaluation.extraction import Encoder
 from speechbrain_hyperbolic.inference.model import Thresholds
 from speechbrain_hyperbolic.inference.recognition import (
     HyperbolicSpeakerRecognition,
 )
 from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
-from tests.inference.models import MEASURED, OWN, RATE, make_model, same, voice
+from tests.inference.models import MEASURED, make_model, same, voice
 
 load = HyperbolicSpeakerRecognition.from_pretrained
 
@@ -99,22 +97,6 @@ def test_both_ways_in_give_the_same_model(folder, model, clips, tmp_path):
     same(other.embed(clips[0]).vector, model.embed(clips[0]).vector)
 
 
-def test_save_pretrained(model, folder, tmp_path):
-    model.save_pretrained(tmp_path / "copy")
-    for path in folder.iterdir():
-        if path.suffix != ".ckpt":  # a zip file, which has times
-            copy = tmp_path / "copy" / path.name
-            assert copy.read_bytes() == path.read_bytes()
-    card = (tmp_path / "copy" / "README.md").read_text()
-    assert "library_name: speechbrain" in card and "from_pretrained" in card
-    assert load(tmp_path / "copy").fingerprint == model.fingerprint
-
-
-def test_a_users_own_class(tmp_path):
-    make_model(tmp_path, "own")
-    assert load(tmp_path, trusted=OWN).embed(voice()).vector.shape == (8,)
-
-
 def test_no_such_model_or_device(folder, tmp_path):
     with pytest.raises(InputError, match=r"config\.json is missing"):
         load(tmp_path)
@@ -160,12 +142,6 @@ def test_log_likelihood_ratio(model, clips, tmp_path):
     same(found, expected - 2 * np.log(longer) + 3, 1e-4)
 
 
-@pytest.mark.parametrize("samples", [400, 7000])
-def test_short_audio_is_refused(model, samples):
-    with pytest.raises(InputError, match="0.5 s or more: record a longer"):
-        model.embed(voice()[:samples])
-
-
 def test_the_midpoint_is_in_the_middle(hyperbolic, clips):
     a, b = (hyperbolic.embed(clip).vector for clip in clips[:2])
     middle = hyperbolic.enroll(clips[:2], how="midpoint")
@@ -196,24 +172,3 @@ def test_identify_refuses(model):
     for made_by, words in ((model.fingerprint, "empty"), ("x", "another mod")):
         with pytest.raises(InputError, match=words):
             model.identify(voice(), VoiceprintStore(made_by))
-
-
-def test_embed_files(folder, clips, tmp_path, monkeypatch):
-    model = load(folder)
-    long = tmp_path / "long.wav"
-    soundfile.write(long, voice(9, 65), RATE)
-    paths = [clips[2], long, str(clips[3]), clips[2]]
-    cached = model.embed_files(paths, tmp_path / "cache")
-    for found in (model.embed_files(paths), cached):
-        for embedding, path in zip(found, paths, strict=True):
-            expected = model.embed(path)
-            same(embedding.vector, expected.vector)
-            assert embedding.seconds == expected.seconds
-
-    def encode(*_):
-        raise AssertionError("it should come from the cache")
-
-    monkeypatch.setattr(Encoder, "__call__", encode)
-    again = model.embed_files(paths, tmp_path / "cache")
-    for one, other in zip(cached, again, strict=True):
-        assert one.vector.tolist() == other.vector.tolist()

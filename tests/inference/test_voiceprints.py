@@ -1,7 +1,6 @@
 """A voiceprint store: whole and of the right model, or refused."""
 
-import subprocess
-import sys
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -58,6 +57,7 @@ HOSTILE = {
     "other model": {"model": "other"},
     "names too deep": {"names": "[" * 100000},
     "too many names": {"names": '["a", "b", "c"]'},
+    "too many utterances": {"utterances": "[1, 2]"},
     "control characters": {"names": '["a\\u001b]0;x", "b"]'},
     "one vector": {"vectors": torch.ones(4)},
 }
@@ -65,10 +65,11 @@ HOSTILE = {
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_files(path, case):
-    fields = {"format": FORMAT, "model": MODEL, "names": '["a", "b"]'}
-    fields |= {"vectors": torch.ones(2, 4)} | HOSTILE[case]
-    vectors = fields.pop("vectors")
-    safetensors.torch.save_file({"vectors": vectors}, path, fields)
+    header = {"format": FORMAT, "model": MODEL}
+    header |= {"names": '["a", "b"]', "utterances": "[1, 1]"} | HOSTILE[case]
+    vectors = header.pop("vectors", torch.ones(2, 4))
+    tensors = {"vectors": vectors, "embeddings": torch.ones(2, 4)}
+    safetensors.torch.save_file(tensors, path, header)
     with pytest.raises(InputError) as error:
         VoiceprintStore.load(path, MODEL)
     text = str(error.value)
@@ -99,35 +100,32 @@ def test_damaged_files(path, data):
         assert str(path) in str(error)
 
 
-ENROLL = """
-import sys, numpy as np
-from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
-path, number, how = sys.argv[1:]
-store = VoiceprintStore("c0ffee")
-sys.stdin.read()  # until all processes are ready
-for i in range(4):
-    name = f"{number} {i}"
-    if how == "save":
-        store.add(name, np.ones(4))
-        store.save(path)
-    else:
-        with VoiceprintStore.update(path, "c0ffee") as store:
+def enroll(path, number, how, ready):
+    store = VoiceprintStore(MODEL)
+    ready.wait()
+    for i in range(4):
+        name = f"{number} {i}"
+        if how == "save":
             store.add(name, np.ones(4))
-"""
+            store.save(path)
+        else:
+            with VoiceprintStore.update(path, MODEL) as store:
+                store.add(name, np.ones(4))
 
 
 def test_no_speaker_is_lost_to_another_process(path):
     """Five processes that read, add and write at the same time."""
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Barrier(5)
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", ENROLL, path, str(n), how],
-            stdin=subprocess.PIPE,
-        )
+        fork.Process(target=enroll, args=(path, n, how, ready))
         for n, how in enumerate(["save", "update", "save", "update", "save"])
     ]
     for process in processes:
-        process.stdin.close()
-    assert [process.wait(timeout=120) for process in processes] == [0] * 5
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
     names = {f"{n} {i}" for n in range(5) for i in range(4)}
     assert set(VoiceprintStore.load(path, MODEL).names) == names
 

@@ -1,12 +1,9 @@
-"""Margins: their range, their schedule, and that a larger one costs more."""
+"""Margins: their range and their schedule. test_losses has their values."""
 
-import math
 import warnings
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from speechbrain.nnet.losses import LogSoftmaxWrapper
 from speechbrain.utils.checkpoints import Checkpointer
 
@@ -25,16 +22,13 @@ from speechbrain_hyperbolic.nnet.schedulers import (
 MARGINS = [AdditiveMargin, AdditiveAngularMargin, RealAdditiveMargin]
 
 
-@pytest.mark.parametrize("margin", [-0.1, float("nan"), "0.2", None])
-@pytest.mark.parametrize("loss_fn", MARGINS)
-def test_margin_out_of_range(loss_fn, margin):
-    with pytest.raises(InputError, match="margin is .* expected"):
-        loss_fn(margin=margin)
-
-
 @pytest.mark.parametrize(
     "options",
     [
+        {"margin": -0.1},
+        {"margin": float("nan")},
+        {"margin": "0.2"},
+        {"margin": None},
         {"scale": 0},
         {"scale": "x"},
         {"top_k": -1},
@@ -42,30 +36,10 @@ def test_margin_out_of_range(loss_fn, margin):
         {"penalty": -0.1},
     ],
 )
-def test_options_out_of_range(options):
-    with pytest.raises(InputError, match=f"{next(iter(options))} is .* expec"):
+def test_out_of_range(options):
+    (name,) = options
+    with pytest.raises(InputError, match=f"{name} is .* expected"):
         AdditiveMargin(**options)
-
-
-@settings(deadline=None, max_examples=50)
-@given(
-    seed=st.integers(0, 10**6),
-    low=st.floats(0, 1),
-    more=st.floats(0.01, 1),
-    scale=st.floats(1, 40),
-)
-@pytest.mark.parametrize("loss_fn", [AdditiveMargin, AdditiveAngularMargin])
-def test_a_larger_margin_costs_more(loss_fn, seed, low, more, scale):
-    generator = torch.Generator().manual_seed(seed)
-    cosines = torch.rand(3, 1, 5, generator=generator, dtype=torch.float64)
-    # Angles up to 90 degrees, and margins up to as much
-    labels = torch.randint(5, (3, 1), generator=generator)
-    high = min(low + more, math.pi / 2)
-    costs = [
-        MarginSoftmax(loss_fn(margin, scale))(cosines, labels)
-        for margin in (low, high)
-    ]
-    assert costs[0] < costs[1]
 
 
 @pytest.mark.parametrize(

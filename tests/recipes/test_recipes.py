@@ -11,10 +11,12 @@ import matplotlib.image
 import pytest
 import torch
 
+from recipes.OwnCorpus import run as own_corpus
 from speechbrain_hyperbolic.dataio.make_trials import make_trials
 from speechbrain_hyperbolic.dataio.trials import write_trials
 from speechbrain_hyperbolic.evaluation.results import read_results
-from tests.recipes.conftest import OWN_CORPUS, SPEAKERS, VERIFY, train, verify
+from tests.conftest import SPEAKERS
+from tests.recipes.conftest import VERIFY, train, verify
 from tests.scripts import ROOT, TRAIN, run_script
 
 # ------------------------------------------------------------ OwnCorpus
@@ -48,11 +50,11 @@ def test_the_same_command_again_trains_nothing(demo):
 
 
 def test_paths_that_speechbrain_cannot_take(demo, tmp_path):
-    code, printed = run_script(OWN_CORPUS, f"--data_folder={tmp_path}/a=b")
+    code, printed = run_script(demo.command[0], f"--data_folder={tmp_path}/a=b")
     assert code == 2 and "has a '=' in its name" in printed
-    options = runpy.run_path(str(OWN_CORPUS))["as_options"]
     paths = {"a": "/a/b", "b": "/a: b", "c": "/a #b"}
-    assert [*options(paths)] == ["--a=/a/b", '--b="/a: b"', '--c="/a #b"']
+    options = [*own_corpus.as_options(paths)]
+    assert options == ["--a=/a/b", '--b="/a: b"', '--c="/a #b"']
 
 
 # ------------------------------------------------------------ VoxCeleb
@@ -63,10 +65,8 @@ def test_paths_that_speechbrain_cannot_take(demo, tmp_path):
     [
         (TRAIN, [], "pass --data_folder=/path.*make demo"),
         (VERIFY, [], "pass --data_folder=/path.*make demo"),
-        (TRAIN, ["--data_folder=/no/such"], "/no/such is not a folder"),
         (TRAIN, ["--data_folder=/tmp", "--lr=0", "--lr=1"], "has lr twice"),
         (TRAIN, ["--data_folder=/tmp", "--epochs_to_average=0"], "is 0, exp"),
-        (VERIFY, ["--data_folder=/tmp"], "1986/model/config.json is missing"),
     ],
 )
 def test_mistakes(script, options, message, monkeypatch, capsys, tmp_path):
@@ -102,13 +102,6 @@ def test_options_of_the_verification_are_checked(
     assert not (tmp_path / "out" / "scores.txt").exists()
 
 
-def test_a_trial_of_a_missing_file(demo, tmp_path):
-    trials = tmp_path / "trials.txt"
-    trials.write_text(demo.trials.read_text() + "0 nobody/1 nobody/2\n")
-    code, printed = verify(demo, tmp_path, f"--verification_file={trials}")
-    assert code == 2 and "nobody/2 is not in data_folder" in printed
-
-
 def test_everything_at_once(demo, tmp_path):
     """Crops, a cohort, calibration; and again from the cache."""
     with open(demo.run / "save" / "train.csv", newline="") as file:
@@ -124,7 +117,7 @@ def test_everything_at_once(demo, tmp_path):
     )
     code, printed = verify(demo, tmp_path / "first", *options)
     assert code == 0, printed
-    assert "hyperbolic, whole and 2 crops of 3 s, as-norm, calibr" in printed
+    assert "of whole utterances, 2 crops of 3 s, as-norm, calibr" in printed
     assert "speakers of calibration_file, such as spk" in printed  # trained
     assert "speakers of verification_file, such as spk" not in printed
     result = read_results(tmp_path / "first" / "results.json")["all trials"]
@@ -148,7 +141,6 @@ def test_fine_tuning_gives_new_speakers_centers_of_their_own(demo, tmp_path):
         tmp_path,
         f"--pretrain_path={model}",
         "--precision=bf16",
-        "--warmup_steps=0",
         hparams="finetune",
     )
     assert code == 0, printed

@@ -12,8 +12,9 @@ import pytest
 from speechbrain_hyperbolic.evaluation.metrics import eer
 from speechbrain_hyperbolic.evaluation.results import read_results
 from speechbrain_hyperbolic.hub.export import export_model
+from tests.conftest import SPEAKERS
 from tests.corpora import make_sounds
-from tests.recipes.conftest import SPEAKERS, VERIFY
+from tests.recipes.conftest import VERIFY
 from tests.scripts import ROOT, TRAIN, run_script
 
 # Two entries of the stock train_ecapa_tdnn.yaml, and what replaces them

@@ -18,7 +18,7 @@ from speechbrain_hyperbolic.lobes.classifiers import HyperbolicClassifier
 from speechbrain_hyperbolic.nnet import margins
 from speechbrain_hyperbolic.nnet.losses import MarginSoftmax
 from speechbrain_hyperbolic.nnet.similarity import MAPS
-from speechbrain_hyperbolic.training.device import fused
+from speechbrain_hyperbolic.training.brain import fused
 from tests.training.brains import Doubles, fit, ham, joint, make_batches
 from tests.training.brains import make_brain as make
 
@@ -203,20 +203,10 @@ def test_workers_see_the_epoch(tmp_path, counter_class):
     brain.make_dataloader(dataset, sb.Stage.VALID, num_workers=0)
 
 
-def test_a_fused_optimizer_takes_the_same_steps():
-    adam = functools.partial(torch.optim.Adam, lr=0.01, weight_decay=2e-5)
-    results = []
-    for opt_class in (adam, fused(adam)):
-        torch.manual_seed(0)
-        weight = torch.nn.Parameter(torch.randn(5, 7))
-        optimizer = opt_class([weight])
-        for _ in range(5):
-            optimizer.zero_grad()
-            weight.pow(2).sum().backward()
-            optimizer.step()
-        results.append(weight.detach())
-    assert optimizer.param_groups[0]["fused"]
-    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+def test_optimizers_are_fused_if_they_can_be():
+    adam = functools.partial(torch.optim.Adam, lr=0.01)
+    optimizer = fused(adam)([torch.nn.Parameter(torch.zeros(1))])
+    assert optimizer.defaults["fused"] and optimizer.defaults["lr"] == 0.01
     for given in (
         functools.partial(adam, fused=False),
         functools.partial(adam, foreach=True),

@@ -20,7 +20,7 @@ from speechbrain_hyperbolic.nnet.losses import JointLoss, MarginSoftmax
 from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
 from speechbrain_hyperbolic.training.monitor import (
     EpochStatistics,
-    TensorBoardLogger,
+    StatisticsLog,
     duration,
     geometry_statistics,
 )
@@ -118,7 +118,7 @@ def test_the_last_embeddings_of_an_epoch():
 def test_tensorboard_is_missing(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(InputError, match=r"pip install .*\[tensorboard\]'"):
-        TensorBoardLogger(tmp_path)
+        StatisticsLog(tmp_path, tmp_path / "board")
 
 
 def test_the_logs_of_a_resumed_run(tmp_path):

@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
 
 import pytest
 
@@ -86,14 +87,27 @@ def digests(folder):
     }
 
 
-def test_a_full_disk(corpus, finished, mount):
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", folder]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted: {done.stderr}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder])
+
+
+def test_a_full_disk(corpus, small_disk, tmp_path):
     """Full from the start, then for a checkpoint; then there is space."""
-    output = mount("-t", "tmpfs", "-o", "size=8m", "none") / "out"
-    shutil.copytree(finished, output)
+    output = small_disk / "out"
+    log = {"log": tmp_path / "log"}
+    with Run(corpus, output, "--number_of_epochs=2", **log) as run:
+        run.succeed()
     before = digests(output)
     settings = (output / "hyperparams.yaml").read_text()
     filler = output.with_name("filler")
-    log = {"log": finished.with_name("disk_full.log")}
     for free in (0, 2**18):
         space = shutil.disk_usage(output).free
         filler.write_bytes(bytes(space - free))
@@ -120,23 +134,20 @@ def test_a_second_run_on_the_same_folder(corpus, tmp_path):
         assert first.process.is_alive()
 
 
-def test_a_damaged_newest_checkpoint_is_named(corpus, finished, tmp_path):
+def test_a_damaged_checkpoint_and_a_run_that_diverges(corpus, tmp_path):
+    """The older checkpoint is resumed from, and nothing is lost."""
     output = tmp_path / "out"
-    shutil.copytree(finished, output)
+    more = {"log": tmp_path / "log"}
+    with Run(corpus, output, "--number_of_epochs=2", **more) as run:
+        run.succeed()
     older, newest = sorted(output.glob("save/CKPT*"))[-2:]
     with open(newest / "embedding_model.ckpt", "r+b") as file:
         file.truncate(100)
-    with Run(corpus, output) as run:
-        printed = run.succeed()
+    before = digests(output)
+    with Run(corpus, output, "--scale=1.0e+38", **more) as run:
+        error = run.error()
+        printed = run.printed()
+    assert "batch 1 has the loss" in error and "diverged.json" in error
     assert f"{newest} is left out, since it is damaged: embedding_" in printed
     assert f"Resuming from {older}" in printed
-
-
-def test_a_run_that_diverges(corpus, finished, tmp_path):
-    output = tmp_path / "out"
-    shutil.copytree(finished, output)
-    before = digests(output)
-    with Run(corpus, output, "--scale=1.0e+38") as run:
-        error = run.error()
-    assert "batch 1 has the loss" in error and "diverged.json" in error
     assert digests(output) == before
