@@ -26,6 +26,7 @@ APP = ["gradio>=6.17.3,<7"]
 DOCS = ["sphinx>=8", "myst-nb>=1.3", "furo>=2025.7", "ipykernel", "nbclient"]
 TEST = [
     "pytest>=8",
+    "pyannote.metrics>=3.2",
     "pytest-xdist>=3.6",
     "pytest-cov>=7",
     "pytest-timeout>=2.3",

@@ -220,7 +220,11 @@ def training(report, options):
             print(f"{name}: left out, no time")
             continue
         output = folder / name.replace(" ", "")
-        found = measure(script, hparams, output, given | more, steps)
+        try:
+            found = measure(script, hparams, output, given | more, steps)
+        except RuntimeError as error:
+            print(f"{name} has failed: {error}", flush=True)
+            continue
         waits = found["places"]
         row = {"run": name, "steps/s": 1 / found["step"]}
         row["utterances/s"] = batch / found["step"]
@@ -231,6 +235,8 @@ def training(report, options):
         rows.append(row | {"GiB": found["GiB"]})
         for part, seconds in found["parts"].items():
             parts.append({"run": name, "part": part, "ms": 1e3 * seconds})
+    if not rows:
+        raise RuntimeError("no training ended")
     title = f"Training, ECAPA, batch of {batch} utterances and as many copies"
     report.add(title, rows)
     report.add("Where a step goes", parts)

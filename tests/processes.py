@@ -1,11 +1,25 @@
-"""Functions of a test in processes that are forked from it."""
+"""Processes of a test."""
 
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 
 import torch
 import tqdm
+
+
+def run_python(*arguments, **options):
+    """A run of this Python that succeeds."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        **options,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 def start(function, *arguments):

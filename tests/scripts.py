@@ -83,6 +83,13 @@ class Script:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
 
+def succeed(*arguments):
+    """What a script prints that succeeds."""
+    code, printed = run_script(*arguments)
+    assert code == 0, printed
+    return printed
+
+
 def run_script(*arguments):
     """Its exit code and its output."""
     with tempfile.TemporaryDirectory() as folder:

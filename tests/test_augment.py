@@ -50,8 +50,7 @@ def read(folder, which):
 def piece(sound, place):
     """From a place of the sound, which is repeated if it is short."""
     if len(sound) < TIME:
-        first = int(place * len(sound))
-        return np.array([sound[(first + n) % len(sound)] for n in range(TIME)])
+        return np.resize(np.roll(sound, -int(place * len(sound))), TIME)
     first = int(place * (len(sound) - TIME + 1))
     return sound[first : first + TIME]
 
@@ -105,13 +104,6 @@ def test_equals_a_loop_over_the_utterances(sounds, tmp_path, speech, shortest):
         truth = expected(sounds, draws, row, waveforms, end, speech)
         assert np.abs(copy[:end] - truth).max() < 1e-4, draws.kinds[row]
         assert not copy[end:].any()
-        if draws.kinds[row] == REVERB:
-            continue
-        share = 1 / (1 + 10 ** (draws.snr[row] / 20))
-        scaled = (1 - share) * waveforms[row, :end].double().numpy()
-        noise = copy[:end] - scaled
-        snr = 10 * np.log10((scaled**2).sum() / (noise**2).sum())
-        assert abs(snr - draws.snr[row]) < 1e-3
 
 
 def test_draws(sounds, tmp_path):

@@ -2,21 +2,17 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_hyperbolic import cli
+from speechbrain_hyperbolic import HyperbolicSpeakerRecognition, cli
 from speechbrain_hyperbolic.inference.config import Thresholds
-from speechbrain_hyperbolic.inference.recognition import (
-    HyperbolicSpeakerRecognition,
-)
 from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
 from tests.conftest import ROOT
-from tests.inference.models import MEASURED, RATE, make_model, same
+from tests.inference.models import MEASURED, RATE, make_model, same, voice
+from tests.processes import run_python
 
 
 @pytest.fixture
@@ -25,9 +21,7 @@ def here(tmp_path, monkeypatch, no_vad):
     monkeypatch.chdir(tmp_path)
     make_model(tmp_path / "model", thresholds=MEASURED)
     for name, seed in (("a", 0), ("again", 0), ("other", 1)):
-        tone = np.sin(np.arange(RATE) * (0.05 + seed / 3))
-        noise = np.random.default_rng(seed).normal(size=RATE)
-        soundfile.write(f"{name}.wav", 0.1 * tone + 0.02 * noise, RATE)
+        soundfile.write(f"{name}.wav", voice(seed), RATE)
     monkeypatch.setenv("SB_HYPERBOLIC_MODEL", "model")
     return tmp_path
 
@@ -194,7 +188,4 @@ def test_a_fault_is_no_answer(here, capsys, monkeypatch):
 def test_help_does_not_wait_for_torch():
     code = "import sys; from speechbrain_hyperbolic import cli; "
     code += "cli.make_parser().format_help(); print('torch' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.stdout == "False\n"
+    assert run_python("-c", code, cwd=ROOT).stdout == "False\n"

@@ -28,7 +28,6 @@ def as_script(source):
 
 
 def test_the_tutorial_runs(tmp_path):
-    """All of it, with what it asserts; a command that fails ends it."""
     pytest.importorskip("espeakng_loader")
     shell = (
         "import subprocess\n"

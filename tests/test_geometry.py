@@ -1,7 +1,5 @@
 """Maps and distances against mpmath and geoopt."""
 
-import math
-
 import geoopt
 import mpmath
 import pytest
@@ -22,7 +20,6 @@ from speechbrain_hyperbolic.geometry import (
 )
 
 mpmath.mp.dps = 50
-SEEDS = range(3)
 MAPS = {
     "clip": lambda v: clip_to_ball(v, 3.0),
     "exponential": exponential_map,
@@ -77,33 +74,10 @@ def test_distance_against_mpmath(radius, dtype, tolerance):
     assert (paired_distance(x, x) < 1e-15).all()
 
 
-# The maps, coordinates and the midpoint
-
-
-@pytest.mark.parametrize("c, cap", [(3.0, 1.317), (5.0, 0.962)])
-def test_clip_caps_the_radius(c, cap):
-    """At 2 artanh(1/sqrt(c)): published figures."""
-    lengths = torch.logspace(-8, 8, 50, dtype=torch.float64)
-    points = clip_to_ball(lengths.unsqueeze(1), c)
-    assert points.radius.max() == pytest.approx(cap, abs=1e-3)
-    inside = lengths < 0.99 / c**0.5
-    expected = 2 * lengths[inside].atanh()
-    torch.testing.assert_close(points.radius[inside], expected)
-    torch.testing.assert_close(points.spatial[:, 0], points.radius.sinh())
-
-
-def test_c_is_not_a_curvature():
-    """At c = 3 the distance is that of the unit ball, as published."""
-    x, y = torch.tensor([[0.5, 0.0]]), torch.tensor([[0.0, 0.5]])
-    distance = paired_distance(clip_to_ball(x, 3.0), clip_to_ball(y, 3.0))
-    assert distance.item() == pytest.approx(math.acosh(1 + 1 / 0.5625))
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_exponential_map_and_coordinates_against_geoopt(seed):
-    torch.manual_seed(seed)
+def test_exponential_map_and_coordinates_against_geoopt():
+    torch.manual_seed(0)
     ball, lorentz = geoopt.PoincareBall(c=1.0), geoopt.Lorentz(k=1.0)
-    x, y = torch.randn(2, 5, 7, dtype=torch.float64)
+    x, y = torch.randn(2, 15, 7, dtype=torch.float64)
     points = [exponential_map(v) for v in (x, y)]
     # Its metric at the origin is 4 dx^2, which doubles lengths.
     theirs = [ball.expmap0(v / 2) for v in (x, y)]
@@ -114,11 +88,10 @@ def test_exponential_map_and_coordinates_against_geoopt(seed):
     torch.testing.assert_close(ball.dist(*theirs), distance)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_midpoint_against_geoopt(seed):
-    torch.manual_seed(seed)
-    points = exponential_map(torch.randn(4, 6, 7, dtype=torch.float64))
-    weights = torch.rand(4, 6, dtype=torch.float64)
+def test_midpoint_against_geoopt():
+    torch.manual_seed(0)
+    points = exponential_map(torch.randn(12, 6, 7, dtype=torch.float64))
+    weights = torch.rand(12, 6, dtype=torch.float64)
     theirs = geoopt.PoincareBall(c=1.0).weighted_midpoint(
         to_ball(points), weights, reducedim=[1], dim=-1
     )
@@ -141,13 +114,9 @@ def test_midpoint_of_two_far_out(radius):
         )
 
 
-# Gradients
-
-
 @pytest.mark.parametrize("name", MAPS)
 @pytest.mark.parametrize("norm", [0.01, 0.3, 3.0, 30.0])
 def test_gradcheck(name, norm):
-    """On both sides of the caps."""
     torch.manual_seed(0)
     x, y = torch.randn(2, 3, 4, dtype=torch.float64).mul(norm)
     x.requires_grad_()
@@ -162,10 +131,7 @@ def test_gradcheck(name, norm):
 
 @pytest.mark.parametrize("name", MAPS)
 def test_finite_at_extremes(name):
-    """float32: the origin, coincident points, norms from 1e-8 to 1e8.
-
-    test_classifiers has the same for all pairs.
-    """
+    """float32: the origin, coincident points, norms from 1e-8 to 1e8."""
     torch.manual_seed(0)
     directions = torch.nn.functional.normalize(torch.randn(17, 64))
     vectors = torch.logspace(-8, 8, 17).unsqueeze(1) * directions

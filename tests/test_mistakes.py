@@ -23,6 +23,7 @@ SCRIPTS = [
     (TRAIN, HAM, "num_workers=-1", "num_workers is -1, expected an integer"),
     (TRAIN, HAM, "sentence_len=0", "sentence_len is 0, expected seconds"),
     (TRAIN, HAM, "number_of_epochs=0", "number_of_epochs is 0, expected"),
+    (TRAIN, HAM, "epochs_to_average=0", "keep_epochs is 0, expected at leas"),
     (TRAIN, HAM, "epochs=3", "no key epochs; did you mean number_of_epochs?"),
     (TRAIN, HAM, "lr=-1", "lr is -1, expected a number > 0"),
     (TRAIN, HAM, "split_ratio=[90]", "split_ratio is [90], expected the sha"),

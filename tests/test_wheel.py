@@ -6,7 +6,6 @@ environment that runs the tests, so that nothing is downloaded.
 
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -14,25 +13,17 @@ import zipfile
 
 import pytest
 
-BUILD_WHEEL = "import sys; from setuptools import build_meta; "
-BUILD_WHEEL += "build_meta.build_wheel(sys.argv[1])"
 
-
-def run(*command, **options):
-    """A process outside the repository, without its path."""
+def run(*command, code=0, **options):
+    """A process that ends with this code, without the repository's path."""
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("PYTHONPATH", None)
     command = [str(part) for part in command]
-    return subprocess.run(
+    done = subprocess.run(
         command, env=environment, capture_output=True, text=True, **options
     )
-
-
-def output(*command, **options):
-    """What a process that must succeed prints."""
-    done = run(*command, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
 
 
 def files_of(folder, name):
@@ -46,17 +37,15 @@ def files_of(folder, name):
 
 @pytest.fixture(scope="module")
 def wheel(root, tmp_path_factory):
-    """Built from the sdist."""
     folder = tmp_path_factory.mktemp("dist")
-    output(
+    run(
         *(sys.executable, "setup.py", "-q", "egg_info", "--egg-base", folder),
         *("sdist", "--dist-dir", folder),
         cwd=root,
     )
     (sdist,) = folder.glob("*.tar.gz")
-    shutil.unpack_archive(sdist, folder)
-    source = folder / sdist.name.removesuffix(".tar.gz")
-    output(sys.executable, "-c", BUILD_WHEEL, folder, cwd=source)
+    pip = (sys.executable, "-m", "pip", "wheel", "--no-index", "--no-deps")
+    run(*pip, "--no-build-isolation", sdist, cwd=folder)
     (wheel,) = folder.glob("*.whl")
     return wheel
 
@@ -65,17 +54,18 @@ def wheel(root, tmp_path_factory):
 def installed(wheel, tmp_path_factory):
     """The folder of the commands of an environment that has the wheel."""
     folder = tmp_path_factory.mktemp("environment")
-    output(sys.executable, "-m", "venv", "--without-pip", folder)
+    run(sys.executable, "-m", "venv", "--without-pip", folder)
     commands = folder / pathlib.Path(sys.executable).parent.name
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = pathlib.Path(output(commands / "python", "-c", ask).strip())
+    found = run(commands / "python", "-c", ask).stdout
+    site = pathlib.Path(found.strip())
     # A path alone: the .pth files of the running environment are not read, so
     # its editable installation of the repository is out of reach.
     heavy = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     (site / "dependencies.pth").write_text("\n".join(dict.fromkeys(heavy)))
     pip = (commands / "python", "-m", "pip")
     install = ("install", "--no-index", "--no-deps", "--ignore-installed")
-    output(*pip, *install, wheel, cwd=folder)
+    run(*pip, *install, wheel, cwd=folder)
     return commands
 
 
@@ -94,26 +84,24 @@ def test_the_wheel_has_every_file_of_the_package(wheel, root):
 
 
 def test_requirements_are_met_and_agree(installed, tmp_path):
-    output(installed / "python", "-m", "pip", "check", cwd=tmp_path)
+    run(installed / "python", "-m", "pip", "check", cwd=tmp_path)
 
 
 def test_the_copied_recipes_run(installed, tmp_path, root):
     """With their hparams; a second copy would replace what has changed."""
     command, python = installed / "sb-hyperbolic", installed / "python"
     recipes = tmp_path / "recipes"
-    output(command, "recipes", recipes)
+    run(command, "recipes", recipes)
     for path in (root / "hparams").iterdir():
         copy = recipes / "VoxCeleb" / "hparams" / path.name
         assert copy.read_bytes() == path.read_bytes()
-    again = run(command, "recipes", recipes)
-    assert again.returncode == 2 and str(recipes) in again.stderr
-    own = output(python, "run.py", "--help", cwd=recipes / "OwnCorpus")
-    assert "--data_folder" in own
+    assert str(recipes) in run(command, "recipes", recipes, code=2).stderr
+    own = run(python, "run.py", "--help", cwd=recipes / "OwnCorpus")
+    assert "--data_folder" in own.stdout
     for script, name in (
         ("train_speaker_embeddings.py", "ham_ecapa"),
         ("speaker_verification.py", "verification"),
     ):
         arguments = (python, script, f"hparams/{name}.yaml")
-        done = run(*arguments, cwd=recipes / "VoxCeleb")
-        assert done.returncode == 2
+        done = run(*arguments, code=2, cwd=recipes / "VoxCeleb")
         assert "pass --data_folder" in done.stderr

@@ -50,7 +50,12 @@ from speechbrain_hyperbolic.hparams import (
     find_hparams,
     load_hparams,
 )
-from speechbrain_hyperbolic.hub.export import add_thresholds, score_steps
+from speechbrain_hyperbolic.hub.export import (
+    SCORE_FILE,
+    UNCALIBRATED,
+    add_thresholds,
+    score_steps,
+)
 from speechbrain_hyperbolic.inference.config import MODULES, read_config
 from speechbrain_hyperbolic.training.checks import (
     check_device,
@@ -109,16 +114,17 @@ def verify(hparams_file, run_opts, overrides, hparams):
             held_out[0].labels,
             quality,
         )
+        before = scores
         scores = calibration(features(scores, sides, quality))
         calibration.save(f"{output_folder}/calibration.json")
-    models, utterances = trials.models, trials.utterances
-    write_scores(
-        f"{output_folder}/scores.txt",
-        [models[row] for row in trials.enroll],
-        [utterances[row] for row in trials.test],
+    columns = (
+        [trials.models[row] for row in trials.enroll],
+        [trials.utterances[row] for row in trials.test],
         trials.labels if trials.labeled else None,
-        scores,
     )
+    write_scores(f"{output_folder}/{SCORE_FILE}", *columns, scores)
+    if held_out:  # whose thresholds an export measures
+        write_scores(f"{output_folder}/{UNCALIBRATED}", *columns, before)
     if not trials.labeled:
         logger.info(
             f"{trial_list} has no labels: {output_folder}/scores.txt has the "

@@ -165,13 +165,13 @@ def _fits(form: tuple[str, ...], row: list[str]) -> bool:
             return False
         if role == "side" and field.lower() not in _SIDES:
             return False
-        if role == "score" and not _is_score(field):
+        if role == "score" and not is_number(field):
             return False
     # A label and one name are half a trial.
     return len(form) > 2 or row[0].lower() not in LABELS
 
 
-def _is_score(field: str) -> bool:
+def is_number(field: str) -> bool:
     try:
         return math.isfinite(float(field))
     except ValueError:

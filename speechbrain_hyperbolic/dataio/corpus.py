@@ -225,7 +225,15 @@ def read_corpus(
         if table.is_file():
             for name, row in read_speaker_table(table).items():
                 # A spreadsheet takes leading zeros.
-                corpus.labels[corpus.match_speaker(name) or name] = row
+                name = corpus.match_speaker(name) or name
+                labels = corpus.labels.setdefault(name, {})
+                _add_labels(labels, row, f"{table}: {shown(name)}")
+    owners: dict[str, str] = {}
+    for _, file, speaker, *_ in corpus.recordings.values():
+        link = os.path.islink(file)
+        real = os.path.realpath(file) if link else os.path.abspath(file)
+        if (owner := owners.setdefault(real, speaker)) != speaker:
+            corpus.clash = f"{file} is of two speakers, {owner} and {speaker}"
     if counts:
         logger.info(f"{data_folder}: left out: {counts}")
     return corpus
@@ -253,14 +261,19 @@ def _from_list(
     layout, found = read_list(path)
     for recording, own in found:
         row = labels.setdefault(recording.speaker, {}) if own else {}
-        for key, value in own.items():
-            if row.setdefault(key, value) != value and key == "split":
-                raise InputError(
-                    f"{path}: {shown(recording.speaker)} is in the splits "
-                    f"{shown(row[key])} and {shown(value)}: give all "
-                    "utterances of a speaker one split"
-                )
+        _add_labels(row, own, f"{path}: {shown(recording.speaker)}")
     return layout, [recording for recording, _ in found]
+
+
+def _add_labels(row: dict[str, str], new: dict[str, str], where: str) -> None:
+    for key, value in new.items():
+        known = row.get(key)
+        if key == "split" and known and value and known != value:
+            raise InputError(
+                f"{where} is in the splits {shown(known)} and {shown(value)}: "
+                "give all utterances of a speaker one split"
+            )
+        row[key] = value or known or ""
 
 
 def _from_folder(

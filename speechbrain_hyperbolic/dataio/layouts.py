@@ -11,7 +11,7 @@ speaker's folder``, without extension.
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -63,8 +63,15 @@ _SPEAKER = re.compile(
 _SESSION = re.compile(
     r"(?:s|ses|sess|session|rec|recording|chapter|day|take|visit|part|video|"
     r"call|conv|conversation|round|mic|ch|channel|phone|disc|book|meeting|set)"
-    rf"[-_ ]?\d*[a-z]?|(?:19|20)\d\d[-_.]?\d\d[-_.]?\d\d.*|{_FORMAT}",
+    rf"[-_ ]?\d*[a-z]?|(?:19|20)\d\d(?:[-_.]?\d\d[-_.]?\d\d.*)?|{_FORMAT}",
     re.IGNORECASE,
+)
+_NUMBERED = re.compile(rf"{_SPEAKER.pattern}|[a-z]{{0,3}}\d+\w*", re.IGNORECASE)
+_HEAD = re.compile("(?:.*/)?([^-_. /]+)[-_. ][^/]*")  # ann of ann_1
+# A person with a session or a style: ann_day1, ann-20200102, ann_angry
+_SUFFIXED = re.compile(
+    rf"(?i)(.+?)[-_. ](?!{_SPEAKER.pattern})"
+    r"(?:(?:19|20)\d\d\D?\d\d\D?\d\d.*|([a-z]{3,})[-_]?\d*)"
 )
 _VIDEO = re.compile(r"(?=.*[A-Z\d_-])[\w-]{11}")  # an id of YouTube
 
@@ -165,7 +172,9 @@ def _plain(files: list[str], where: str) -> tuple[str, list[Place | None]]:
     _check_containers(depth, where)
     if all(is_container(folder[level]) for folder, level in depth.items()):
         raise _ambiguous(depth, where, "no folder has the name of a speaker")
-    _check_sessions(depth, where)
+    heads = {match and match[1] for match in map(_HEAD.fullmatch, files)}
+    _check_sessions(depth, where, heads)
+    _check_suffixes(depth, where)
     _check_prefixes(depth, where)
     found: list[Place | None] = []
     for name, folder in zip(files, folders, strict=True):
@@ -209,7 +218,9 @@ def _check_containers(depth: dict[tuple[str, ...], int], where: str) -> None:
         depth.update(dict.fromkeys(deep, level))
 
 
-def _check_sessions(depth: dict[tuple[str, ...], int], where: str) -> None:
+def _check_sessions(
+    depth: dict[tuple[str, ...], int], where: str, heads: set[str | None]
+) -> None:
     """Refuses folders in folders that may be speakers as well as sessions."""
     below = defaultdict(set)  # speaker -> folders in it
     for folder, level in depth.items():
@@ -220,19 +231,31 @@ def _check_sessions(depth: dict[tuple[str, ...], int], where: str) -> None:
         return
     if _all(_SESSION, names):
         return
-    if not _all(_SESSION, below):
+    if not _all(_SESSION, below) and not heads <= names:
         numbers = all(map(str.isdecimal, names))
         repeat = sum(map(len, below.values())) > len(names)
         speakers = {folder[level] for folder, level in depth.items()}
         if (
             (numbers and repeat)
             or _all(_VIDEO, names)
-            or len(names) < len(speakers)
+            or heads <= speakers
+            or (len(names) < len(speakers) and _all(_NUMBERED, below))
         ):
             return
     raise _ambiguous(
         depth, where, "these folders may be speakers or groups of them"
     )
+
+
+def _check_suffixes(depth: dict[tuple[str, ...], int], where: str) -> None:
+    """Refuses folders for the sessions of one person: ann_day1, ann_day2."""
+    names = {folder[level] for folder, level in depth.items()}
+    found = [m for m in map(_SUFFIXED.fullmatch, sorted(names)) if m]
+    people = Counter(match[1] for match in found)
+    kinds = {match[2] for match in found}
+    if 1 < len(people) < len(found) and 2 * len(kinds) <= len(found):
+        why = "{} may be one person with {} folders"
+        raise _ambiguous(depth, where, why.format(*people.most_common(1)[0]))
 
 
 def _check_prefixes(depth: dict[tuple[str, ...], int], where: str) -> None:

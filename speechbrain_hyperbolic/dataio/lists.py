@@ -8,6 +8,7 @@ clips, wav or audio. Commands in a wav.scp are never run.
 
 import json
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -139,6 +140,10 @@ def _locate(folder: Path, path: str) -> str:
     path = path.replace("\\", os.sep)
     paths = [os.path.join(folder, below, path) for below in _FOLDERS]
     paths.append(os.path.abspath(path))  # as in Kaldi
+    # On a Mac's disk é is two characters, and in a list one.
+    paths += [
+        unicodedata.normalize(f, p) for p in paths for f in ("NFD", "NFC")
+    ]
     return next(filter(os.path.isfile, paths), paths[0])  # told as missing
 
 

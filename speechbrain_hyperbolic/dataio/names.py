@@ -58,24 +58,23 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 class Matcher:
-    """Finds names although a spreadsheet took their leading zeros."""
+    """Finds names in another case, or whose leading zeros were taken."""
 
     def __init__(self, names: Collection[str]) -> None:
         self.names = set(names)
-        self._numbers: dict[str, str | None] = {}
+        self._keys: dict[str, str | None] = {}
         for name in self.names:
-            if number := _number(name):
-                # 1 and 001 beside each other: neither is a guess
-                taken = number in self._numbers
-                self._numbers[number] = None if taken else name
+            key = _key(name)
+            # 1 and 001 beside each other: neither is a guess
+            self._keys[key] = None if key in self._keys else name
 
     def __call__(self, name: str) -> str | None:
         """The name that is meant, or None."""
         name = normalized(name)
-        return name if name in self.names else self._numbers.get(_number(name))
+        return name if name in self.names else self._keys.get(_key(name))
 
 
-def _number(name: str) -> str:
-    """A whole number without leading zeros; "" for another name."""
+def _key(name: str) -> str:
+    """A whole number without leading zeros, another name in lower case."""
     found = re.fullmatch(r"0*(\d+?)(?:\.0+)?", name, re.ASCII)
-    return found[1] if found else ""
+    return found[1] if found else name.casefold()

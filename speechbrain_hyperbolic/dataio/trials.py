@@ -20,6 +20,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_hyperbolic.dataio.columns import (
     LABELS,
     UNLABELED,
+    is_number,
     read_columns,
 )
 from speechbrain_hyperbolic.dataio.corpus import Corpus, speaker_of
@@ -258,8 +259,11 @@ def write_trials(trials: Iterable[Trial], path: StrPath) -> None:
 
 
 def _written(name: str) -> str:
-    """A name that is read as itself: a.m4a would lose its end, 1 be a label."""
+    """A name that is read as itself: a.m4a would lose its end, 1 be a label,
+    and 2 a score.
+    """
     unclear = has_audio_extension(name) or name.lower() in LABELS
+    unclear = unclear or is_number(name)
     return f"{name}.wav" if unclear else name
 
 

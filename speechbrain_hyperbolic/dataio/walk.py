@@ -30,10 +30,9 @@ def walk(
     Links to folders are followed last, and no folder is read twice.
     """
     real_root = os.path.realpath(root)
-    own = ""  # the folder that has the outputs, if they are in the root
+    own = ""  # the folder of the outputs
     if outputs is not None:
-        real = os.path.realpath(outputs)
-        own = real.removeprefix(real_root + os.sep).split(os.sep)[0]
+        own = os.path.realpath(outputs).removesuffix(f"{os.sep}save")
 
     def note(error: OSError) -> None:
         why = f"folder that can't be read ({error.strerror})"
@@ -61,7 +60,7 @@ def walk(
                 path = os.path.join(folder, name)
                 if is_of_system(name):
                     skipped["hidden or of the system"].append(path)
-                elif not below and name == own:
+                elif real + inner + os.sep + name == own:
                     skipped["folder of a run's results"].append(path)
                 elif os.path.islink(path):
                     starts.append((f"{below}{name}/", path))

@@ -6,6 +6,7 @@ What a run left is read, never executed: its YAML as nodes, its weights by
 
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import shutil
@@ -56,7 +57,7 @@ logger = get_logger(__name__)
 
 MODEL = "model"  # a run's own model folder
 RESULTS = "results.json"
-SCORE_FILE = "scores.txt"
+SCORE_FILE, UNCALIBRATED = "scores.txt", "uncalibrated.txt"
 _ENCODERS = {"ECAPA_TDNN": "ECAPA-TDNN", "Xvector": "x-vector"}
 
 
@@ -278,7 +279,13 @@ def _read_verification(
         speakers=len(speakers),
         shared=len(speakers & training_speakers),
     )
-    if len(steps) > 1:
+    calibration = None
+    if options["calibration_file"]:
+        calibration = json.loads((folder / "calibration.json").read_text())
+        # Thresholds are of the scores before it.
+        before = read_score_table(folder / UNCALIBRATED).scores
+        target, nontarget = (before[table.labels == n] for n in (1, 0))
+    if len(steps) > 1 + bool(calibration):
         logger.warning(
             f"{folder} was scored by {measurement.protocol}, which gives no "
             "thresholds: for those, verify with --n_crops=0 and no options"
@@ -289,6 +296,7 @@ def _read_verification(
         "score": str(options["score"]),
         "thresholds": measure_thresholds(target, nontarget),
         "trials": {"list": measurement.trial_list, **trials},
+        "calibration": calibration,
     }
     if options["clip_c"] is not None:
         fields["clip_c"] = float(options["clip_c"])

@@ -253,6 +253,7 @@ class SpeakerBrain(sb.Brain):
         sampler = getattr(dataset, "sampler", None)
         if stage == sb.Stage.TRAIN and sampler is not None:
             options |= {"sampler": sampler, "shuffle": False}
+            self.train_sampler = sampler  # whose epoch the stock Brain sets
         return super().make_dataloader(dataset, stage, *args, **options)
 
     def _should_save_intra_epoch_ckpt(self, *since: float) -> bool:

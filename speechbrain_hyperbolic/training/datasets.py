@@ -6,6 +6,7 @@ from typing import Any
 
 from speechbrain.dataio.dataset import DynamicItemDataset, set_output_keys
 from speechbrain.dataio.encoder import CategoricalEncoder
+from speechbrain.dataio.sampler import BalancingDataSampler
 
 from speechbrain_hyperbolic.dataio.corpus import read_corpus
 from speechbrain_hyperbolic.dataio.crops import Crop
@@ -102,7 +103,14 @@ def make_datasets(
             encoder.encode_label_torch, "spk_id", "spk_id_encoded"
         )
     set_output_keys(datasets, ["id", "sig", "spk_id_encoded"])
-    if packed:
+    sampler = hparams.get("sampler")
+    if sampler not in (None, "balanced"):
+        raise InputError(f"sampler is {sampler}, expected balanced or null")
+    if sampler:
+        datasets[0].sampler = BalancingDataSampler(
+            datasets[0], "spk_id", seed=seed
+        )
+    elif packed:
         buffer = hparams.get("shuffle_buffer") or SHUFFLE_BUFFER
         datasets[0].sampler = ShardSampler(tables[0], buffer, seed, counter)
     return *datasets, encoder

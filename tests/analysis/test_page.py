@@ -19,10 +19,6 @@ BAD = (
 )
 
 
-def all_distances(z):
-    return disk_distance(z[:, None], z)
-
-
 class Page:
     """What a visitor does and sees."""
 
@@ -92,9 +88,10 @@ def test_drag_is_an_isometry_that_takes_the_point_along(page):
     x, y = page.pixels(3)
     action = page.pointer(3).click_and_hold().move_by_offset(40, -25)
     action.move_by_offset(-90, 40).release().perform()
-    np.testing.assert_allclose(
-        all_distances(page.points()), all_distances(before), atol=1e-9
-    )
+    after = page.points()
+    true = disk_distance(before[:, None], before)
+    found = disk_distance(after[:, None], after)
+    np.testing.assert_allclose(found, true, atol=1e-9)
     assert np.hypot(*np.subtract(page.pixels(3), (x - 50, y + 15))) < 2
 
 

@@ -2,21 +2,14 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
+from tests.processes import run_python
+
 
 def run(root, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=root,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return run_python("-m", *arguments, cwd=root).stdout
 
 
 def cells(line):

@@ -36,7 +36,6 @@ def test_delta_is_that_of_all_quadruples():
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_dendrogram_purity_is_that_of_all_pairs(ties):
-    """The definition, from the leaves of each subtree, by size."""
     distances = TERNARY if ties else some_distances(27)
     joined = linkage(squareform(distances), "average")
     subtrees = [node.pre_order() for node in to_tree(joined, rd=True)[1]]

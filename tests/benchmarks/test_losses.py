@@ -156,10 +156,10 @@ def test_cells_and_report(work_folder, tmp_path, capsys):
         Report(work_folder, "am", "crosss")
 
 
-def test_systems():
+def test_systems(tmp_path):
     for name in SYSTEMS:
         hparams, overrides = find_system(name)
-        folders = {"data_folder": "x", "output_folder": "x"}
+        folders = {"data_folder": "x", "output_folder": str(tmp_path)}
         load_hparams(cells.HPARAMS / hparams, {**overrides, **folders})
     changed = find_system("am_range:margin=0.3,init_std=0.001")[1]
     assert changed == {"scale": 62, "margin": 0.3, "init_std": 0.001}

@@ -1,8 +1,5 @@
 """Degraded recordings, and the table of a trained model."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import soundfile
@@ -10,6 +7,7 @@ from scipy.signal import welch
 
 from benchmarks.robustness import CONDITIONS, RATE, degrade
 from tests.inference.models import make_model
+from tests.processes import run_python
 
 
 @pytest.fixture
@@ -45,7 +43,6 @@ def test_levels_and_bands(speech):
 
 
 def test_command(tmp_path, root, speech):
-    """Two runs of two losses, one corpus."""
     for speaker in "abc":
         (tmp_path / "corpus" / speaker).mkdir(parents=True)
         for take, samples in enumerate(speech[:2]):
@@ -56,10 +53,8 @@ def test_command(tmp_path, root, speech):
         make_model(run / "model", seed=number)
         (run / "save").mkdir()
         (run / "save" / "train.csv").write_text("ID,spk_id\nx/0,x\na/0,a\n")
-    command = [sys.executable, "-m", "benchmarks.robustness", *map(str, runs)]
-    command += [f"--data_folder={tmp_path / 'corpus'}"]
-    command += ["--conditions", "clean", "first1s"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    options = [f"--data_folder={tmp_path / 'corpus'}"]
+    options += ["--conditions", "clean", "first1s"]
+    done = run_python("-m", "benchmarks.robustness", *runs, *options, cwd=root)
     assert "4 utterances of 2 speakers" in done.stdout
     assert done.stdout.count("| ham  |") == 2

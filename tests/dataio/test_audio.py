@@ -127,13 +127,9 @@ def check_crops(path, rate):
 
 BY_AV = {
     "adts": ("adts", "aac", 16000, {}),
-    "3gp": ("3gp", "aac", 16000, {}),
-    "mov": ("mov", "pcm_s16le", 16000, {}),
     "fragments": ("mp4", "aac", 16000, {"movflags": "empty_moov+frag_custom"}),
     "alac": ("ipod", "alac", 44100, {}),
     "amr": ("amr", "libopencore_amrnb", 8000, {}),
-    "mka": ("matroska", "pcm_s16le", 16000, {}),
-    "webm": ("webm", "libopus", 48000, {}),
     "live webm": ("webm", "libopus", 48000, {"live": "1"}),
     "mp3": ("mp3", "libmp3lame", 44100, {}),
     "opus": ("ogg", "libopus", 48000, {}),
@@ -141,11 +137,6 @@ BY_AV = {
 }
 BY_SOUNDFILE = {
     "GSM": ("WAV", "GSM610"),
-    "G.721": ("WAV", "G721_32"),
-    "AMR": ("WAV", "NMS_ADPCM_16"),
-    "IMA": ("WAV", "IMA_ADPCM"),
-    "A-law": ("WAV", "ALAW"),
-    "8 bits": ("WAV", "PCM_U8"),
     "24 bits": ("WAV", "PCM_24"),
     "WAVEX": ("WAVEX", "PCM_16"),
     "RF64": ("RF64", "PCM_16"),
@@ -297,26 +288,17 @@ def info_of_both(path):
     return theirs, ours
 
 
-@pytest.fixture(scope="module")
-def whole_files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    return {
-        extension: write(folder / f"a{extension}", tone(0.1), 16000)
-        for extension in EXTENSIONS
-    }
-
-
 @given(data=st.data())
 @ANY
-def test_any_bytes_give_audio_or_an_input_error(tmp_path, whole_files, data):
+def test_any_bytes_give_audio_or_an_input_error(tmp_path, data):
     """And the header of a wav file is what libsndfile says."""
-    extension = data.draw(st.sampled_from(list(whole_files)))
-    content = bytearray(whole_files[extension].read_bytes())
+    extension = data.draw(st.sampled_from(EXTENSIONS))
+    path = write(tmp_path / f"a{extension}", tone(0.1), 16000)
+    content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(0, 4))):
         place = data.draw(st.integers(0, len(content)))
         end = place + data.draw(st.integers(0, 8))
         content[place:end] = data.draw(st.binary(max_size=8))
-    path = tmp_path / f"a{extension}"
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
     if extension == ".wav":
         theirs, ours = info_of_both(path)
@@ -342,6 +324,3 @@ def test_windows_are_the_file(tmp_path):
     count, split = windows.split_windows(whole, 8000)
     assert count == 3
     assert all(map(torch.equal, parts, split))
-    for seconds, lengths in ((60, [60]), (61, [30, 31])):
-        count, parts = windows.split_windows(torch.zeros(seconds), 1)
-        assert count == len(lengths) and [len(p) for p in parts] == lengths

@@ -1,19 +1,21 @@
-"""Finding the audio of a corpus, and its table of speakers."""
+"""Which folder is the speaker, of layouts in the field, and their audio."""
 
+import json
 import os
+import unicodedata
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from speechbrain_hyperbolic import cli
 from speechbrain_hyperbolic.dataio.corpus import (
     find_audio,
     read_corpus,
-    read_speaker_table,
     speaker_of,
 )
+from speechbrain_hyperbolic.dataio.preparation import prepare_corpus, read_csv
+from speechbrain_hyperbolic.dataio.trials import read_trials
 from speechbrain_hyperbolic.errors import InputError
-from tests.dataio.test_audio import ANY, tone, write
+from tests.dataio.test_audio import tone, write
 
 
 def add(folder, *utterances, seconds=1.0, rate=16000):
@@ -21,19 +23,6 @@ def add(folder, *utterances, seconds=1.0, rate=16000):
         path = folder / utterance
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, tone(seconds, rate), rate)
-
-
-@pytest.mark.parametrize("root", ["", "wav", "aac", "audio", "data"])
-def test_layouts(tmp_path, root, caplog):
-    files = ["a/1.wav", "a/s1/2.flac", "b/4.m4a", "b/s/3.ogg"]
-    add(tmp_path / root, *files)
-    (tmp_path / root / "a" / "notes.txt").write_text("not audio")
-    expected = {f.split(".")[0]: str(tmp_path / root / f) for f in files}
-    caplog.set_level("INFO")
-    found = read_corpus(tmp_path).paths()
-    assert found == expected and list(found) == list(expected)
-    assert "1 .txt" in caplog.text
-    assert find_audio(tmp_path, reversed(expected)) == expected
 
 
 def test_audio_that_is_missing(tmp_path):
@@ -59,32 +48,10 @@ def test_several_folders(tmp_path):
         read_corpus(tmp_path / "one").paths()
 
 
-def test_cnceleb(tmp_path):
-    """Speakers are below data, the trials' audio below eval."""
-    training = ["id00000/singing-01-001", "id00800/singing-01-002"]
-    trials = ["enroll/id00800-enroll", "test/id00800-singing-01-002"]
-    add(tmp_path / "data", *(f"{name}.flac" for name in training))
-    add(tmp_path / "eval", *(f"{name}.flac" for name in trials))
-    assert list(read_corpus(tmp_path).paths()) == training
-    assert find_audio(tmp_path, trials + training) == {
-        **{t: str(tmp_path / f"eval/{t}.flac") for t in trials},
-        **{t: str(tmp_path / f"data/{t}.flac") for t in training},
-    }
-
-
-@pytest.mark.parametrize(
-    "utterance, speaker",
-    [
-        ("id10270/5r0dWxy17C8/00001", "id10270"),
-        ("test/id00800-singing-01-002", "id00800"),
-        ("enroll/id00800-enroll", "id00800"),
-        ("id00800-enroll", "id00800"),
-        ("test/session/take-1", "test"),
-        ("enroll-me/take-1", "enroll-me"),
-    ],
-)
-def test_speakers(utterance, speaker):
-    assert speaker_of(utterance) == speaker
+def test_speakers_of_utterances():
+    assert speaker_of("enroll/id00800-enroll") == "id00800"
+    assert speaker_of("test/session/take-1") == "test"
+    assert speaker_of("enroll-me/take-1") == "enroll-me"
 
 
 def test_bad_folders_and_names(tmp_path):
@@ -101,52 +68,218 @@ def test_bad_folders_and_names(tmp_path):
             read_corpus(tmp_path).paths()
 
 
-def test_results_below_the_corpus_are_left_out(tmp_path, monkeypatch):
-    add(tmp_path, "a/1.wav", "results/run/generated/noise.wav")
-    monkeypatch.chdir(tmp_path)
-    assert list(read_corpus(".", outputs="results/run/save").paths()) == ["a/1"]
-
-
-def test_speakers_csv_of_a_spreadsheet(tmp_path):
-    """A byte order mark, capitals and spaces are accepted."""
-    text = 'spk_id,split,note\na,Train,"one\ntwo"\nb, TEST,\n,,\nc,,\n'
-    (tmp_path / "speakers.csv").write_text(text, encoding="utf-8-sig")
-    add(tmp_path, "a/1.wav", "b/1.wav", "c/1.wav")
-    corpus = read_corpus(tmp_path)
-    assert corpus.splits() == {"a": "train", "b": "test"}
-    assert corpus.labels["a"]["note"] == "one\ntwo"
+LIBRI = [
+    f"{part}/{s}/{c}/{s}-{c}-{i:04}.flac"
+    for part, s in (("train-clean-100", 103), ("dev-other", 26))
+    for c in (1240, 1241)
+    for i in range(2)
+]
 
 
 @pytest.mark.parametrize(
-    "content, message",
+    "layout, files, speakers",
     [
-        ("name,sex\na,f\n", "no column spk_id"),
-        ("spk_id,sex,sex\na,f,m\n", "has the column sex twice"),
-        ("spk_id,sex\na,f,x\n", "line 2: expected 2 fields"),
-        ("spk_id,sex\na,f\n,m\n", "line 3: spk_id is ''"),
-        ("spk_id,sex\na\x1b[2J,f\n", "line 2: spk_id is"),
-        ("spk_id,split\na,train\na,test\n", "line 3: a has a second"),
-        ("spk_id,split\na,later\n", "split of a is 'later', expected"),
-        ("spk_id\nZo\u0081\n", "can't be read as CSV"),
+        ("LibriSpeech", LIBRI, "103 26"),
+        ("LibriSpeech", [f"LibriSpeech/{f}" for f in LIBRI], "103 26"),
+        ("LibriTTS", ["dev/84/121/84_121_000007_000001.wav"], "84"),
+        ("TIMIT", ["TRAIN/DR1/FCJF0/SA1.WAV"], "FCJF0"),
+        ("VCTK", ["wav48/p225/p225_001.wav", "txt/p225/p225_001.txt"], "p225"),
+        ("VoxCeleb", ["dev/aac/id00012/21Uxsk56VDQ/00001.wav"], "id00012"),
+        ("AISHELL", ["x/wav/train/S0002/BAC009S0002W0122.wav"], "S0002"),
+        ("Speech Commands", ["bed/0a7c2a8d_nohash_0.wav"], "0a7c2a8d"),
+        ("below test, train", ["train/a/1.wav", "test/b/1.wav"], "a b"),
+        ("below female, male", ["male/01/1.wav", "female/02/1.wav"], "01 02"),
+        # A speaker called data, wav or Val
+        ("utterance", ["data/1.wav", "a/1.wav", "wav/1.wav"], "a data wav"),
+        ("utterance", ["Val/s1/1.wav", "a/s1/1.wav"], "Val a"),
+        ("utterance", ["spk1/x/1.wav", "spk2/y/1.wav"], "spk1 spk2"),
+        ("utterance", ["ABA/wav/1.wav", "SKA/wav/1.wav"], "ABA SKA"),
+        ("utterance", ["a/1.wav", ".Trash-1000/b/1.wav", "a/._1.wav"], "a"),
+        ("utterance", ["a/1.wav", "__MACOSX/a/1.wav", "@eaDir/1.wav"], "a"),
+        ("utterance", ["a/1.wav", "lost+found/1.wav", "#recycle/1.wav"], "a"),
     ],
 )
-def test_bad_speakers_csv(tmp_path, content, message):
-    (tmp_path / "speakers.csv").write_text(content, encoding="latin-1")
-    add(tmp_path, "a/1.wav")
-    with pytest.raises(InputError, match=message) as caught:
-        read_corpus(tmp_path).splits()
-    assert str(tmp_path) in str(caught.value)
-    assert str(caught.value).isprintable()
+def test_layout(tmp_path, layout, files, speakers):
+    add(tmp_path, *(f for f in files if not f.endswith(".txt")))
+    corpus = read_corpus(tmp_path)
+    assert layout in corpus.layouts[0]
+    assert sorted(corpus.speakers) == speakers.split()
+    if layout == "LibriSpeech":
+        sessions = {r.session for r in corpus.recordings.values()}
+        assert sessions == {"1240", "1241"}
+    for id, recording in corpus.recordings.items():
+        assert id.split("/")[0] == recording.speaker
+        # The path below the folder names the utterance, as does the id.
+        assert corpus.find(id) == corpus.find(recording.name) == recording
 
 
-@given(st.sampled_from([b"spk_id,split\n", b""]), st.binary(max_size=60))
-@ANY
-def test_any_speakers_csv_is_read_or_refused(tmp_path, header, content):
-    path = tmp_path / "speakers.csv"
-    path.write_bytes(header + content)
-    try:
-        speakers = read_speaker_table(path)
-    except InputError as error:
-        assert str(error).isprintable()
-    else:
-        assert all(name.isprintable() and name for name in speakers)
+@pytest.mark.parametrize(
+    "files, readings",
+    [
+        (
+            ["en/ann/1.wav", "en/bo/1.wav", "de/cy/1.wav"],
+            ["=1: 2 speakers (de, en)", "=2: 3 speakers (ann, bo, cy)"],
+        ),
+        (["day1/ann/1.wav", "day2/ann/1.wav"], ["=1: 2 ", "=2: 1 "]),
+        (["2020-01-02/ann/1.wav", "2020-01-03/bo/1.wav"], ["=1: 2 ", "=2: 2 "]),
+        (["mine/ann/1.wav", "mine/bo/1.wav"], ["=1: 1 ", "=2: 2 "]),
+        (["train/ann/1.wav", "bo/1.wav"], ["=1: 2 ", "=2: 1 "]),
+        (["train/1.wav", "test/1.wav"], ["no folder has the name"]),
+        (["male/01/1.wav", "female/01/1.wav"], ["01 is below female and"]),
+        (["ann_1.wav", "bo_1.wav"], ["no folders"]),
+        (["hall/ann/1.wav", "attic/ann/1.wav"], ["=1: 2 ", "=2: 1 "]),
+        (["c1/01/01_1.wav", "c2/01/01_2.wav"], ["=1: 2 ", "=2: 1 "]),
+        ([f"{s}/1.wav" for s in ("a-day1", "a-day2", "b-day1")], ["2 folders"]),
+    ],
+)
+def test_ambiguous_layouts_are_refused(tmp_path, files, readings):
+    add(tmp_path, *files)
+    with pytest.raises(InputError) as error:
+        read_corpus(tmp_path)
+    for reading in readings:
+        assert reading in str(error.value)
+
+
+def test_speaker_level(tmp_path):
+    add(tmp_path, "en/ann/1.wav", "en/bo/1.wav", "de/cy/1.wav", "de/ann_2.wav")
+    for level, speakers in (
+        (1, "de en"),
+        ("2", "ann bo cy"),
+        (r"([^/]+)/[^/]+$", "ann bo cy de"),
+        (r"/([a-z]+)[/_]\d$", "ann bo cy"),
+        (r"^(.+)/", "de de-cy en-ann en-bo"),
+    ):
+        corpus = read_corpus(tmp_path, level)
+        assert sorted(corpus.speakers) == speakers.split()
+    assert read_corpus(tmp_path, 2).skipped == {
+        "not in the speaker_level 2 layout": [str(tmp_path / "de/ann_2.wav")]
+    }
+    wrong = {"7": "fits no file", "(": "no pattern", "a": "0 groups"}
+    for level, message in wrong.items():
+        with pytest.raises(InputError, match=message):
+            read_corpus(tmp_path, level)
+
+
+def test_links_end(tmp_path):
+    add(tmp_path / "c", "a/1.wav", "b/1.wav")
+    add(tmp_path / "elsewhere", "2.wav")
+    links = {"a/loop": "..", "b/loop": "../..", "0": "b", "e": "nowhere"}
+    for link, target in {**links, "d": "../elsewhere"}.items():
+        os.symlink(target, tmp_path / "c" / link)
+    corpus = read_corpus(tmp_path / "c")
+    assert list(corpus.recordings) == ["a/1", "b/1", "d/2"]
+    (why,) = corpus.skipped.keys() - {"no extension (no audio)"}
+    assert why == "link to a folder that is read already"
+    assert len(corpus.skipped[why]) == 3
+
+
+def test_results_of_runs_are_no_speakers(tmp_path, monkeypatch):
+    """Neither those of this run, nor of others."""
+    add(tmp_path, "a/1.wav", "runs/ham/generated/1.wav", "b/1.wav")
+    monkeypatch.chdir(tmp_path)
+    own = read_corpus(".", outputs="runs/ham/save")
+    assert list(own.paths()) == ["a/1", "b/1"]
+    (tmp_path / "runs/ham/run.lock").touch()
+    corpus = read_corpus(tmp_path)
+    assert sorted(corpus.speakers) == ["a", "b"]
+    assert corpus.skipped == {
+        "folder of a run's results": [str(tmp_path / "runs" / "ham")]
+    }
+
+
+def test_names_of_a_mac(tmp_path):
+    """NFD on disk, NFC in the table and in the list."""
+    nfc = "Zoë"
+    nfd = unicodedata.normalize("NFD", nfc)
+    names = f"{nfd}/é {nfd}/2 a/1 b/1 b/2".split()
+    add(tmp_path, *(f"{name}.wav" for name in names))
+    (tmp_path / "speakers.csv").write_text(f"spk_id,split\n{nfc},test\n")
+    (tmp_path / "t.txt").write_text(f"1 {nfc}/é.wav {nfd}/2.wav\n")
+    trials = read_trials(tmp_path / "t.txt", corpus=read_corpus(tmp_path))
+    assert trials.utterances == [f"{nfc}/2", f"{nfc}/é"] and not trials.missing
+    assert None not in find_audio(tmp_path, trials.utterances).values()
+    prepare_corpus(tmp_path, tmp_path / "save", [])
+    rows = read_csv(tmp_path / "save/train.csv").values()
+    assert {row["spk_id"] for row in rows} == {"a", "b"}
+    (tmp_path / "list.csv").write_text(f"path,speaker\n{nfc}/2.wav,z\n")
+    (path,) = read_corpus(tmp_path / "list.csv").paths().values()
+    assert (tmp_path / path).is_file()
+
+
+@pytest.mark.parametrize(
+    "table, held_out",
+    [
+        ('spk_id,split,note\n1,TEST,"one\ntwo"\n,,\n2,,\n', {"0001"}),
+        ("spk_id,split\n0001 ,test \n", {"0001"}),
+        ("speaker;split\n0001;eval\n", {"0001"}),
+        ("speaker_id\tset\n1.0\tdev\n0002\ttrain\n3\ttrain\n", {"0001"}),
+        ("spk_id,split\n0001,val\n0002,train\n0003,test\n", {"0001", "0003"}),
+        ("VoxCeleb1 ID\tGender\tSet\n0001\tf\ttest\n0002\tm\tdev\n", {"0001"}),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_speakers_csv_of_any_program(tmp_path, table, held_out, encoding):
+    add(tmp_path, "0001/1.wav", "0002/1.wav", "0003/1.wav")
+    (tmp_path / "speakers.csv").write_text(table, encoding)
+    assert read_corpus(tmp_path).held_out([]) == held_out
+
+
+def test_leaks(tmp_path):
+    """A row or a trial that matches nothing is named, with the nearest."""
+    names = "anna/1 anna/2 bert/1 bert/2 0003/1 0003/2".split()
+    add(tmp_path, *(f"{name}.wav" for name in names))
+    table = tmp_path / "speakers.csv"
+    table.write_text("spk_id,split\nanan,test\n")
+    with pytest.raises(InputError, match="anan is not .* nearest name is anna"):
+        prepare_corpus(tmp_path, tmp_path / "save", [])
+    table.unlink()
+    with pytest.raises(InputError, match="brt, .* nearest name is bert"):
+        prepare_corpus(tmp_path, tmp_path / "save", ["anna", "brt"])
+    with pytest.raises(InputError, match="one training speaker, bert"):
+        prepare_corpus(tmp_path, tmp_path / "save", ["ANNA", "3"])
+    table.write_text("spk_id,split\n3,train\n0003,test\n")
+    with pytest.raises(InputError, match="0003 is in the splits train and"):
+        read_corpus(tmp_path)
+    table.unlink()
+    nested = read_corpus(tmp_path, outputs=tmp_path / "anna/x")
+    assert "anna/1" in nested.paths()
+    # A list of another corpus, such as VoxCeleb1's for VoxCeleb2
+    prepare_corpus(tmp_path, tmp_path / "save", ["id10270"])
+    (tmp_path / "bert" / "3.wav").symlink_to(tmp_path / "anna" / "1.wav")
+    with pytest.raises(InputError, match="two speakers, anna and bert"):
+        read_corpus(tmp_path).paths()
+
+
+def test_what_is_left_out_is_listed(tmp_path):
+    files = [f"{s}/{i}.wav" for s in "ab" for i in "12"]
+    add(tmp_path / "data", *files, ".x/1.wav")
+    (tmp_path / "data/a/notes.txt").touch()
+    (tmp_path / "data/a/empty.wav").touch()
+    prepare_corpus(tmp_path / "data", tmp_path, [])
+    text = (tmp_path / "skipped.txt").read_text()
+    for name in (".x: hidden", "notes.txt: .txt (no audio)", "a/empty.wav"):
+        assert name in text
+    assert len(text.splitlines()) == 3
+
+
+def test_check(tmp_path, capsys):
+    files = [f"{s}/{i}.wav" for s in "abcd" for i in "12"]
+    add(tmp_path / "c" / "wav", *files)
+    (tmp_path / "c" / "wav" / "a" / "bad.wav").write_bytes(b"RIFF")
+    (tmp_path / "t.csv").write_text("enroll,test,label\na/1,a/2,1\nb/1,a/3,0\n")
+    before = sorted(tmp_path.rglob("*"))
+    data, trials = str(tmp_path / "c"), str(tmp_path / "t.csv")
+    arguments = ["check", data, "--trials", trials]
+    assert cli.main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["speakers"] == 4 and found["utterances"] == 8
+    assert found["hours"] == pytest.approx(8 / 3600, abs=1e-4)
+    assert sum(found["skipped"].values()) == 1
+    assert found["example"]["speaker"] == "a"
+    assert found["columns"] == ["enroll", "test", "label"]
+    counts = ("target", "nontarget", "unlabeled", "test_speakers", "missing")
+    assert [found[c] for c in counts] == [1, 1, 0, 2, 1]
+    assert found["kept_from_training"] == 2
+    assert cli.main(arguments) == 0
+    assert "layout: speaker/[session/]utterance" in capsys.readouterr().out
+    assert sorted(tmp_path.rglob("*")) == before

@@ -12,35 +12,38 @@ from speechbrain_hyperbolic.dataio.corpus import find_audio, read_corpus
 from speechbrain_hyperbolic.dataio.make_trials import make_trial_list
 from speechbrain_hyperbolic.dataio.preparation import prepare_corpus, read_csv
 from speechbrain_hyperbolic.dataio.trials import read_trials
-from speechbrain_hyperbolic.errors import InputError
 from tests.dataio.test_corpus import add
 
 NAMES = [f"{s}_{i}" for s in "abc" for i in range(3)]
 
 
+def write_lines(path, line, header=""):
+    """Of each utterance: its name n, speaker s, number i and split."""
+    path.write_text(header)
+    with open(path, "a") as file:
+        for n in NAMES:
+            split = "test" if n[0] == "c" else "train"
+            file.write(line.format(n=n, s=n[0], i=n[2], split=split) + "\n")
+    return path
+
+
 def csv_list(folder):
     header = "path,speaker,session,gender,split\n"
-    lines = [
-        f"wav/{n}.wav,{n[0]},s{n[2]},f,{'test' if n[0] == 'c' else 'train'}\n"
-        for n in NAMES
-    ]
-    (folder / "list.csv").write_text(header + "".join(lines))
-    return folder / "list.csv"
+    line = "wav/{n}.wav,{s},s{i},f,{split}"
+    return write_lines(folder / "list.csv", line, header)
 
 
 def common_voice(folder):
     (folder / "wav").rename(folder / "clips")
-    lines = [f'{n[0]}\t{n}.wav\tsay "\tfemale\ten\n' for n in NAMES]
     header = "client_id\tpath\tsentence\tgender\tlocale\n"
-    (folder / "validated.tsv").write_text(header + "".join(lines))
+    line = '{s}\t{n}.wav\tsay "\tfemale\ten'
+    write_lines(folder / "validated.tsv", line, header)
     return folder
 
 
 def kaldi(folder):
-    lines = [f"{n} {folder}/wav/{n}.wav\n" for n in NAMES]
-    (folder / "wav.scp").write_text("".join(lines))
-    lines = [f"{n} {n[0]}\n" for n in NAMES]
-    (folder / "utt2spk").write_text("".join(lines))
+    write_lines(folder / "wav.scp", f"{{n}} {folder}/wav/{{n}}.wav")
+    write_lines(folder / "utt2spk", "{n} {s}")
     return folder
 
 
@@ -53,13 +56,8 @@ def kaldi_by_speaker(folder):
 
 
 def manifest(folder):
-    lines = [
-        {"audio_filepath": f"wav/{n}.wav", "speaker": n[0], "duration": 1.0}
-        for n in NAMES
-    ]
-    path = folder / "manifest.json"
-    path.write_text("\n".join(map(json.dumps, lines)))
-    return path
+    line = '{{"audio_filepath": "wav/{n}.wav", "speaker": "{s}"}}'
+    return write_lines(folder / "manifest.json", line)
 
 
 @pytest.mark.parametrize(
@@ -129,27 +127,6 @@ def test_segments(tmp_path, kind):
         np.testing.assert_allclose(heard, expected, atol=1e-6)
         heard = audio.load(path, 16000, 100, 200).numpy()
         np.testing.assert_allclose(heard, expected[100:200], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "name, text, message",
-    [
-        ("wav.scp", "u1 sox a.wav -t wav - |\n", "a command, which is never"),
-        ("list.csv", "path,who\na.wav,a\n", "has no column spk_id"),
-        ("list.csv", "path,speaker\na.wav,\n", "line 2: expected a path and a"),
-        ("m.json", '{"audio_filepath": "a.wav"}\n', "line 1: expected a path"),
-        ("m.json", '{"audio_filepath": 1\n', "line 1 is no JSON"),
-        ("list.csv", "path,speaker,offset\na.wav,a,x\n", "offset is 'x'"),
-        ("list.csv", "path,speaker,split\n1,a,train\n2,a,test\n", "one split"),
-    ],
-)
-def test_bad_lists(tmp_path, name, text, message):
-    (tmp_path / name).write_text(text)
-    (tmp_path / "utt2spk").write_text("u1 a\n")
-    source = tmp_path if name == "wav.scp" else tmp_path / name
-    with pytest.raises(InputError, match=message) as error:
-        read_corpus(source)
-    assert str(error.value).isprintable()
 
 
 def test_files_of_a_list_that_are_missing(tmp_path):

@@ -81,16 +81,12 @@ def test_the_order(packed):
     assert order != list(ShardSampler(rows, 2 * SHARD, 8, counter))
     counter.current = 2
     assert order != list(sampler)
-    of_processes = [
-        list(
-            DistributedSamplerWrapper(
-                sampler, num_replicas=2, rank=rank, shuffle=False
-            )
-        )
+    two = {"num_replicas": 2, "shuffle": False}
+    first, second = (
+        list(DistributedSamplerWrapper(sampler, rank=rank, **two))
         for rank in range(2)
-    ]
-    assert len(of_processes[0]) == len(of_processes[1])
-    assert {*of_processes[0], *of_processes[1]} == set(order)
+    )
+    assert len(first) == len(second) and {*first, *second} == set(order)
 
 
 def spoil(path, content):
@@ -110,10 +106,7 @@ def rename_column(path):
         (lambda tar: rename_column(tar.parent.with_suffix(".csv")), "does not"),
         (os.unlink, "000001.tar is missing or incomplete"),
         (lambda tar: os.truncate(tar, 512), "000001.tar is missing or incompl"),
-        (
-            lambda tar: spoil(tar, b"\0"),
-            r"000001.tar/0000000\d\d.wav can't",
-        ),
+        (lambda tar: spoil(tar, b"\0"), r"1.tar/0000000\d\d.wav can't"),
     ],
 )
 def test_bad_shards_are_refused(files, tmp_path, damage, message):

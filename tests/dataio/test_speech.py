@@ -34,14 +34,17 @@ NO_SPEECH = {
     "hum": tone(5, RATE, 50),
     "quiet room": noise(5) * 10**-2.5,
     "zeros": np.zeros(5 * RATE),
+    "constant": np.full(RATE, 0.3),
     "music": music(),
 }
+SILENT = ("quiet room", "zeros", "constant")
 
 
 @pytest.mark.parametrize("kind", NO_SPEECH)
 def test_what_is_not_speech(kind):
     sound = torch.from_numpy(np.float32(NO_SPEECH[kind]))
     assert speech.speech_segments(sound, RATE) == []
+    assert speech.is_silent(sound, RATE) == (kind in SILENT)
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100])
@@ -60,12 +63,3 @@ def test_speech_is_found_where_it_is(voice, rate, peak):
     assert len(kept) == sum(stop - start for start, stop in segments)
     assert len(kept) > 0.5 * len(voice)
     assert torch.get_num_threads() == threads
-
-
-def test_silence(voice):
-    constant = torch.full((RATE,), 0.3)
-    room = torch.from_numpy(noise(5)) * 10**-2.5
-    for sound in (constant, 0 * constant, room):
-        assert speech.is_silent(sound, RATE)
-    quiet = voice / voice.abs().max() * 10 ** (-46 / 20)
-    assert not speech.is_silent(quiet, RATE)

@@ -1,15 +1,15 @@
 """Trial lists: read, refused, made."""
 
 import contextlib
+import functools
 import http.server
 import random
 import threading
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
+from speechbrain_hyperbolic.dataio.corpus import read_corpus
 from speechbrain_hyperbolic.dataio.make_trials import (
     main,
     make_trial_list,
@@ -19,7 +19,6 @@ from speechbrain_hyperbolic.dataio.trials import (
     Trial,
     TrialList,
     fetch_trials,
-    read_enrollment,
     read_trials,
     trial_speakers,
     write_trials,
@@ -28,29 +27,11 @@ from speechbrain_hyperbolic.errors import InputError
 from tests.dataio.test_corpus import add
 
 
-@pytest.mark.parametrize(
-    "line, trial",
-    [
-        ("1 a/s/1.wav b/s/2.wav", Trial(1, "a/s/1", "b/s/2")),
-        ("0 a/1.m4a b/2", Trial(0, "a/1", "b/2")),
-        ("0\ta/v1.2/1.flac  b/2.OGG\r", Trial(0, "a/v1.2/1", "b/2")),
-        ("1 a/.wav b/1.wav", Trial(1, "a/.wav", "b/1")),
-    ],
-)
-def test_read(tmp_path, line, trial):
+def test_extensions_of_any_kind(tmp_path):
     path = tmp_path / "t.txt"
-    path.write_text(f"{line}\n\n", encoding="utf-8")
-    assert list(read_trials(path)) == [trial]
-
-
-def test_arrays_name_each_utterance_once():
-    trials = TrialList.of([(1, "a/1", "a/2"), (0, "b/1", "a/2")])
-    assert len(trials) == 2
-    assert sorted(trials.utterances) == ["a/1", "a/2", "b/1"]
-    assert trials.models == ["a/1", "b/1"]
-    for model, rows in zip(trials.models, trials.members, strict=True):
-        assert [trials.utterances[row] for row in rows] == [model]
-    assert [s.tolist() for s in trials.speakers()] == [["a", "b"], ["a", "a"]]
+    path.write_text("0 a/v1.2/1.flac  b/2.OGG\r\n\n1 a/.wav b/1.m4a\n")
+    trials = [Trial(0, "a/v1.2/1", "b/2"), Trial(1, "a/.wav", "b/1")]
+    assert list(read_trials(path)) == trials
 
 
 CNCELEB_MAP = """\
@@ -87,88 +68,144 @@ def test_enrollment_file(tmp_path):
         read_trials(tmp_path / "trials.lst", tmp_path / "enroll.map")
 
 
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("a a/1\nb\n", "line 2: expected 'model utterance ...', .* for b"),
-        ("a a/1 a/1.wav\n", "line 1: .*no utterance twice, for a"),
-        ("a a/1\na a/2\n", "line 2: .*one line for each model .* for a"),
-        ("a ../x/1\n", "line 1: ../x/1 leaves the corpus"),
-        ("\x1b[2J\n", r"line 1: .* for '\\x1b\[2J'"),
-        ("\n", "is empty"),
-    ],
-)
-def test_bad_enrollment_file(tmp_path, text, message):
-    (tmp_path / "enroll.map").write_text(text)
-    with pytest.raises(InputError, match=message):
-        read_enrollment(tmp_path / "enroll.map")
-
-
 def test_repeated_trials_count_and_are_reported(tmp_path, caplog):
     path = tmp_path / "t.txt"
     path.write_text("1 a/1 a/2\n0 a/1 b/1\n1 a/1.wav a/2\n")
     assert len(read_trials(path)) == 3
     assert "1 of 3 trials repeat another one" in caplog.text
-    path.write_text("1 a/1 a/2\n0 a/1 a/2\n")
-    with pytest.raises(InputError, match="line 2: line 1 has the same trial"):
-        read_trials(path)
 
 
-WORDS = st.sampled_from(
-    ["1", "0", "2", "target", "a/1", "a/1.wav", "b/2", "../c", "/", ".wav"]
-) | st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
+TRIALS = [Trial(1, "a/s/1", "a/s/2"), Trial(0, "a/s/1", "b/s/1")]
+LABEL_FIRST, LABEL_LAST = "label enroll test", "enroll test label"
+WITH_SIDE = "enroll test side label"
 
 
-@given(
-    st.lists(st.lists(WORDS, max_size=4), max_size=4),
-    st.booleans(),
-    st.binary(max_size=3),
+def trial_list(form, target, nontarget, separator=" "):
+    lines = []
+    for label, enroll, test in TRIALS:
+        fields = {"enroll": f"{enroll}.wav", "test": f"{test}.wav"}
+        fields |= {"label": target if label else nontarget}
+        fields |= {"side": "a", "score": "0.25"}
+        lines.append(separator.join(fields[role] for role in form.split()))
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("separator", [" ", "\t", ",", ", ", ";"])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        *(("1", "0"), ("1.0", "0.0"), ("1", "-1"), ("TRUE", "FALSE")),
+        *(("tgt", "imp"), ("target", "nontarget"), ("Target", "impostor")),
+    ],
 )
-@settings(
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+@pytest.mark.parametrize(
+    "form",
+    [LABEL_FIRST, LABEL_LAST, f"{LABEL_LAST} score", WITH_SIDE],
 )
-def test_any_list_is_read_or_refused(tmp_path, lines, enrolls, junk):
-    """What is read is the same when it is written and read again."""
-    path, again = tmp_path / "a.txt", tmp_path / "b.txt"
-    text = "".join(" ".join(line) + "\n" for line in lines)
-    path.write_bytes(text.encode() + junk)
-    try:
-        if enrolls:
-            read_enrollment(path)
-            return
-        trials = read_trials(path)
-    except InputError as error:
-        assert str(path) in str(error) and str(error).isprintable()
-        return
-    assert set(trials.labels.tolist()) <= {-1, 0, 1}
-    assert not any(".." in u.split("/") for u in trials.utterances)
-    write_trials(trials, again)
-    assert [t.label for t in read_trials(again)] == [t.label for t in trials]
+def test_forms(tmp_path, form, labels, separator):
+    path = tmp_path / "t.txt"
+    path.write_text(trial_list(form, *labels, separator))
+    trials = read_trials(path)
+    assert list(trials) == TRIALS
+    assert " ".join(trials.columns) == form
 
 
-# ---------------------------------------------------------------- download
+LIST = trial_list(LABEL_FIRST, "1", "0")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "label enroll test\n" + LIST,
+        "# a comment\n\n" + LIST,
+        "modelid\tsegmentid\tside\ttargettype\n"
+        + trial_list(WITH_SIDE, "target", "nontarget", "\t"),
+        "Enrol,Test,Is_Target,note\n"
+        + trial_list(LABEL_LAST, "1", "0", ",").replace("\n", ",x\n"),
+        'enroll,test,label\n"a/s/1","a/s/2",1\n"a/s/1","b/s/1",0\n',
+        LIST.replace("a/s", "./a/s").replace("b/s", ".//b/s"),
+        LIST.replace("/", "\\"),
+        LIST.replace(" a/", " wav/a/").replace(" b/", " wav/b/"),
+        LIST.replace(" a/", " VoxCeleb/wav/a/").replace(" b/", " wav/b/"),
+        LIST.replace(" a/", " CORPUS/a/").replace(" b/", " CORPUS/b/"),
+        LIST.replace(".wav", ".m4a"),
+        LIST.replace(".wav", ""),
+        LIST.replace(".wav", "").replace("/", "-"),  # as in Kaldi
+    ],
+)
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"]
+)
+def test_lists_in_the_field(tmp_path, text, encoding):
+    folder = tmp_path / "VoxCeleb" / "wav"
+    add(folder, *(f"{u}.flac" for u in ("a/s/1", "a/s/2", "b/s/1")))
+    path = tmp_path / "t.txt"
+    text = text.replace("CORPUS", str(folder))
+    path.write_text(text.replace("\n", "\r\n"), encoding, newline="")
+    for source in (folder, folder.parent):
+        trials = read_trials(path, corpus=read_corpus(source))
+        assert list(trials) == TRIALS and not trials.missing
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a/1 a/2\n", "enroll,test\na/1,a/2\n", "a/1 a/2 a\n", "a/1 a/2 0.25\n"],
+)
+def test_blind_lists(tmp_path, text, caplog):
+    """Such as NIST's, without its key."""
+    caplog.set_level("INFO")
+    (tmp_path / "t.txt").write_text(text)
+    found = read_trials(tmp_path / "t.txt")
+    assert list(found) == [(-1, "a/1", "a/2")] and not found.labeled
+    assert "read as 'enroll test" in caplog.text
+
+
+def test_models_named_by_numbers(tmp_path):
+    (tmp_path / "m.txt").write_text("0 a/1 a/2\n1 b/1\n")
+    text = "0 a/3.wav 1\n1 a/3.wav 0\n0 b/2.wav 0\n1 b/2.wav 1\n"
+    (tmp_path / "t.txt").write_text(text)
+    trials = read_trials(tmp_path / "t.txt", tmp_path / "m.txt")
+    assert trials.columns == ("enroll", "test", "label")
+    assert [t.label for t in trials] == [1, 0, 0, 1]
+    (tmp_path / "t.txt").write_text("0 3 1\n1 4 0\n")
+    trials = read_trials(tmp_path / "t.txt", tmp_path / "m.txt")
+    assert [t.test for t in trials] == ["3", "4"]
+
+
+def test_leading_zeros_and_what_is_missing(tmp_path, caplog):
+    add(tmp_path, "0001/1.wav", "0002/1.wav")
+    path = tmp_path / "t.txt"
+    path.write_text("1 1/1.wav 0001/1.wav\n0 0001/1 2/9.wav\n")
+    trials = read_trials(path, corpus=read_corpus(tmp_path))
+    assert trials.utterances == ["0001/1", "0002/9"]
+    assert trials.missing == ("0002/9",) and "such as 0002/9" in caplog.text
+
+
+def test_an_extension_within_a_name(tmp_path):
+    """utt.m4a.wav loses its extension once, however often it is written."""
+    add(tmp_path / "c", "a/utt.m4a.wav", "a/utt.flac", "1/0.wav")
+    corpus = read_corpus(tmp_path / "c")
+    assert list(corpus.recordings) == ["1/0", "a/utt", "a/utt.m4a"]
+    trials = [Trial(1, "a/utt.m4a", "a/utt"), Trial(0, "a/utt.m4a", "1/0")]
+    for number in range(3):
+        write_trials(trials, tmp_path / "t.txt")
+        with_corpus = read_trials(tmp_path / "t.txt", None, corpus)
+        trials = list(read_trials(tmp_path / "t.txt"))
+        assert list(with_corpus) == trials, number
+    assert TrialList.of(trials).utterances == ["a/utt", "1/0", "a/utt.m4a"]
 
 
 @contextlib.contextmanager
-def serving(folder, requests=None):
-    """The address of a server of a folder's files; notes what is asked."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=folder)
-
-        def log_message(self, *args):
-            if requests is not None:
-                requests.append(args)
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=[0.01]).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+def serving(folder):
+    """The address of a server of a folder's files."""
+    handler = http.server.SimpleHTTPRequestHandler
+    handler = functools.partial(handler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=[0.01]).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 def test_fetch(tmp_path):
@@ -186,9 +223,6 @@ def test_fetch(tmp_path):
         path = fetch_trials(url, folder)
     assert list(read_trials(path)) == [Trial(1, "a/1", "a/2")]
     assert fetch_trials(url, folder) == path  # without the server
-
-
-# -------------------------------------------------------------- made lists
 
 
 @pytest.mark.parametrize("speakers, utterances", [(2, 2), (5, 6), (40, 20)])

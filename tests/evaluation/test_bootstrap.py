@@ -1,5 +1,6 @@
-"""Bootstrap and comparison against trials written out, and simulations."""
+"""Results, intervals and comparisons, against trials written out."""
 
+import itertools
 import runpy
 import sys
 
@@ -9,15 +10,23 @@ from scipy import stats
 
 from benchmarks.intervals import coverage, simulate
 from speechbrain_hyperbolic.dataio.scores import read_score_table, write_scores
+from speechbrain_hyperbolic.dataio.trials import TrialList
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.evaluation import bootstrap
+from speechbrain_hyperbolic.evaluation import bootstrap, metrics
 from speechbrain_hyperbolic.evaluation.bootstrap import (
     bootstrap_intervals,
     compare_score_files,
     compare_systems,
     format_comparison,
 )
-from speechbrain_hyperbolic.evaluation.metrics import P_TARGETS
+from speechbrain_hyperbolic.evaluation.results import (
+    evaluate,
+    evaluate_trials,
+    format_results,
+    interval_note,
+    read_results,
+    write_results,
+)
 from tests.evaluation.test_metrics import loop_eer, loop_min_dcf
 
 
@@ -66,7 +75,7 @@ def loop_values(scores, draws):
     values = []
     for target, nontarget in draws:
         classes = scores[target].tolist(), scores[nontarget].tolist()
-        costs = [loop_min_dcf(*classes, p) for p in P_TARGETS]
+        costs = [loop_min_dcf(*classes, p) for p in metrics.P_TARGETS]
         values.append([loop_eer(*classes), *costs])
     return np.transpose(values)
 
@@ -108,13 +117,11 @@ def test_both_are_those_of_trials_written_out(kind, monkeypatch):
     values = [loop_values(scores, everything)[:, 0] for scores in (a, b)]
     if kind != "one target speaker":  # without whom there is no target trial
         others = [(trials[1] != s) & (trials[2] != s) for s in range(11)]
-        without = loop_values(
-            a,
-            [
-                [np.flatnonzero(o & (trials[0] == n)) for n in (1, 0)]
-                for o in others
-            ],
-        )
+        left = [
+            [np.flatnonzero(other & (trials[0] == n)) for n in (1, 0)]
+            for other in others
+        ]
+        without = loop_values(a, left)
         expected = map(loop_bca, drawn_a, values[0], without)
         np.testing.assert_allclose(
             list(intervals.values()), list(expected), atol=1e-12
@@ -175,12 +182,9 @@ def files(tmp_path):
     order = rng.permutation(len(a))
     columns = (enroll, test, labels, scores_b)
     write_scores(paths[1], *(column[order] for column in columns))
-    expected = compare_systems(
-        *(scores_a, scores_b, labels),
-        *([f"id{s}" for s in side] for side in (a, b)),
-        replicates=50,
-        seed=3,
-    )
+    speakers = ([f"id{s}" for s in side] for side in (a, b))
+    systems = scores_a, scores_b, labels
+    expected = compare_systems(*systems, *speakers, replicates=50, seed=3)
     return *paths, expected
 
 
@@ -224,3 +228,63 @@ def test_command_line(files, monkeypatch, capsys):
     low, high = (f"{100 * bound:+.2f}" for bound in metric["interval"])
     assert f"{100 * metric['difference']:+.2f} [{low}, {high}]" in table
     assert f"A is {a}, B is {b}" in note
+
+
+def test_evaluate_sums_up():
+    scores, labels, enroll, test = some_trials("usual")
+    scores = scores - 3.0
+    classes = scores[labels == 1], scores[labels == 0]
+    found = evaluate(scores, labels == 1, enroll, test, 30, calibrated=True)
+    value, threshold = metrics.eer(*classes)
+    expected = {
+        "n_target": len(classes[0]),
+        "n_nontarget": len(classes[1]),
+        "n_speakers": 11,
+        "eer": value,
+        "eer_threshold": threshold,
+        "cllr": metrics.cllr(*classes),
+        "intervals": bootstrap_intervals(scores, labels, enroll, test, 30),
+    }
+    for p in (0.01, 0.05):
+        expected[f"min_dcf_{p}"] = metrics.min_dcf(*classes, p)[0]
+        expected[f"act_dcf_{p}"] = metrics.act_dcf(*classes, p)
+    assert found == expected
+    note = interval_note({"all": found})
+    assert note.startswith("in brackets 95 %")
+    assert "too narrow for as few as 11 speakers" in note
+    header, _, row = format_results({"all": found}).splitlines()
+    assert header.endswith("| Cllr  |") and f"{found['cllr']:.3f}" in row
+    plain = evaluate(scores, labels, enroll, test, 30)
+    left_out = {"act_dcf_0.01", "act_dcf_0.05", "cllr"}
+    assert expected.keys() - plain.keys() == left_out
+    other = evaluate(scores, labels, enroll, test, 30, p_targets=[0.5])
+    assert other["min_dcf_0.5"] == metrics.min_dcf(*classes, 0.5)[0]
+    assert list(other["intervals"]) == ["eer", "min_dcf_0.5"]
+    assert "minDCF(0.5)" in format_results({"all": other})
+    few = other | {"n_speakers": 99, "intervals": {"eer": None}}
+    assert "none where fewer than 5 speakers" in interval_note({"all": few})
+
+
+def test_subsets_by_hand(tmp_path):
+    names = [f"{s}/{i}" for s in "abc" for i in range(3)]
+    pairs = itertools.combinations(names, 2)
+    trials = TrialList.of((int(a[0] == b[0]), a, b) for a, b in pairs)
+    # a and b are of one sex; the only errors are between b and c.
+    accepted = [
+        t.label or {t.enroll[0], t.test[0]} == {"b", "c"} for t in trials
+    ]
+    scores = np.array(accepted, float)
+    sexes = {"a": {"sex": "f"}, "b": {"sex": "f"}, "c": {"sex": "m"}}
+    results = evaluate_trials(trials, scores, sexes, replicates=10)
+    same = results["same-sex trials"]
+    assert (same["eer"], same["n_target"], same["n_nontarget"]) == (0, 9, 9)
+    # 9 of 27 nontarget trials tie with the targets: the rates are equal on the
+    # line between (0, 1/3) and (1, 0).
+    assert results["all trials"]["eer"] == pytest.approx(0.25)
+    assert list(evaluate_trials(trials, scores)) == ["all trials"]
+    write_results(results, tmp_path / "r.json")
+    assert read_results(tmp_path / "r.json") == results
+    table = format_results(results)
+    assert "| all trials      | 9 + 27 | 25.00 |" in table
+    assert "Cllr" not in table
+    assert interval_note(results) == "too few speakers for intervals"

@@ -1,5 +1,6 @@
-"""Batches against a loop, what the cache saves, and what is refused."""
+"""Batches against a loop, what the cache keeps, and what is refused."""
 
+import os
 import time
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.evaluation.cache import Cache, arithmetic, identity
 from speechbrain_hyperbolic.evaluation.extraction import (
     Encoder,
     extract,
@@ -135,8 +137,13 @@ def test_the_cache_is_used(tmp_path):
     assert torch.equal(found.views, first.views[[3, 1, 3]])
     assert found.durations.tolist() == [1.04, 0.5, 1.04]
     assert again.batches == []
+    assert len(list((tmp_path / "cache").glob("*/shard-*"))) == 1
     extract(again, paths, **settings | {"crop_length": 0.4})
     assert sum(rows for rows, _ in again.batches) >= len(paths)
+    other = counting()
+    other.modules[2].fc.conv.weight.data += 1
+    changed = extract(other, paths, **settings)
+    assert other.batches and not torch.equal(changed.views, first.views)
 
 
 def test_a_broken_file_is_named_and_the_rest_is_kept(tmp_path):
@@ -202,3 +209,67 @@ def test_fingerprints_tell_models_apart():
     # As in the results of earlier versions
     state = {"weight": torch.zeros(1)}
     assert weights_fingerprint(state)[:8] == "67ea5d3e"
+
+
+def some(n, seed=0):
+    """Keys, and what the cache holds of each."""
+    generator = np.random.default_rng(seed)
+    return {
+        generator.bytes(16): (
+            generator.standard_normal((3, 4)).astype(np.float32),
+            generator.uniform(1, 9),
+        )
+        for _ in range(n)
+    }
+
+
+@pytest.mark.parametrize("harm", ["truncated", "flipped"])
+def test_damaged_shards_are_skipped(tmp_path, caplog, harm):
+    cache = Cache(tmp_path, "f" * 64, "whole")
+    with cache:
+        cache.add(some(50))
+    [path] = cache.folder.iterdir()
+    raw = bytearray(path.read_bytes())
+    with cache:
+        cache.add(others := some(2, seed=1))
+    if harm == "truncated":
+        path.write_bytes(raw[: len(raw) // 2])
+    else:
+        raw[len(raw) // 2] ^= 1
+        path.write_bytes(raw)
+    assert set(cache.find([*some(50), *others])) == set(others)
+    assert f"{path} is damaged" in caplog.text
+
+
+def test_identity(tmp_path, monkeypatch):
+    path = tmp_path / "a.wav"
+    path.touch()
+    first = identity(path)
+    monkeypatch.chdir(tmp_path)
+    assert identity("a.wav") == first != identity(path, "another cache")
+    os.utime(path, ns=(0, 100))
+    assert identity(path) != first
+    with pytest.raises(InputError, match="missing.wav cannot be read"):
+        identity("missing.wav")
+
+
+def test_other_arithmetic_has_another_cache(tmp_path):
+    """TF32 and bfloat16 move embeddings by more than 1e-5."""
+    flags = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [flag.allow_tf32 for flag in flags]
+    found = []
+    try:
+        for tf32 in (False, True):
+            for flag in flags:
+                flag.allow_tf32 = tf32
+            found += [arithmetic(device) for device in ("cpu", "cuda:0")]
+    finally:
+        for flag, value in zip(flags, before, strict=True):
+            flag.allow_tf32 = value
+    assert found == ["", "-cuda", "", "-cuda-tf32"]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert arithmetic("cpu") == "-bfloat16"
+    folders = [
+        Cache(tmp_path, "f" * 64, "s", d).folder for d in ("cpu", "cuda")
+    ]
+    assert folders[0].name == "v1-" + "f" * 32 + "-s" != folders[1].name

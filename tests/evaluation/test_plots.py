@@ -1,5 +1,7 @@
 """The plots: what is drawn where, and how the files are written."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -28,20 +30,15 @@ SYSTEMS = {
 
 
 @pytest.fixture
-def drawn(tmp_path, monkeypatch):
+def drawn(tmp_path):
     """Calls a plot, and returns its figure."""
-    figures = []
-    save = Figure.savefig
-    monkeypatch.setattr(
-        Figure,
-        "savefig",
-        lambda self, *a, **k: (figures.append(self), save(self, *a, **k)),
-    )
+    watched = {"autospec": True, "side_effect": Figure.savefig}
 
     def draw(plot, *args, **options):
         options = {"title": "title"} | options
-        plot(*args, path=tmp_path / "plot.png", **options)
-        return figures.pop()
+        with mock.patch.object(Figure, "savefig", **watched) as savefig:
+            plot(*args, path=tmp_path / "plot.png", **options)
+        return savefig.call_args.args[0]
 
     return draw
 

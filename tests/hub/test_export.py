@@ -3,13 +3,10 @@
 import csv
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import soundfile
-import torch
 from huggingface_hub import ModelCard
 
 from speechbrain_hyperbolic import HyperbolicSpeakerRecognition
@@ -22,19 +19,10 @@ from speechbrain_hyperbolic.hub import push
 from speechbrain_hyperbolic.hub.export import export_model, export_run
 from speechbrain_hyperbolic.inference.model import read_config
 from tests.conftest import ROOT, SPEAKERS
+from tests.inference.models import OWN
+from tests.processes import run_python
 
 TEXT = "Synthetic tones: no person speaks."
-
-
-class OwnEncoder(torch.nn.Module):
-    """A user's own encoder."""
-
-    def __init__(self, size):
-        super().__init__()
-        self.linear = torch.nn.Linear(80, size)
-
-    def forward(self, features, lengths=None):
-        return self.linear(features).mean(1, keepdim=True)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +40,6 @@ def exported(demo, clips, tmp_path_factory):
 
 @pytest.fixture
 def run(demo, tmp_path):
-    """A copy of the run, to be changed."""
     return shutil.copytree(demo.run, tmp_path / "run")
 
 
@@ -68,11 +55,11 @@ def files(folder):
 
 def test_an_encoder_of_the_users_own(run, clips, tmp_path):
     path = run / "hyperparams.yaml"
-    name = f"{OwnEncoder.__module__}.OwnEncoder"
+    (name,) = OWN
     text = path.read_text()
     start, end = text.index("embedding_model: &"), text.index("classifier: &")
     anchor = text[start:].split()[1]
-    own = f"embedding_model: {anchor} !new:{name}\n  size: 5\n\n"
+    own = f"embedding_model: {anchor} !new:{name}\n  size: 5\n  bands: 80\n\n"
     path.write_text(text[:start] + own + text[end:])
     export_model(run, untrained=True)
     folder = export_run(run, tmp_path / "out", clips=clips)
@@ -140,9 +127,7 @@ def test_the_code_on_the_card_runs(copy):
     stock = "import sys\nsys.modules['speechbrain_hyperbolic'] = None\n" + stock
     answers = []
     for code in (ours, stock):
-        command = [sys.executable, "-c", code]
-        done = subprocess.run(command, cwd=copy, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        done = run_python("-c", code, cwd=copy)
         found = re.search(r"cosine ([\d.-]+)\D*(True|False)", done.stdout)
         answers.append(found.groups())
     assert answers[0] == answers[1]

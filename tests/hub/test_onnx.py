@@ -1,10 +1,7 @@
 """The ONNX file against the stock modules, run by onnxruntime."""
 
-import dataclasses
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,13 +15,13 @@ from speechbrain_hyperbolic.hub import onnx as hub_onnx
 from speechbrain_hyperbolic.hub.card import make_card
 from speechbrain_hyperbolic.hub.onnx import export_onnx
 from speechbrain_hyperbolic.inference.model import (
-    build_modules,
     fingerprint,
     load_model,
     save_model,
 )
 from tests.hub.test_card import TRAINING
-from tests.inference.models import make_config
+from tests.inference.models import make_config, make_model
+from tests.processes import run_python
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -34,9 +31,8 @@ NAMES = ("ecapa", "xvector")
 
 def write_model(folder, encoder, **fields):
     """A model folder whose batch normalization is not the identity."""
-    config = dataclasses.replace(make_config(encoder), **fields)
-    torch.manual_seed(0)
-    state = build_modules(config)["embedding_model"].state_dict()
+    config, model = make_model(folder, encoder, **fields)
+    state = model.state_dict()
     for name, value in state.items():
         if name.endswith(("running_mean", "running_var")):
             value.copy_(torch.rand_like(value) + 0.5)
@@ -75,7 +71,6 @@ def embed(path, waveforms):
 
 
 def expect(folder, waveforms):
-    """By PyTorch and the stock modules."""
     _, modules = load_model(folder)
     return Encoder(*modules.values())(waveforms).numpy()
 
@@ -128,9 +123,7 @@ def test_the_usage_on_the_card(folders, tmp_path):
     text = make_card("m", config, TRAINING, onnx=True).text
     code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[-1]
     code += "import sys\nprint(sys.modules.keys() & {'torch', 'speechbrain'})\n"
-    command = [sys.executable, "-I", "-c", code]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    run = run_python("-I", "-c", code, cwd=tmp_path)
     score, modules = run.stdout.splitlines()
     waves = [audio.load(tmp_path / name, 16000)[None] for name in names]
     vectors = [expect(tmp_path, waveform)[0] for waveform in waves]

@@ -4,7 +4,6 @@ The client is the real one, in a process of its own for each call, as a user
 has it; the Hub is ``tests.hub_server.LoopbackHub``.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -15,13 +14,7 @@ from tests.hub_server import LoopbackHub
 
 ALICE, BOB = "hf_alice", "hf_bob"
 MODEL = "alice/voices"
-CLIENT = """
-import json, sys
-from speechbrain_hyperbolic.errors import exit_on_error
-from speechbrain_hyperbolic.hub.push import push_model
-with exit_on_error():
-    print(push_model(**json.load(sys.stdin)))
-"""
+PUSH = [sys.executable, "-m", "speechbrain_hyperbolic.cli", "push"]
 NAMES = ["config.json", "model.safetensors", "embedding_model.ckpt"]
 NAMES += ["hyperparams.yaml", "README.md", "det.png", "results.json"]
 NAMES += ["model.onnx", "examples/clip1.wav"]
@@ -55,11 +48,10 @@ def content(folder, *names):
     return {name: (folder / name).read_bytes() for name in names or NAMES}
 
 
-def push(hub, folder, repo_id=MODEL, token=ALICE, **options):
+def push(hub, folder, *options, repo_id=MODEL, token=ALICE):
     """What a push prints: the address, or one line that says why not."""
     done = subprocess.run(
-        [sys.executable, "-c", CLIENT],
-        input=json.dumps({"folder": str(folder), "repo_id": repo_id} | options),
+        [*PUSH, folder, repo_id, *options],
         capture_output=True,
         text=True,
         env=hub.environment(folder.parent / "home", token),
@@ -74,10 +66,10 @@ def push(hub, folder, repo_id=MODEL, token=ALICE, **options):
 
 
 def test_the_model_goes_in_one_commit(hub, folder):
-    push(hub, folder, speaker_names=True)  # sent only if asked for
+    push(hub, folder, "--speaker-names")  # sent only if asked for
     assert hub.files(MODEL) == content(folder, *NAMES, "label_encoder.txt")
     hub.requests.clear()
-    url = push(hub, folder, message="First voices")
+    url = push(hub, folder, "--message=First voices")
     assert url == f"{hub.url}/{MODEL}"
     assert hub.files(MODEL) == content(folder)
     *_, before, last = hub.repositories[MODEL].messages
@@ -93,7 +85,7 @@ def test_what_the_folder_lacks_leaves_the_branch(hub, folder):
         "main", hub.files(MODEL) | {"LICENSE": b"by hand"}, "by hand"
     )
     write(folder)
-    url = push(hub, folder, revision="v2")
+    url = push(hub, folder, "--revision=v2")
     assert url == f"{hub.url}/{MODEL}/tree/v2"
     assert hub.files(MODEL) == first | {"LICENSE": b"by hand"}
     assert hub.files(MODEL, "v2") == content(folder) | {"LICENSE": b"by hand"}
@@ -104,11 +96,11 @@ def test_what_the_folder_lacks_leaves_the_branch(hub, folder):
 
 
 def test_private(hub, folder):
-    push(hub, folder, private=True)
+    push(hub, folder, "--private")
     assert hub.repositories[MODEL].private
-    push(hub, folder, private=True)
+    push(hub, folder, "--private")
     hub.repositories[MODEL].private = False
-    message = push(hub, folder, private=True)
+    message = push(hub, folder, "--private")
     assert f"error: {MODEL} exists and is public: push to another" in message
 
 

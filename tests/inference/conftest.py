@@ -3,9 +3,7 @@
 import pytest
 import soundfile
 
-from speechbrain_hyperbolic.inference.recognition import (
-    HyperbolicSpeakerRecognition,
-)
+from speechbrain_hyperbolic import HyperbolicSpeakerRecognition
 from tests.inference.models import MEASURED, RATE, make_model, voice
 
 

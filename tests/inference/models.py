@@ -1,7 +1,10 @@
 """Small models with random weights, and voices for them."""
 
+import dataclasses
+
 import numpy as np
 import torch
+from hypothesis import HealthCheck, settings
 
 from speechbrain_hyperbolic.inference.model import (
     ModelConfig,
@@ -36,14 +39,19 @@ ENCODERS = {
     "own": {"class": "tests.inference.models.OwnEncoder", "size": 8},
 }
 OWN = (ENCODERS["own"]["class"],)
+FUZZ = settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 class OwnEncoder(torch.nn.Module):
     """A user's class, which computes with its weights when it is made."""
 
-    def __init__(self, size):
+    def __init__(self, size, bands=24):
         super().__init__()
-        self.linear = torch.nn.Linear(24, size)
+        self.linear = torch.nn.Linear(bands, size)
         self.mean = self.linear.weight.mean().item()
 
     def forward(self, features, lengths=None):
@@ -58,7 +66,8 @@ def make_config(encoder="ecapa", **fields):
         "norm_type": "sentence",
         "std_norm": False,
     }
-    return ModelConfig(features, normalization, ENCODERS[encoder], **fields)
+    config = ModelConfig(features, normalization, ENCODERS[encoder])
+    return dataclasses.replace(config, **fields)
 
 
 def make_model(folder, encoder="ecapa", seed=0, **fields):

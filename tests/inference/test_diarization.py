@@ -1,5 +1,6 @@
 """Who speaks when, with an encoder that hears the pitch alone."""
 
+import json
 import math
 import random
 import types
@@ -10,6 +11,7 @@ from pyannote.database.util import load_rttm
 from torchaudio.functional import detect_pitch_frequency
 
 from benchmarks.diarization import error_rate, mix
+from speechbrain_hyperbolic.cli import main
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.inference.diarization import (
     Turn,
@@ -76,3 +78,16 @@ def test_rttm_is_read_by_others(tmp_path):
         (s.start, s.end, v) for s, _, v in read.itertracks(yield_label=True)
     ]
     assert found == [tuple(turn) for turn in turns]
+
+
+def test_the_command(folder, speechocean, tmp_path, capsys):
+    """Its turns, the file that it writes, and a file that it can't read."""
+    clip = next(speechocean.glob("audio/0024/*"))
+    options = ["--speakers=1", "-o", str(tmp_path / "a.rttm"), "--json"]
+    files = [str(clip), str(tmp_path / "none.wav")]
+    assert main(["diarize", "--model", str(folder), *options, *files]) == 0
+    found = capsys.readouterr()
+    turns = [json.loads(line) for line in found.out.splitlines()]
+    assert {turn["speaker"] for turn in turns} == {"speaker1"}
+    assert len(load_rttm(tmp_path / "a.rttm")[clip.stem]) == len(turns)
+    assert "none.wav is missing" in found.err

@@ -8,12 +8,8 @@ import torch
 from speechbrain.lobes.models.ECAPA_TDNN import Classifier
 from speechbrain.nnet.losses import AngularMargin, LogSoftmaxWrapper
 
-from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.lobes.classifiers import (
-    HyperbolicClassifier,
-    JointClassifier,
-)
-from speechbrain_hyperbolic.nnet.losses import JointLoss, MarginSoftmax
+from speechbrain_hyperbolic.lobes.classifiers import HyperbolicClassifier
+from speechbrain_hyperbolic.nnet.losses import MarginSoftmax
 from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
 from speechbrain_hyperbolic.nnet.similarity import MAPS
 
@@ -140,17 +136,6 @@ def test_gradient_at_the_origin():
     torch.testing.assert_close(x.grad[0], torch.tensor([2.0, 0.0]))
 
 
-def test_beyond_the_cap_is_a_reshaped_cosine():
-    """d = arcosh(1 + k (1 - cos)), k = 3 at c = 3 (both on the cap)."""
-    x, w = (10 * torch.randn(n, 32, dtype=torch.float64) for n in (6, 7))
-    cosine = torch.nn.functional.cosine_similarity(
-        x.unsqueeze(1), w.unsqueeze(0), dim=-1
-    )
-    torch.testing.assert_close(
-        -head_of(w)(x), torch.acosh(1 + 3 * (1 - cosine)), rtol=1e-4, atol=0
-    )
-
-
 def test_drop_in_for_the_stock_classifier():
     """Same arguments and parameter names; with cosines, the same outputs."""
     options = dict(input_size=8, lin_blocks=1, lin_neurons=6, out_neurons=5)
@@ -178,34 +163,3 @@ def test_compiles():
         loss.backward()
         results.append((loss.detach(), x.grad, head.weight.grad))
     torch.testing.assert_close(*results)
-
-
-@pytest.mark.parametrize("chunk_size", [None, 2])
-def test_joint_classifier(chunk_size):
-    heads = [
-        HyperbolicClassifier(8, out_neurons=5),
-        HyperbolicClassifier(8, out_neurons=5, map="cosine"),
-    ]
-    joint = JointClassifier(heads)
-    losses = [ours(chunk_size=chunk_size), ours(0.1, 10.0)]
-    cost = JointLoss(losses, [0.7, 0.3])
-    assert cost.chunk_size == chunk_size
-    x, labels = torch.randn(4, 1, 8), torch.randint(5, (4, 1))
-    outputs = joint(x)
-    assert outputs.shape == joint(x.squeeze(1)).shape == (4, 2, 5)
-    torch.testing.assert_close(outputs[:, 1:], heads[1](x))
-    torch.testing.assert_close(joint(x, labels, cost), cost(outputs, labels))
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"map": "ball"}, "map is 'ball', expected one of clip"),
-        ({"sub_centers": 0}, "sub_centers is 0, expected"),
-        ({"sub_centers": "3"}, "sub_centers is '3', expected"),
-        ({"device": 5}, "pass the number of speakers as out_neurons"),
-    ],
-)
-def test_mistakes(options, message):
-    with pytest.raises(InputError, match=message):
-        HyperbolicClassifier(4, **options)

@@ -7,7 +7,7 @@ VERIFY = VOXCELEB / "speaker_verification.py"
 
 
 def train(demo, output, *options, hparams="ham_ecapa"):
-    """Trains for an epoch; the exit code and the output."""
+    """Trains for an epoch; what is printed."""
     defaults = (
         f"--output_folder={output}",
         f"--out_n_neurons={SPEAKERS}",
@@ -15,18 +15,22 @@ def train(demo, output, *options, hparams="ham_ecapa"):
         *demo.sounds,
         *TINY,
     )
-    return run(demo, TRAIN, hparams, defaults, options)
+    code, printed = run(demo, TRAIN, hparams, defaults, options)
+    assert code == 0, printed
+    return printed
 
 
-def verify(demo, output, *options):
-    """Verifies the model of the run; the exit code and the output."""
+def verify(demo, output, *options, code=0):
+    """Verifies the model of the run; what is printed."""
     defaults = (
         f"--model_folder={demo.run / 'model'}",
         f"--output_folder={output}",
         "--cache_folder=null",
         "--n_crops=0",
     )
-    return run(demo, VERIFY, "verification", defaults, options)
+    found, printed = run(demo, VERIFY, "verification", defaults, options)
+    assert found == code, printed
+    return printed
 
 
 def run(demo, script, hparams, defaults, options):

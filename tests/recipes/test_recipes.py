@@ -2,10 +2,7 @@
 
 import csv
 import json
-import re
-import runpy
 import shutil
-import sys
 
 import matplotlib.image
 import pytest
@@ -16,10 +13,8 @@ from speechbrain_hyperbolic.dataio.make_trials import make_trials
 from speechbrain_hyperbolic.dataio.trials import write_trials
 from speechbrain_hyperbolic.evaluation.results import read_results
 from tests.conftest import SPEAKERS
-from tests.recipes.conftest import VERIFY, train, verify
-from tests.scripts import ROOT, TRAIN, run_script
-
-# ------------------------------------------------------------ OwnCorpus
+from tests.recipes.conftest import train, verify
+from tests.scripts import run_script, succeed
 
 
 def test_what_a_run_leaves(demo):
@@ -42,8 +37,7 @@ def test_the_same_command_again_trains_nothing(demo):
     files = [demo.trials, demo.run / "train_log.txt"]
     before = [file.read_bytes() for file in files]
     trained = (demo.run / "trained" / "scores.txt").read_text()
-    code, printed = run_script(*demo.command)
-    assert code == 0, printed
+    printed = succeed(*demo.command)
     assert "Resuming from" in printed
     assert [file.read_bytes() for file in files] == before
     assert (demo.run / "trained" / "scores.txt").read_text() == trained
@@ -55,32 +49,6 @@ def test_paths_that_speechbrain_cannot_take(demo, tmp_path):
     paths = {"a": "/a/b", "b": "/a: b", "c": "/a #b"}
     options = [*own_corpus.as_options(paths)]
     assert options == ["--a=/a/b", '--b="/a: b"', '--c="/a #b"']
-
-
-# ------------------------------------------------------------ VoxCeleb
-
-
-@pytest.mark.parametrize(
-    "script, options, message",
-    [
-        (TRAIN, [], "pass --data_folder=/path.*make demo"),
-        (VERIFY, [], "pass --data_folder=/path.*make demo"),
-        (TRAIN, ["--data_folder=/tmp", "--lr=0", "--lr=1"], "has lr twice"),
-        (TRAIN, ["--data_folder=/tmp", "--epochs_to_average=0"], "is 0, exp"),
-    ],
-)
-def test_mistakes(script, options, message, monkeypatch, capsys, tmp_path):
-    """One line on standard error, and exit code 2."""
-    name = "ham_ecapa" if script == TRAIN else "verification"
-    path = ROOT / "hparams" / f"{name}.yaml"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [str(script), str(path), *options])
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_path(str(script), run_name="__main__")
-    assert stopped.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    assert re.search(message, line)
 
 
 @pytest.mark.parametrize(
@@ -97,8 +65,7 @@ def test_mistakes(script, options, message, monkeypatch, capsys, tmp_path):
 def test_options_of_the_verification_are_checked(
     option, message, demo, tmp_path
 ):
-    code, printed = verify(demo, tmp_path / "out", option)
-    assert code == 2 and message in printed
+    assert message in verify(demo, tmp_path / "out", option, code=2)
     assert not (tmp_path / "out" / "scores.txt").exists()
 
 
@@ -115,16 +82,14 @@ def test_everything_at_once(demo, tmp_path):
         f"--calibration_file={tmp_path / 'calibration.txt'}",
         f"--cache_folder={tmp_path / 'cache'}",
     )
-    code, printed = verify(demo, tmp_path / "first", *options)
-    assert code == 0, printed
+    printed = verify(demo, tmp_path / "first", *options)
     assert "of whole utterances, 2 crops of 3 s, as-norm, calibr" in printed
     assert "speakers of calibration_file, such as spk" in printed  # trained
     assert "speakers of verification_file, such as spk" not in printed
     result = read_results(tmp_path / "first" / "results.json")["all trials"]
     assert {"act_dcf_0.01", "act_dcf_0.05", "cllr"} <= set(result)
     assert json.loads((tmp_path / "first" / "calibration.json").read_text())
-    code, printed = verify(demo, tmp_path / "second", *options)
-    assert code == 0, printed
+    printed = verify(demo, tmp_path / "second", *options)
     assert "36 of 36 embeddings are in the cache" in printed
     first, second = (
         (tmp_path / name / "scores.txt").read_text()
@@ -136,14 +101,13 @@ def test_everything_at_once(demo, tmp_path):
 def test_fine_tuning_gives_new_speakers_centers_of_their_own(demo, tmp_path):
     """In mixed precision; the encoder starts from the model folder."""
     model = demo.run / "model"
-    code, printed = train(
+    printed = train(
         demo,
         tmp_path,
         f"--pretrain_path={model}",
         "--precision=bf16",
         hparams="finetune",
     )
-    assert code == 0, printed
     assert f"Loaded embedding_model from {model}." in printed
     (folder,) = (tmp_path / "save").glob("CKPT*")
     trained, start = (
@@ -160,31 +124,32 @@ def test_fine_tuning_gives_new_speakers_centers_of_their_own(demo, tmp_path):
 
 
 def test_cnceleb(demo, tmp_path):
-    """A folder of the shape of CN-Celeb, trained on and verified."""
     root = tmp_path / "CN-Celeb_flac"
+    enrolled, tests = {}, []
+    for number, wav in enumerate(sorted(demo.corpus.glob("spk*/*.wav"))):
+        speaker, take = divmod(number, 6)
+        name = f"id{speaker:05d}"
+        target = f"{name}/speech-01-{take:03d}.wav"
+        below = root / "data"
+        if speaker >= SPEAKERS and take < 3:
+            enrolled.setdefault(name, []).append(target)
+        elif speaker >= SPEAKERS:
+            target = f"test/{name}-song-01-{take:03d}.wav"
+            below = root / "eval"
+            tests.append(target)
+        (below / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(wav, below / target)
     lists = root / "eval" / "lists"
-    lists.mkdir(parents=True)
-    models, tests = [], []
-    for number, speaker in enumerate(sorted(demo.corpus.glob("spk*"))):
-        name = f"id{number:05d}"
-        for take, wav in enumerate(sorted(speaker.glob("*.wav"))):
-            target = root / "data" / name / f"speech-01-{take:03d}.wav"
-            if number >= SPEAKERS and take >= 3:
-                target = root / "eval/test" / f"{name}-song-01-{take:03d}.wav"
-                tests.append(target)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(wav, target)
-        if number >= SPEAKERS:
-            enrolled = [f"{name}/speech-01-{take:03d}.wav" for take in range(3)]
-            models.append(" ".join([f"{name}-enroll", *enrolled]))
-    (lists / "enroll.map").write_text("\n".join(models))
+    lists.mkdir()
+    models = [f"{k}-enroll {' '.join(v)}\n" for k, v in enrolled.items()]
+    (lists / "enroll.map").write_text("".join(models))
     trials = [
-        f"{model.split()[0]} test/{test.name} {int(model[:7] == test.name[:7])}"
-        for model in models
+        f"{name}-enroll {test} {int(name in test)}\n"
+        for name in enrolled
         for test in tests
     ]
-    (lists / "trials.lst").write_text("\n".join(trials))
-    code, printed = train(
+    (lists / "trials.lst").write_text("".join(trials))
+    train(  # with the number of speakers not enrolled
         demo,
         tmp_path / "run",
         f"--data_folder={root}",
@@ -192,8 +157,7 @@ def test_cnceleb(demo, tmp_path):
         f"--verification_file={lists / 'trials.lst'}",
         hparams="cnceleb",
     )
-    assert code == 0, printed  # with the number of speakers not enrolled
-    code, printed = verify(
+    verify(
         demo,
         tmp_path / "out",
         f"--data_folder={root}",
@@ -202,7 +166,6 @@ def test_cnceleb(demo, tmp_path):
         f"--enrollment_file={lists / 'enroll.map'}",
         "--enrollment=midpoint",
     )
-    assert code == 0, printed
     results = read_results(tmp_path / "out" / "results.json")["all trials"]
     assert results["n_target"] == len(tests)
     assert results["n_nontarget"] == len(tests) * (len(models) - 1)

@@ -4,8 +4,6 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -14,8 +12,9 @@ from speechbrain_hyperbolic.evaluation.results import read_results
 from speechbrain_hyperbolic.hub.export import export_model
 from tests.conftest import SPEAKERS
 from tests.corpora import make_sounds
+from tests.processes import run_python
 from tests.recipes.conftest import VERIFY
-from tests.scripts import ROOT, TRAIN, run_script
+from tests.scripts import ROOT, TRAIN, succeed
 
 # Two entries of the stock train_ecapa_tdnn.yaml, and what replaces them
 CHANGES = {
@@ -31,7 +30,7 @@ ENCODER = "--embedding_model={channels: [16, 16, 16, 16, 48]}"
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory):
+def clone():
     """SpeakerRec of an unmodified clone of SpeechBrain, as a work tree."""
     path = os.environ.get("SPEECHBRAIN_CLONE")
     if not path:
@@ -47,17 +46,9 @@ def voxceleb(demo, tmp_path_factory):
         target = folder / "data" / "wav" / wav.parent.name / "s" / wav.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(wav, target)
-    lines = [line.split() for line in demo.trials.read_text().splitlines()]
-    names = [
-        [f"{pathlib.Path(n).parent}/s/{pathlib.Path(n).stem}.wav" for n in line]
-        for _, *line in lines
-    ]
-    (folder / "trials.txt").write_text(
-        "".join(
-            f"{line[0]} {enroll} {test}\n"
-            for line, (enroll, test) in zip(lines, names, strict=True)
-        )
-    )
+    trials = demo.trials.read_text()
+    trials = re.sub(r"(\w+)/(\w+)", r"\1/s/\2.wav", trials)
+    (folder / "trials.txt").write_text(trials)
     sounds = make_sounds(folder / "sounds")
     for kind in ("noise", "rir"):
         rows = ["ID,duration,wav,wav_format,wav_opts"]
@@ -80,6 +71,7 @@ def two_entries(clone, voxceleb):
     return path
 
 
+@pytest.fixture(scope="module")
 def small(voxceleb):
     """Options that the stock file takes, for a small encoder without net."""
     return [
@@ -97,79 +89,67 @@ def small(voxceleb):
     ]
 
 
-def run_stock(clone, voxceleb, script, hparams, *options):
-    """Runs one of SpeechBrain's scripts in its folder; what it printed."""
-    done = subprocess.run(
-        [
-            *(sys.executable, script, hparams),
-            f"--data_folder={voxceleb / 'data'}",
-            f"--verification_file={voxceleb / 'trials.txt'}",
-            "--device=cpu",
-            *options,
-        ],
-        cwd=clone,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": ""},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def run_ours(voxceleb, script, hparams, *options):
-    code, printed = run_script(
-        script,
-        hparams,
+@pytest.fixture(scope="module")
+def data(voxceleb):
+    """The options of all scripts."""
+    return [
         f"--data_folder={voxceleb / 'data'}",
         f"--verification_file={voxceleb / 'trials.txt'}",
-        *options,
-    )
-    assert code == 0, printed
-    return printed
+    ]
 
 
-def verify_by_both(clone, voxceleb, output, model):
+@pytest.fixture(scope="module")
+def stock(clone, data):
+    """Runs one of SpeechBrain's scripts in its folder; what it printed."""
+
+    def run(*arguments):
+        environment = {**os.environ, "PYTHONPATH": ""}
+        arguments = (*arguments, *data, "--device=cpu")
+        done = run_python(*arguments, cwd=clone, env=environment)
+        return done.stdout + done.stderr
+
+    return run
+
+
+def verify_by_both(stock, data, output, model):
     """The EER of both scripts, from the same scores."""
+    verification = ROOT / "hparams" / "verification.yaml"
     model = f"--model_folder={model}"
-    printed = run_stock(
-        clone,
-        voxceleb,
+    printed = stock(
         "speaker_verification_cosine.py",
-        ROOT / "hparams" / "verification.yaml",
+        verification,
         f"--output_folder={output / 'stock'}",
         model,
     )
     stock_eer = float(re.search(r"EER\(%\)=([\d.]+)", printed).group(1)) / 100
-    run_ours(
-        voxceleb,
+    succeed(
         VERIFY,
-        ROOT / "hparams" / "verification.yaml",
+        verification,
         f"--output_folder={output / 'ours'}",
         "--n_crops=0",
         "--cache_folder=null",
         model,
+        *data,
     )
-    stock, ours = (
+    theirs, ours = (
         [line.split() for line in (output / name / "scores.txt").open()]
         for name in ("stock", "ours")
     )
-    assert [line[:3] for line in stock] == [line[:3] for line in ours]
+    assert [line[:3] for line in theirs] == [line[:3] for line in ours]
     # The stock script pads the utterances of a batch to one length.
-    for a, b in zip(stock, ours, strict=True):
+    for a, b in zip(theirs, ours, strict=True):
         assert float(a[3]) == pytest.approx(float(b[3]), abs=0.1)
     scores = [
-        [float(line[3]) for line in stock if line[2] == label]
+        [float(line[3]) for line in theirs if line[2] == label]
         for label in ("1", "0")
     ]
     assert stock_eer == pytest.approx(eer(*scores)[0], abs=0.01)
     return read_results(output / "ours" / "results.json")["all trials"]["eer"]
 
 
-def test_our_files_in_the_stock_scripts(clone, voxceleb, tmp_path):
+def test_our_files_in_the_stock_scripts(stock, data, voxceleb, tmp_path):
     """Ordinary overrides; then both scripts verify the model."""
-    run_stock(
-        clone,
-        voxceleb,
+    stock(
         "train_speaker_embeddings.py",
         ROOT / "hparams" / "ham_ecapa.yaml",
         f"--output_folder={tmp_path / 'run'}",
@@ -185,39 +165,25 @@ def test_our_files_in_the_stock_scripts(clone, voxceleb, tmp_path):
     log = (tmp_path / "run" / "train_log.txt").read_text().splitlines()
     assert len(log) == EPOCHS
     model = export_model(tmp_path / "run")
-    assert verify_by_both(clone, voxceleb, tmp_path, model) < 0.5
+    assert verify_by_both(stock, data, tmp_path, model) < 0.5
 
 
 def test_two_entries_make_the_stock_recipe_hyperbolic(
-    clone, voxceleb, two_entries, tmp_path
+    clone, stock, data, small, two_entries, tmp_path
 ):
     """Trained by the stock script and by ours, verified by both."""
-    options = small(voxceleb)
-    run_stock(
-        clone,
-        voxceleb,
-        "train_speaker_embeddings.py",
-        two_entries,
-        f"--output_folder={tmp_path / 'stock_run'}",
-        *options,
-    )
-    run_ours(
-        voxceleb,
-        TRAIN,
-        two_entries,
-        f"--output_folder={tmp_path / 'our_run'}",
-        *options,
-    )
-    for name in ("stock_run", "our_run"):
-        log = (tmp_path / name / "train_log.txt").read_text().splitlines()
+    outputs = [tmp_path / "stock_run", tmp_path / "our_run"]
+    options = [[f"--output_folder={path}", *small] for path in outputs]
+    stock("train_speaker_embeddings.py", two_entries, *options[0])
+    succeed(TRAIN, two_entries, *options[1], *data)
+    for output in outputs:
+        log = (output / "train_log.txt").read_text().splitlines()
         assert len(log) == EPOCHS
-    model = export_model(tmp_path / "stock_run")
-    assert verify_by_both(clone, voxceleb, tmp_path, model) < 0.5
+    model = export_model(outputs[0])
+    assert verify_by_both(stock, data, tmp_path, model) < 0.5
     # Also with SpeechBrain's own verification file, from a checkpoint
-    checkpoint, *_ = (tmp_path / "stock_run" / "save").glob("CKPT*")
-    printed = run_stock(
-        clone,
-        voxceleb,
+    checkpoint, *_ = (outputs[0] / "save").glob("CKPT*")
+    printed = stock(
         "speaker_verification_cosine.py",
         clone / "hparams" / "verification_ecapa.yaml",
         f"--output_folder={tmp_path / 'verification'}",
@@ -228,13 +194,8 @@ def test_two_entries_make_the_stock_recipe_hyperbolic(
     assert "EER(%)=" in printed
 
 
-def test_our_script_runs_the_stock_file_itself(clone, voxceleb, tmp_path):
+def test_our_script_runs_the_stock_file_itself(clone, data, small, tmp_path):
     """Keys that only we read have defaults; the model is exported."""
-    run_ours(
-        voxceleb,
-        TRAIN,
-        clone / "hparams" / "train_ecapa_tdnn.yaml",
-        f"--output_folder={tmp_path}",
-        *small(voxceleb),
-    )
+    stock_file = clone / "hparams" / "train_ecapa_tdnn.yaml"
+    succeed(TRAIN, stock_file, f"--output_folder={tmp_path}", *small, *data)
     assert (tmp_path / "model" / "config.json").is_file()

@@ -15,6 +15,7 @@ from recipes.OwnCorpus import synthetic_speech
 from recipes.OwnCorpus.synthetic_speech import make_synthetic_corpus
 from speechbrain_hyperbolic.errors import InputError
 from tests.conftest import ROOT
+from tests.processes import run_python
 
 loader = pytest.importorskip("espeakng_loader")
 
@@ -28,10 +29,9 @@ def corpus(tmp_path_factory):
     return make_synthetic_corpus(tmp_path_factory.mktemp("c") / "c", **TINY)
 
 
-def start(*arguments, **environment):
+def start(folder):
     return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        [sys.executable, SCRIPT, folder],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -76,9 +76,8 @@ def test_the_arguments_alone_make_the_bytes(corpus, tmp_path):
         "import sys; from recipes.OwnCorpus import synthetic_speech as s;"
         f" s.make_synthetic_corpus(sys.argv[1], **{TINY})"
     )
-    child = start("-c", code, tmp_path / "same", PYTHONHASHSEED="7")
-    _, err = child.communicate(timeout=60)
-    assert child.returncode == 0, err
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    run_python("-c", code, tmp_path / "same", cwd=ROOT, env=environment)
     assert content(tmp_path / "same") == content(corpus)
     # A speaker does not depend on the others.
     less = {**TINY, "utterances": (1, 2)}
@@ -91,7 +90,7 @@ def test_the_arguments_alone_make_the_bytes(corpus, tmp_path):
 
 def test_a_killed_process_leaves_nothing_that_looks_finished(corpus, tmp_path):
     folder = tmp_path / "c"
-    child = start(SCRIPT, folder)
+    child = start(folder)
     give_up = time.monotonic() + 60
     while not list(tmp_path.rglob("spk003/*.wav")):
         assert child.poll() is None and time.monotonic() < give_up
@@ -161,11 +160,11 @@ def test_command_line(corpus, tmp_path):
     manifest = json.loads((corpus / "corpus.json").read_text())
     manifest["made_from"].update(n_train=50, n_test=30, utterances=[16, 12])
     (folder / "corpus.json").write_text(json.dumps(manifest))
-    child = start(SCRIPT, folder)
+    child = start(folder)
     out, _ = child.communicate(timeout=60)
     assert child.returncode == 0 and out.startswith(f"{folder}\n")
     assert "synthetic speech made with eSpeak NG, no recordings" in out
-    child = start(SCRIPT, corpus)  # of other parameters
+    child = start(corpus)  # of other parameters
     out, err = child.communicate(timeout=60)
     assert (child.returncode, out) == (2, "")
     assert err.startswith(f"error: {corpus} holds ") and err.count("\n") == 1

@@ -1,5 +1,6 @@
 """A SpeakerBrain that trains in no time, on vectors instead of speech."""
 
+import functools
 import types
 
 import torch
@@ -19,6 +20,7 @@ from speechbrain_hyperbolic.training.brain import SpeakerBrain
 from speechbrain_hyperbolic.training.checkpoints import RecentCheckpointer
 
 DIM, SPEAKERS, BATCH = 6, 5, 8
+ERROR = functools.partial(classification_error, reduction="batch")
 
 
 class Batch(types.SimpleNamespace):
@@ -26,15 +28,12 @@ class Batch(types.SimpleNamespace):
         return self
 
 
-def make_batches(count, seed=1, value=0.0):
-    """Of random vectors; with another value than 0, all components have it."""
+def make_batches(count, seed=1):
     generator = torch.Generator().manual_seed(seed)
     batches = []
     for number in range(count):
         vectors = torch.randn(BATCH, DIM, generator=generator)
         labels = torch.randint(SPEAKERS, (BATCH, 1), generator=generator)
-        if value != 0:
-            vectors.fill_(value)
         ids = [f"{seed}-{number}-{row}" for row in range(BATCH)]
         batches.append(
             Batch(
@@ -93,6 +92,7 @@ def make_brain(
     **hparams,
 ):
     torch.manual_seed(0)
+    folder.mkdir(exist_ok=True)
     encoder = Encoder(DIM, DIM)
     counter = hparams.setdefault("epoch_counter", EpochCounter(epochs))
     return brain_class(
@@ -108,11 +108,7 @@ def make_brain(
             "compute_cost": cost,
             "lr_annealing": lambda epoch: (0.01, 0.01),
             "train_logger": FileTrainLogger(folder / "train_log.txt"),
-            "error_stats": lambda: MetricStats(
-                lambda outputs, labels, lengths: classification_error(
-                    outputs, labels, lengths, reduction="batch"
-                )
-            ),
+            "error_stats": functools.partial(MetricStats, metric=ERROR),
             "output_folder": folder,
             **hparams,
         },

@@ -64,18 +64,14 @@ class Run(Script):
         return "Going into epoch" in self.printed()
 
 
-def assert_identical(a, b, where=""):
+def assert_identical(a, b):
     """Bit for bit, in any nesting."""
-    assert type(a) is type(b), where
-    if isinstance(a, torch.Tensor):
-        assert a.dtype == b.dtype and torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_identical(a[key], b[key], f"{where}/{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for number, pair in enumerate(zip(a, b, strict=True)):
-            assert_identical(*pair, f"{where}/{number}")
-    else:
-        assert a == b, where
+    leaves, shape = torch.utils._pytree.tree_flatten(a)
+    others, other_shape = torch.utils._pytree.tree_flatten(b)
+    assert shape == other_shape
+    for one, other in zip(leaves, others, strict=True):
+        assert type(one) is type(other)
+        if isinstance(one, torch.Tensor):
+            assert one.dtype == other.dtype and torch.equal(one, other)
+        else:
+            assert one == other

@@ -71,7 +71,6 @@ def test_the_chunked_form_gives_the_same_step(tmp_path, make, views):
     found = []
     for chunk_size in (None, 2):
         folder = tmp_path / str(chunk_size)
-        folder.mkdir()
         brain = make_brain(folder, *make(chunk_size=chunk_size), **hparams)
         (batch,) = make_batches(1)
         outputs, _ = brain.compute_forward(batch, sb.Stage.TRAIN)
@@ -90,10 +89,8 @@ def test_the_step_is_the_stock_one(tmp_path, max_norm):
     found = []
     for brain_class in (SpeakerBrain, Stock):
         folder = tmp_path / brain_class.__name__
-        folder.mkdir()
-        brain = make_brain(
-            folder, *ham(), run_opts=run_opts, brain_class=brain_class
-        )
+        given = {"run_opts": run_opts, "brain_class": brain_class}
+        brain = make_brain(folder, *ham(), **given)
         fit(brain)
         assert brain.optimizer_step == 4
         found.append((parameters_of(brain), brain.train_stats["loss"]))
@@ -131,9 +128,6 @@ def test_a_full_disk_of_the_train_log(tmp_path):
         fit(brain)
 
 
-# Margin schedules
-
-
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_schedule_steps_once_per_optimizer_step(tmp_path, accumulation):
     """Though two heads use it, and in a resumed run."""
@@ -144,16 +138,18 @@ def test_a_schedule_steps_once_per_optimizer_step(tmp_path, accumulation):
     assert schedule.value == pytest.approx(0.4 / accumulation)
 
 
-# Losses and gradients that are not finite
+def bad_batches(count):
+    """Their loss is not finite."""
+    batches = make_batches(count, seed=7)
+    for batch in batches:
+        batch.sig.data.fill_(float("nan"))
+    return batches
 
-NAN = float("nan")
 
-
-def with_bad_batch(seed=7):
-    """Three batches, of which the second has a loss that is not finite."""
+def with_bad_batch():
+    """Three batches, of which the second is bad."""
     first, last = make_batches(2)
-    (bad,) = make_batches(1, seed=seed, value=NAN)
-    return [first, bad, last]
+    return [first, *bad_batches(1), last]
 
 
 def test_a_bad_batch_ends_the_training_and_is_named(tmp_path):
@@ -180,15 +176,10 @@ def test_patience_skips_a_bad_batch(tmp_path, accumulation):
     assert all(map(math.isfinite, brain.train_stats.values()))
 
 
-# Two processes
-
-
 def train_as(rank, folder):
+    run_opts, board = {"distributed_backend": "gloo"}, str(folder / "board")
     brain = make_brain(
-        folder,
-        *ham(),
-        run_opts={"distributed_backend": "gloo"},
-        tensorboard_folder=str(folder / "board"),
+        folder, *ham(), run_opts=run_opts, tensorboard_folder=board
     )
     fit(brain, batches=make_batches(4, seed=rank))
     torch.save((parameters_of(brain), brain.train_stats), folder / f"{rank}.pt")
@@ -202,7 +193,6 @@ def test_two_processes_train_as_one(tmp_path):
     assert len((tmp_path / "train_log.txt").read_text().splitlines()) == 1
     assert len(list(tmp_path.glob("board/*"))) == 1
 
-    (tmp_path / "one").mkdir()
     pairs = zip(*(make_batches(4, seed=rank) for rank in (0, 1)), strict=True)
     run_opts = {"grad_accumulation_factor": 2}
     brain = make_brain(tmp_path / "one", *ham(), run_opts=run_opts)
@@ -215,7 +205,7 @@ def diverge_as(rank, folder):
     brain = make_brain(folder, *ham(), run_opts=run_opts)
     batches = make_batches(3)
     if rank:  # the other one's batches are fine
-        batches[0], batches[2] = make_batches(2, seed=7, value=NAN)
+        batches[0], batches[2] = bad_batches(2)
     with pytest.raises(InputError, match="epoch 1, batch 3 has the loss nan"):
         fit(brain, batches=batches)
     assert brain.nonfinite_count == 2 and brain.optimizer_step == 1

@@ -6,7 +6,7 @@ import soundfile
 import torch
 from speechbrain.utils.epoch_loop import EpochCounter
 
-from speechbrain_hyperbolic.dataio.crops import SharedEpochCounter
+from speechbrain_hyperbolic.dataio.crops import Crop, SharedEpochCounter
 from speechbrain_hyperbolic.dataio.preparation import (
     Utterance,
     prepare_corpus,
@@ -77,6 +77,24 @@ def test_crops_and_labels(tmp_path):
         assert torch.equal(indices(dataset[1]), torch.arange(CROP) % 700)
 
 
+def test_a_crop_is_a_function_of_seed_epoch_and_name(tmp_path):
+    hparams(tmp_path, [16000])
+    counter = SharedEpochCounter(1000)
+
+    def place(seed, name):
+        crop = Crop(CROP, RATE, seed, counter)
+        crop = crop(name, tmp_path / "0.wav", 100, 15900)
+        return indices({"sig": crop})[0].item()
+
+    found = [place(1, "a/1") for _ in counter]
+    assert place(1, "a/1") == found[-1]
+    assert len({found[-1], place(2, "a/1"), place(1, "a/2")}) == 3
+    # All places of the part of the file are equally likely.
+    assert min(found) >= 100 and max(found) <= 15900 - CROP
+    assert min(found) < 200 and max(found) > 15800 - CROP
+    assert abs(sum(found) / len(found) - 7200) < 600
+
+
 def test_shards_give_what_files_give(tmp_path):
     """The same crops of an epoch, by the same labels."""
     make_corpus(tmp_path, speakers=3, utterances=4)
@@ -110,15 +128,10 @@ def test_enrolled_speakers_do_not_train(tmp_path):
     make_corpus(tmp_path, speakers=2, utterances=3)
     (tmp_path / "trials.txt").write_text("m1 s0/2 1\nm2 s0/2 0\n")
     (tmp_path / "map").write_text("m1 s0/0 s0/1\nm2 s1/0 s1/1\n")
-    values = {
-        "data_folder": tmp_path / "corpus",
-        "save_folder": tmp_path / "save",
-        "verification_file": tmp_path / "trials.txt",
-        "split_ratio": [90, 10],
-        "sample_rate": RATE,
-        "seed": 0,
-        "skip_prep": False,
-    }
+    values = hparams(tmp_path, [CROP], skip_prep=False, split_ratio=[90, 10])
+    values["data_folder"] = tmp_path / "corpus"
+    values["save_folder"] = tmp_path / "save"
+    values["verification_file"] = tmp_path / "trials.txt"
     prepare({**values, "enrollment_file": tmp_path / "map"})
     rows = read_csv(tmp_path / "save" / "train.csv").values()
     assert {row["spk_id"] for row in rows} == {"s2", "s3"}

@@ -140,7 +140,7 @@ def test_training_in_bfloat16_computes_the_head_in_float32(
     brain.step = 1
     with torch.autocast("cpu", torch.bfloat16):
         loss = brain.fit_batch(batch)
-    head, cost = brain.hparams.classifier, brain.hparams.compute_cost
+    cost = brain.hparams.compute_cost
     assert seen[0].dtype is torch.bfloat16
     brain = make(tmp_path, *ham())
     labels = batch.spk_id_encoded.data

@@ -89,11 +89,8 @@ def test_joint_head():
         head_of(9.0, 9.0, c=25.0),
     ]
     losses = [MarginSoftmax(AdditiveMargin(m)) for m in (0.1, 0.2, 0.3)]
-    found = geometry_statistics(
-        JointClassifier(heads),
-        JointLoss(losses, [1, 1, 1]),
-        of_norms(0.1, 0.3, 0.3, 0.3),
-    )
+    head, cost = JointClassifier(heads), JointLoss(losses, [1, 1, 1])
+    found = geometry_statistics(head, cost, of_norms(0.1, 0.3, 0.3, 0.3))
     assert {name.split("_")[0] for name in found} == {"head1", "head3"}
     assert (found["head1_cap_centers"], found["head3_cap_centers"]) == (0.5, 1)
     assert found["head1_cap_embeddings"] == 0
