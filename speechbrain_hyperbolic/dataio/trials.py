@@ -12,6 +12,7 @@ import dataclasses
 import pathlib
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from http.client import HTTPException
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +44,7 @@ logger = get_logger(__name__)
 
 # In CN-Celeb's lists the model of speaker id00800 is id00800-enroll.
 MODEL_SUFFIX = "-enroll"
+_PATIENCE = 30  # seconds that a server may be silent
 
 
 class Trial(NamedTuple):
@@ -277,11 +279,13 @@ def fetch_trials(source: str, folder: StrPath) -> pathlib.Path:
     path = pathlib.Path(folder) / pathlib.PurePosixPath(source).name
     if not path.is_file():
         try:
+            with urllib.request.urlopen(source, timeout=_PATIENCE) as answer:
+                content = answer.read()
+            if content.lstrip().startswith(b"<"):
+                raise InputError("it is a web page and no trial list")
             with atomic_path(path) as temporary:
-                urllib.request.urlretrieve(source, temporary)
-                if temporary.read_bytes().lstrip().startswith(b"<"):
-                    raise InputError("it is a web page and no trial list")
-        except (OSError, InputError) as error:
+                temporary.write_bytes(content)
+        except (OSError, HTTPException, InputError) as error:
             raise InputError(
                 f"can't download verification_file {source} ({error}): pass "
                 "--verification_file=/path/to/trials.txt; 'python -m "

@@ -4,11 +4,13 @@ import contextlib
 import functools
 import http.server
 import random
+import socket
 import threading
 
 import numpy as np
 import pytest
 
+from speechbrain_hyperbolic.dataio import trials as trials_module
 from speechbrain_hyperbolic.dataio.corpus import read_corpus
 from speechbrain_hyperbolic.dataio.make_trials import (
     main,
@@ -218,11 +220,20 @@ def test_fetch(tmp_path):
         for name in ("none.txt", "page.txt"):
             with pytest.raises(InputError, match="can't download.*makes one"):
                 fetch_trials(f"{address}/{name}", folder)
-        assert not list(folder.iterdir())
+        assert not folder.exists()
         url = f"{address}/veri_test2.txt"
         path = fetch_trials(url, folder)
     assert list(read_trials(path)) == [Trial(1, "a/1", "a/2")]
     assert fetch_trials(url, folder) == path  # without the server
+
+
+def test_a_server_that_never_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr(trials_module, "_PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/list.txt"
+        with pytest.raises(InputError, match="can't download .*timed out"):
+            fetch_trials(url, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("speakers, utterances", [(2, 2), (5, 6), (40, 20)])
