@@ -81,6 +81,11 @@ def shown(text: str, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
+def message_of(error: BaseException) -> str:
+    """What a library says, on one line."""
+    return shown(" ".join(str(error).split()), most=200)
+
+
 def is_finite(value: Any) -> bool:
     """Whether a value is a finite number (a string or NaN is not)."""
     return isinstance(value, numbers.Real) and math.isfinite(value)

@@ -13,7 +13,7 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from hyperpyyaml.core import recursive_update
 
 from speechbrain_hyperbolic.dataio.files import atomic_path
-from speechbrain_hyperbolic.errors import InputError, shown
+from speechbrain_hyperbolic.errors import InputError, message_of, shown
 
 HPARAMS = "hyperparams.yaml"  # in a run's output folder and a model folder
 
@@ -168,7 +168,7 @@ def _parse(text: str | bytes, name: str | pathlib.Path) -> Any:
         key = shown(str(error.problem).split('"')[1])
         raise InputError(f"{name} has {key} twice: give it once") from error
     except ruamel.yaml.YAMLError as error:
-        message = shown(" ".join(str(error).split()), most=200)
+        message = message_of(error)
         raise InputError(f"{name} is not valid YAML: {message}") from error
 
 

@@ -19,7 +19,7 @@ from speechbrain.utils.data_utils import download_file
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio import audio
-from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
+from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path, write_text
 from speechbrain_hyperbolic.errors import InputError
 
 logger = get_logger(__name__)
@@ -166,9 +166,8 @@ class SoundBank:
             kind: [spans[sound] for sound in group if sound in spans]
             for kind, group in sounds.items()
         }
-        with atomic_path(self.index) as temporary:
-            index = {"size": size, "spans": of_kinds, "left_out": left_out}
-            temporary.write_text(json.dumps({"source": self.source, **index}))
+        index = {"size": size, "spans": of_kinds, "left_out": left_out}
+        write_text(self.index, json.dumps({"source": self.source, **index}))
         counts = ", ".join(f"{len(v)} of {k}" for k, v in of_kinds.items() if v)
         logger.info(f"Sounds of {self.source} ({counts}) are in {self.path}.")
         if left_out:

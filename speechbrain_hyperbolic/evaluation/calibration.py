@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import logit
 
-from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
+from speechbrain_hyperbolic.dataio.files import StrPath, write_text
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation.metrics import check_prior, split_trials
 
@@ -97,9 +97,8 @@ class Calibration:
 
     def save(self, path: StrPath) -> None:
         """Writes its arguments as JSON."""
-        with atomic_path(path) as temporary:
-            text = json.dumps(dataclasses.asdict(self), indent=2)
-            temporary.write_text(text + "\n")
+        text = json.dumps(dataclasses.asdict(self), indent=2)
+        write_text(path, text + "\n")
 
 
 def features(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speechbrain_hyperbolic.dataio.corpus import find_audio
-from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
+from speechbrain_hyperbolic.dataio.files import StrPath, write_text
 from speechbrain_hyperbolic.dataio.trials import TrialList
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation import bootstrap, metrics
@@ -119,8 +119,7 @@ def evaluate_trials(
 
 def write_results(results: dict, path: StrPath) -> None:
     """Writes what ``evaluate_trials`` returned as JSON."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(results, indent=2) + "\n")
+    write_text(path, json.dumps(results, indent=2) + "\n")
 
 
 def read_results(path: StrPath) -> dict:

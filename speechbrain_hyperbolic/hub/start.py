@@ -37,8 +37,8 @@ def options_of_start(settings: dict[str, Any], given: Collection[str]) -> str:
     if {*_ENCODER, *_SIZES}.intersection(given) or not source.is_file():
         return options
     nodes = read_nodes(source)
-    named = [class_of(nodes.get(key)) for key in _ENCODER]
-    strange = [name for name in named if name not in TRUSTED]
+    classes = [class_of(nodes.get(key)) for key in _ENCODER]
+    strange = [kind for kind in classes if kind and kind not in TRUSTED]
     if strange and not os.path.isdir(name):  # from the Hub
         raise InputError(
             f"pretrain_path {name} names {shown(strange[0])}, which may be any "

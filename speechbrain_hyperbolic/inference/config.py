@@ -11,7 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from speechbrain_hyperbolic.dataio.files import StrPath
-from speechbrain_hyperbolic.errors import InputError, is_finite, shown
+from speechbrain_hyperbolic.errors import (
+    InputError,
+    is_finite,
+    message_of,
+    shown,
+)
 from speechbrain_hyperbolic.evaluation.calibration import (
     Calibration,
     check_quality,
@@ -143,7 +148,7 @@ class ModelConfig:
                 fields["thresholds"] = Thresholds(**fields["thresholds"])
             return cls(**fields)
         except TypeError as error:  # a field is missing, or has another name
-            raise InputError(one_line(error)) from error
+            raise InputError(message_of(error)) from error
 
 
 def measure_thresholds(
@@ -211,8 +216,3 @@ def _check(name: str, value: object, valid: bool, expected: str) -> None:
 def shorten(value: object) -> str:
     """A stranger's value on one short line."""
     return shown(ascii(value), most=60)
-
-
-def one_line(error: Exception) -> str:
-    """A library's message on one line."""
-    return shown(" ".join(str(error).split()), most=200)

@@ -1,6 +1,5 @@
 """Who speaks when: speech is cut into short windows, which are clustered."""
 
-import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -9,7 +8,7 @@ import torch
 from sklearn.cluster import AgglomerativeClustering
 
 from speechbrain_hyperbolic.dataio.audio import repeat_to
-from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
+from speechbrain_hyperbolic.dataio.files import StrPath, write_text
 from speechbrain_hyperbolic.dataio.speech import speech_segments
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.inference.recognition import (
@@ -169,5 +168,4 @@ def write_rttm(path: StrPath, recordings: dict[str, list[Turn]]) -> None:
         for name, turns in recordings.items()
         for turn in turns
     ]
-    with atomic_path(path) as temporary:
-        pathlib.Path(temporary).write_text("".join(lines), "utf-8")
+    write_text(path, "".join(lines))

@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 
 from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, message_of
 from speechbrain_hyperbolic.evaluation.extraction import (
     SHORTEST,
     Encoder,
@@ -32,7 +32,6 @@ from speechbrain_hyperbolic.inference.config import (
     ModelConfig,
     Thresholds,  # noqa: F401, people look for it here
     measure_thresholds,  # noqa: F401
-    one_line,
     read_config,
     shorten,
 )
@@ -176,7 +175,7 @@ def read_tensors(
             return tensors, file.metadata() or {}
     except Exception as error:  # a damaged file can raise almost anything
         raise InputError(
-            f"{path} is not a complete safetensors file ({one_line(error)}): "
+            f"{path} is not a complete safetensors file ({message_of(error)}): "
             "download or make it again"
         ) from error
 
@@ -209,7 +208,7 @@ def _assemble(
     except RuntimeError as error:
         raise InputError(
             f"{WEIGHTS} does not fit the embedding_model of {CONFIG} "
-            f"({one_line(error)}): export the model again"
+            f"({message_of(error)}): export the model again"
         ) from error
     encoder.float()
     samples = int(SHORTEST * config.sample_rate)
@@ -219,7 +218,7 @@ def _assemble(
     except Exception as error:
         raise InputError(
             f"the model can't embed {SHORTEST} s of audio "
-            f"({type(error).__name__}: {one_line(error)}): check sample_rate "
+            f"({type(error).__name__}: {message_of(error)}): check sample_rate "
             f"and the modules' arguments in {CONFIG}"
         ) from error
     if not embedding.isfinite().all():
@@ -249,7 +248,7 @@ def _build(
     except Exception as error:
         raise InputError(
             f"{name}: {short_name} can't be built from {shorten(arguments)} "
-            f"({type(error).__name__}: {one_line(error)}): expected the "
+            f"({type(error).__name__}: {message_of(error)}): expected the "
             "arguments of that class"
         ) from error
 
@@ -276,6 +275,6 @@ def explain_failed_writes(path: StrPath) -> Iterator[None]:
         yield
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(
-            f"{path} can't be written ({one_line(error)}): free some space or "
-            "pass another path"
+            f"{path} can't be written ({message_of(error)}): free some space "
+            "or pass another path"
         ) from error

@@ -16,7 +16,7 @@ from speechbrain.processing.features import InputNormalization
 from speechbrain_hyperbolic.dataio.audio import repeat_to
 from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.dataio.speech import is_silent, speech_windows
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, message_of
 from speechbrain_hyperbolic.evaluation import scores
 from speechbrain_hyperbolic.evaluation.calibration import (
     Calibration,
@@ -27,7 +27,6 @@ from speechbrain_hyperbolic.inference import model as model_files
 from speechbrain_hyperbolic.inference.config import (
     MODULES,
     ModelConfig,
-    one_line,
 )
 from speechbrain_hyperbolic.inference.download import explain_errors
 from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
@@ -174,7 +173,7 @@ class HyperbolicSpeakerRecognition(
         except (AssertionError, RuntimeError) as error:
             raise InputError(
                 f"device is {device}, which PyTorch can't use "
-                f"({one_line(error)}): pass cpu"
+                f"({message_of(error)}): pass cpu"
             ) from error
         if not os.path.exists(source):
             problem = f"{source} is not a folder, and can't be downloaded"

@@ -13,8 +13,7 @@ import numpy.typing as npt
 import safetensors.numpy
 
 from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
-from speechbrain_hyperbolic.errors import InputError, shown
-from speechbrain_hyperbolic.inference.config import one_line
+from speechbrain_hyperbolic.errors import InputError, message_of, shown
 from speechbrain_hyperbolic.inference.model import (
     explain_failed_writes,
     read_tensors,
@@ -168,7 +167,7 @@ class VoiceprintStore:
                 store.add(name, vector, part)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(
-                f"{path} is damaged ({one_line(error)}): enroll its speakers "
+                f"{path} is damaged ({message_of(error)}): enroll its speakers "
                 "again"
             ) from error
         store._changed.clear()

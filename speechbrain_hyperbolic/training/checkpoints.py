@@ -24,7 +24,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain.utils.parameter_transfer import Pretrainer
 
 from speechbrain_hyperbolic.dataio.files import naming_the_file
-from speechbrain_hyperbolic.errors import InputError, shown
+from speechbrain_hyperbolic.errors import InputError, message_of
 
 logger = get_logger(__name__)
 
@@ -292,7 +292,7 @@ def load_weights(
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        message = shown(" ".join(str(error).split()), most=200)
+        message = message_of(error)
         raise InputError(
             f"{path} has another {name} ({message}): pass the options that its "
             "training had"

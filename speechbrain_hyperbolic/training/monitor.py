@@ -14,7 +14,11 @@ from speechbrain.utils.distributed import (
     main_process_only,
 )
 
-from speechbrain_hyperbolic.dataio.files import atomic_path, naming_the_file
+from speechbrain_hyperbolic.dataio.files import (
+    atomic_path,
+    naming_the_file,
+    write_text,
+)
 from speechbrain_hyperbolic.errors import InputError, how_to_install
 from speechbrain_hyperbolic.training.processes import gather
 
@@ -210,8 +214,7 @@ def stop_diverged(
     }
     path = pathlib.Path(output_folder) / "diverged.json"
     if if_main_process():
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n")
+        write_text(path, json.dumps(report, indent=2) + "\n")
     ddp_barrier()  # the first process that ends would end the others
     raise InputError(
         f"epoch {place['epoch']}, batch {place['step']} has the loss "

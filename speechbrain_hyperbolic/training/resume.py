@@ -16,7 +16,7 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.distributed import get_rank, if_main_process
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_hyperbolic.errors import InputError, shown
+from speechbrain_hyperbolic.errors import InputError, message_of
 from speechbrain_hyperbolic.hparams import HPARAMS, read_settings
 from speechbrain_hyperbolic.training.processes import gather
 
@@ -38,7 +38,7 @@ def check_resumable(
     try:
         newest = hparams["checkpointer"].recover_if_possible()
     except RuntimeError as error:
-        message = shown(" ".join(str(error).split()), most=200)
+        message = message_of(error)
         raise InputError(
             f"the weights in {hparams['save_folder']} do not fit ({message}): "
             "pass the options of that run, or another --output_folder"
