@@ -23,6 +23,7 @@ DEMO = ["espeakng-loader>=0.2.4"]
 TENSORBOARD = ["tensorboard>=2.17"]
 ONNX = ["onnx>=1.17", "onnxscript>=0.6.1", "onnxruntime>=1.20"]
 APP = ["gradio>=6.17.3,<7"]
+WAVLM = ["transformers>=5"]
 DOCS = ["sphinx>=8", "myst-nb>=1.3", "furo>=2025.7", "ipykernel", "nbclient"]
 TEST = [
     "pytest>=8",
@@ -71,10 +72,10 @@ setup(
         "jinja2>=3.1",
         "soundfile>=0.13",
         "av>=14",
-        "silero-vad>=6.2",
+        "silero-vad>=6.2.2",
         "matplotlib>=3.8",
         "tqdm>=4.66",
-        "safetensors>=0.4",
+        "safetensors>=0.4.3",
         "huggingface_hub>=1.22",
     ],
     entry_points={
@@ -85,7 +86,8 @@ setup(
         "tensorboard": TENSORBOARD,
         "onnx": ONNX,
         "app": APP,
+        "wavlm": WAVLM,
         "docs": DOCS,
-        "test": DEMO + TENSORBOARD + ONNX + APP + TEST,
+        "test": DEMO + TENSORBOARD + ONNX + APP + WAVLM + TEST,
     },
 )

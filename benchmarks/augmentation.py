@@ -92,14 +92,15 @@ def stock_calls(folder, batch, in_memory):
 def our_call(augment, batch, in_memory):
     if not in_memory:
         return lambda: augment(*batch)
-    noise, rooms, direct = augment.read(augment.draw(len(batch[0])), TIME)
+    # The stock classes overwrite noise, so theirs is a copy; ours do not.
+    found = augment.read(augment.draw(len(batch[0])), TIME)
     step = augment.step
 
     def call():
         augment.go_to(0, step)
         augment(*batch)
 
-    augment.read = lambda *_: (noise.clone(), rooms, direct)
+    augment.read = lambda *_: found
     return call
 
 

@@ -78,19 +78,12 @@ def main():
         given = diarize(model, waveform, speakers=n)
         estimated = diarize(model, waveform)
         one = [(*turn[:2], "one") for turn in estimated]
-        for each, of in zip(
-            found.values(), (one, given, estimated), strict=True
-        ):
-            each.append((turns, of))
+        systems = zip(found.values(), (one, given, estimated), strict=True)
+        for pairs, its in systems:
+            pairs.append((turns, its))
         right.append(len({turn.speaker for turn in estimated}) == n)
-    print(
-        table(
-            [
-                {"system": name, "DER": error_rate(pairs)}
-                for name, pairs in found.items()
-            ]
-        )
-    )
+    rates = {name: error_rate(pairs) for name, pairs in found.items()}
+    print(table([{"system": n, "DER": rate} for n, rate in rates.items()]))
     print(f"The estimated number is right in {np.mean(right):.0%}.")
 
 

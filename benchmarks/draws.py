@@ -4,35 +4,24 @@ import statistics
 
 import numpy as np
 
-from speechbrain_hyperbolic.evaluation.bootstrap import MIN_SPEAKERS, p_value
-from speechbrain_hyperbolic.evaluation.metrics import equal_error
-
-REPLICATES = 1000
+from speechbrain_hyperbolic.evaluation.bootstrap import (
+    MIN_SPEAKERS,
+    System,
+    draw_rates,
+    p_value,
+)
 
 
 def draw_eers(scores, a, b):
     """EERs over draws of the trials' speakers, the same for every system.
 
-    ``a`` and ``b`` are the speakers of each trial, equal in a target trial. A
-    trial counts as in ``evaluation.bootstrap``; draws without target or
-    impostor trials are left out. With few speakers the result is None.
+    ``a`` and ``b`` are the speakers of each trial, equal in a target trial.
+    With few speakers the result is None.
     """
-    speakers, sides = np.unique(np.stack([a, b]), return_inverse=True)
-    count = len(speakers)
-    if count < MIN_SPEAKERS:
+    system = System(scores, a == b, a, b, p_targets=())
+    if system.n_speakers < MIN_SPEAKERS:
         return None
-    a, b = sides.reshape(2, -1)[:, np.argsort(scores)]
-    target, found = a == b, []
-    random = np.random.default_rng(0)
-    chances = np.full(count, 1 / count)
-    for times in random.multinomial(count, chances, size=REPLICATES):
-        weights = times[a] * np.where(target, 1, times[b])
-        missed = np.append(0, np.cumsum(weights * target))
-        refused = np.append(0, np.cumsum(weights * ~target))
-        if missed[-1] and refused[-1]:
-            p_fa = 1 - refused / refused[-1]
-            found.append(equal_error(missed / missed[-1], p_fa)[0])
-    return np.array(found)
+    return draw_rates([system], replicates=1000, seed=0)[0, :, 0]
 
 
 def over_seeds(*systems):

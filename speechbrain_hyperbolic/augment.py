@@ -143,22 +143,17 @@ class SpeakerAugmenter:
         if not self.noises.spans.get("speech"):
             self._add_babble(noise, waveforms, draws)
 
-        both = torch.cat([waveforms, waveforms])
-        copies = both[batch:]
-        # On a CPU, the host may ask whether there is padding to leave alone.
-        padded = waveforms.is_cuda or bool((lengths < 1).any())
-        if padded:
-            ends = (lengths * time).round()[:, None]
-            valid = torch.arange(time, device=device) < ends
-            copies *= valid
-            noise *= valid
-        dry = copies[in_room]
-        mix(copies, noise, snr)
+        ends = (lengths * time).round()[:, None]
+        valid = torch.arange(time, device=device) < ends
+        clean = waveforms * valid
+        noise *= valid
+        both = waveforms.new_empty(2 * batch, time)
+        both[:batch] = waveforms
+        copies = mix(clean, noise, snr, out=both[batch:])
         if len(rooms):
-            wet = reverberate(dry, rooms, direct)
-            if padded:
-                wet *= valid[in_room]
-            copies[in_room] = rescale(wet, dry)
+            dry = clean[in_room]
+            wet = reverberate(dry, rooms, direct) * valid[in_room]
+            copies.index_copy_(0, in_room, rescale(wet, dry))
         return both, torch.cat([lengths, lengths])
 
     def draw(self, batch: int) -> Draws:
@@ -235,17 +230,17 @@ class SpeakerAugmenter:
 
 
 def mix(
-    speech: torch.Tensor, noise: torch.Tensor, snr: torch.Tensor
+    speech: torch.Tensor,
+    noise: torch.Tensor,
+    snr: torch.Tensor,
+    out: torch.Tensor,
 ) -> torch.Tensor:
-    """Adds noise [batch, time] at an SNR [batch, 1] in dB, in place.
-
-    As in the stock AddNoise, the RMS amplitudes of the parts add up to that of
-    the speech.
-    """
+    """Speech with noise [batch, time] at an SNR [batch, 1] in dB."""
+    # As in the stock AddNoise, the RMS amplitudes add up to the speech's.
     share = 1 / (1 + 10 ** (snr / 20))
     level = speech.norm(dim=1, keepdim=True)
     gain = share * level / (noise.norm(dim=1, keepdim=True) + _EPSILON)
-    return speech.mul_(1 - share).addcmul_(noise, gain)
+    return torch.mul(speech, 1 - share, out=out).addcmul_(noise, gain)
 
 
 def reverberate(
@@ -257,15 +252,18 @@ def reverberate(
     the stock AddReverb, the end of an utterance does not echo in its beginning.
     """
     time = speech.shape[1]
-    size = scipy.fft.next_fast_len(time + rooms.shape[1] - 1, real=True)
-    spectrum = torch.fft.rfft(speech, size) * torch.fft.rfft(rooms, size)
+    # Only samples before the direct path may be those of the end.
+    least = time + max(direct, rooms.shape[1] - 1 - direct)
+    # FFTs are fastest if a power of 2 is a factor of their length.
+    size = 32 * scipy.fft.next_fast_len(-(-least // 32), real=True)
+    spectrum = torch.fft.rfft(speech, size).mul_(torch.fft.rfft(rooms, size))
     return torch.fft.irfft(spectrum, size)[:, direct : direct + time]
 
 
 def rescale(wet: torch.Tensor, dry: torch.Tensor) -> torch.Tensor:
-    """Keeps the mean absolute amplitude, as the stock AddReverb does."""
+    """Keeps the mean absolute amplitude, as the stock AddReverb; in place."""
     after, before = (x.abs().sum(1, keepdim=True) for x in (wet, dry))
-    return wet * (before / (after + _EPSILON))
+    return wet.mul_(before / (after + _EPSILON))
 
 
 def _send(array: np.ndarray, device: torch.device) -> torch.Tensor:

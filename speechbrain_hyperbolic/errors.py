@@ -23,6 +23,9 @@ _ADVICE = {
     errno.EIO: f"check the disk, {_RESUME}",
     errno.EROFS: "choose an --output_folder that can be written",
     errno.EACCES: "change its permissions or choose another folder",
+    errno.EEXIST: "choose another path",
+    errno.EISDIR: "choose another path",
+    errno.ENOTDIR: "choose another path",
 }
 # What PyTorch and SpeechBrain raise as a RuntimeError
 _ADVICE_BY_MESSAGE = {
@@ -31,6 +34,11 @@ _ADVICE_BY_MESSAGE = {
         "if memory ran out"
     ),
     r"Failed to load audio from .*?(?=\.?$)": f"restore the file, {_RESUME}",
+    # gloo and NCCL
+    r"(?i).*?(connection (closed|reset)|broken pipe|remote process exit)": (
+        "another process of the training ended, for example for lack of "
+        "memory: run the same command again to resume"
+    ),
 }
 
 

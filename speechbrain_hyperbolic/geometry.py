@@ -1,17 +1,18 @@
 """Hyperbolic space of curvature -1 in polar form.
 
-A point is a vector that gives its direction, its distance from the origin
-(``radius``), and the ``ratio`` sinh(radius) / |vector|. The spatial part of its
-Lorentz coordinates is ratio * vector, so one matrix product of the vectors
-gives the distances d of all pairs by the hyperbolic haversine formula,
+A point is a vector that gives its direction, and its distance from the origin,
+``radius``. The spatial part of its Lorentz coordinates is the vector at length
+sinh(radius), so one matrix product gives the distances d of all pairs by the
+hyperbolic haversine formula,
 
     sinh^2(d/2) = sinh^2((a - b)/2) + (sinh(a) sinh(b) - s . t) / 2,
 
 with radii a, b and spatial parts s, t. It stays exact in float32 at radii where
 the formula of the Poincare ball has lost every digit.
 
-The losses differ only in the map from a Euclidean vector to a point:
-``clip_to_ball`` (the published one), ``exponential_map`` or ``smooth_cap``.
+The losses differ only in the map from a Euclidean vector to a point, which is
+the radius as a function of the vector's length: ``clipped`` (the published
+one), ``exponential`` or ``smooth_cap``.
 
 Shapes: ``...`` is any batch, D the dimension. Radii and distances are those
 of curvature -1, whatever the map.
@@ -21,6 +22,7 @@ Information for Speaker Verification", ICASSP 2026, arXiv 2601.19709.
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -35,24 +37,25 @@ from speechbrain_hyperbolic.errors import InputError, is_finite
 CLIP_EPS = 1e-5
 # Farther out, float32 no longer tells neighbors apart.
 MAX_RADIUS = 14.0
+# Protects divisions by a length; float32 squares to 0 what is shorter.
+_SHORTEST = 1e-30
+
+# Lengths of vectors -> radii of points, and their derivatives
+RadiusAndSlope = tuple[torch.Tensor, torch.Tensor]
+Map = Callable[[torch.Tensor], RadiusAndSlope]
 
 
 class Points(NamedTuple):
     """Points of hyperbolic space."""
 
     vectors: torch.Tensor  # in the points' directions, of any length [..., D]
-    ratio: torch.Tensor  # sinh(radius) / |vector|, or its limit at 0 [...]
     radius: torch.Tensor  # distance from the origin [...]
 
     @property
     def spatial(self) -> torch.Tensor:
         """Spatial part of the Lorentz coordinates, shape [..., D]."""
-        return self.ratio.unsqueeze(-1) * self.vectors
-
-    def unsqueeze(self, dim: int) -> "Points":
-        """Inserts a batch dimension, at a negative ``dim`` before D."""
-        rest = (v.unsqueeze(dim) for v in (self.ratio, self.radius))
-        return Points(self.vectors.unsqueeze(dim - 1), *rest)
+        unit = normalize(self.vectors, dim=-1)
+        return self.radius.sinh().unsqueeze(-1) * unit
 
 
 def check_c(c: float) -> float:
@@ -67,57 +70,55 @@ def check_c(c: float) -> float:
 
 
 def cap_norm(c: float) -> float:
-    """The norm to which ``clip_to_ball`` shortens longer vectors."""
+    """The norm to which the clip shortens longer vectors."""
     return (1 - CLIP_EPS) / math.sqrt(c)
 
 
-def clip_to_ball(vectors: torch.Tensor, c: float) -> Points:
-    """Points of the Poincare ball, after shortening vectors to the cap.
+def clipped(length: torch.Tensor, c: float) -> RadiusAndSlope:
+    """Map into the Poincare ball, after shortening vectors to the cap.
 
     So ``c`` is not a curvature: it caps the norm at 1/sqrt(c) and the radius
     at 2 artanh(1/sqrt(c)), 1.317 at c = 3. A vector beyond the cap has no
     radial gradient.
-
-    >>> clip_to_ball(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), c=4.0).radius
-    tensor([0.0000, 1.0986])
     """
     cap = cap_norm(check_c(c))
-
-    def radius_and_slope(length: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        norm = length.clamp(max=cap)  # artanh is finite below 1
-        slope = 2 / (1 - norm.square())
-        return 2 * norm.atanh(), slope.masked_fill_(length > cap, 0)
-
-    return Points(*_Map.apply(vectors, radius_and_slope))
+    radius = 2 * length.clamp(max=cap).atanh()  # artanh is finite below 1
+    slope = 1 + radius.cosh()  # 2 / (1 - norm^2)
+    return radius, slope.masked_fill_(length > cap, 0)
 
 
-def exponential_map(vectors: torch.Tensor) -> Points:
-    """Points at the vectors' lengths, the longest at ``MAX_RADIUS``.
+def exponential(length: torch.Tensor) -> RadiusAndSlope:
+    """Map to the vectors' lengths, the longest to ``MAX_RADIUS``.
 
     Multiply by sqrt(kappa) for the exponential map of the space of curvature
     -kappa: its distances are these divided by sqrt(kappa).
     """
-
-    def radius_and_slope(length: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        slope = torch.ones_like(length)
-        slope.masked_fill_(length > MAX_RADIUS, 0)
-        return length.clamp(max=MAX_RADIUS), slope
-
-    return Points(*_Map.apply(vectors, radius_and_slope))
+    inside = length <= MAX_RADIUS
+    return length.clamp(max=MAX_RADIUS), inside.to(length.dtype)
 
 
-def smooth_cap(vectors: torch.Tensor, cap: float) -> Points:
-    """Points at radius cap * tanh(length / cap).
+def smooth_cap(length: torch.Tensor, cap: float) -> RadiusAndSlope:
+    """Map to radius cap * tanh(length / cap).
 
     Unlike the clip it has a radial gradient everywhere, but one that fades
     where a vector is much longer than the cap: scale embeddings first.
     """
+    share = (length / cap).tanh()
+    return cap * share, 1 - share.square()
 
-    def radius_and_slope(length: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        share = (length / cap).tanh()
-        return cap * share, 1 - share.square()
 
-    return Points(*_Map.apply(vectors, radius_and_slope))
+def map_points(vectors: torch.Tensor, map: Map) -> Points:
+    """Points of vectors [..., D]."""
+    return Points(vectors, map(torch.linalg.vector_norm(vectors, dim=-1))[0])
+
+
+def clip_to_ball(vectors: torch.Tensor, c: float) -> Points:
+    """Points of vectors [..., D] by the published map.
+
+    >>> clip_to_ball(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), c=4.0).radius
+    tensor([0.0000, 1.0986])
+    """
+    return map_points(vectors, functools.partial(clipped, c=c))
 
 
 def to_ball(points: Points) -> torch.Tensor:
@@ -141,24 +142,35 @@ def midpoint(points: Points, weights: torch.Tensor | None = None) -> Points:
         weights = torch.ones_like(points.radius)
     # The sum's Lorentzian norm as a sum over pairs: t^2 - |s|^2 would cancel
     # where the points are far out.
-    haversine = _paired_haversine(points.unsqueeze(-1), points.unsqueeze(-2))
+    v, r = points
+    rows = Points(v.unsqueeze(-2), r.unsqueeze(-1))
+    columns = Points(v.unsqueeze(-3), r.unsqueeze(-2))
+    haversine = _paired_haversine(rows, columns)
     pairs = weights.unsqueeze(-1) * weights.unsqueeze(-2)
     norm = (pairs * (1 + 2 * haversine)).sum((-2, -1)).sqrt()
     total = (weights.unsqueeze(-1) * points.spatial).sum(-2)
     spatial = total / norm.unsqueeze(-1)
     radius = torch.linalg.vector_norm(spatial, dim=-1).asinh()
-    return Points(spatial, torch.ones_like(radius), radius)
+    return Points(spatial, radius)
 
 
-def pairwise_distance(x: Points, y: Points) -> torch.Tensor:
-    """Distances [N, M] between N and M points, by one matrix product.
+def scaled_distance(
+    x: torch.Tensor, y: torch.Tensor, map: Map, factor: float
+) -> torch.Tensor:
+    """factor * distances [N, M] of the points of N and M vectors.
 
-    In float32, points closer than some 1.5e-3 sinh(radius) may be given any
-    distance below that; ``paired_distance`` is exact for them too.
+    By one matrix product. In float32, points closer than some 1.5e-3
+    sinh(radius) may be given any distance below that; ``paired_distance`` is
+    exact for them too.
     """
-    return _PairwiseDistance.apply(
-        x.vectors, y.vectors, x.ratio, y.ratio, x.radius, y.radius
-    )
+    return _ScaledDistance.apply(x, y, map, factor)
+
+
+@torch.no_grad()
+def pairwise_distance(x: Points, y: Points) -> torch.Tensor:
+    """Distances [N, M] between N and M points, without a gradient."""
+    radius = torch.cat([x.radius, y.radius])
+    return scaled_distance(x.vectors, y.vectors, lambda _: (radius, radius), 1)
 
 
 def paired_distance(x: Points, y: Points) -> torch.Tensor:
@@ -180,19 +192,6 @@ def _paired_haversine(x: Points, y: Points) -> torch.Tensor:
     chord = (one - other).square().sum(-1)
     apart = ((x.radius - y.radius) / 2).sinh().square()
     return apart + x.radius.sinh() * y.radius.sinh() * chord / 4
-
-
-def _arc(haversine: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """d = 2 arsinh(sqrt(h)), and its derivative 1/sqrt(h (1 + h))."""
-    square = haversine.addcmul(haversine, haversine)
-    # The threshold avoids 1/0 where points coincide: there it is 0.
-    slope = torch.threshold(square, 0.0, math.inf).rsqrt_()
-    # d = log(1 + u) with u = 2 (h + sqrt(h (1 + h))). On the CPU log1p is not
-    # vectorized; log is, and what rounding 1 + u has lost is added.
-    u = square.mul_(slope).add_(haversine).mul_(2)
-    above = u + 1
-    lost = u.sub_(above - 1).div_(above)
-    return above.log_().add_(lost), slope
 
 
 def _exact_product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -220,37 +219,11 @@ def _no_tf32() -> Iterator[None]:
         setattr(flags, name, before)
 
 
-def _no_autocast(x: torch.Tensor) -> torch.autocast:
-    return torch.autocast(x.device.type, enabled=False)
-
-
-class _Map(torch.autograd.Function):
-    """Points at radii that depend on the vectors' lengths [...]."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, vectors: torch.Tensor, radius_and_slope: Callable
-    ) -> tuple[torch.Tensor, ...]:
-        length = torch.linalg.vector_norm(vectors, dim=-1)
-        radius, slope = radius_and_slope(length)
-        # 0/0 at the origin, where the slope is the limit of the ratio
-        ratio = torch.where(length == 0, slope, radius.sinh() / length)
-        ctx.save_for_backward(vectors, length, radius, slope, ratio)
-        return vectors.view_as(vectors), ratio, radius
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any, *gradients: torch.Tensor
-    ) -> tuple[torch.Tensor, None]:
-        vectors, length, radius, slope, ratio = ctx.saved_tensors
-        by_vectors, by_ratio, by_radius = gradients
-        # At the origin no direction is the steepest one: the gradient is 0.
-        divisor = torch.threshold(length, 0, math.inf)
-        ratio_slope = (radius.cosh() * slope - ratio) / divisor
-        by_length = (by_radius * slope).addcmul_(by_ratio, ratio_slope)
-        factor = (by_length / divisor).unsqueeze(-1)
-        return by_vectors.addcmul(vectors, factor), None
+def _no_autocast(x: torch.Tensor) -> contextlib.AbstractContextManager:
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()
 
 
 class _Product(torch.autograd.Function):
@@ -269,40 +242,66 @@ class _Product(torch.autograd.Function):
             return gradient @ y, gradient.T @ x
 
 
-class _PairwiseDistance(torch.autograd.Function):
-    """Distances of vectors x, y with ratios p, q and radii r, s.
+class _ScaledDistance(torch.autograd.Function):
+    """factor * distances of vectors x, y, which a map puts at radii r, s.
 
-    With a = sinh^2(r/2) and b = sinh^2(s/2), the haversine is
+    With p = sinh(r) / |x| and q = sinh(s) / |y|,
 
-        h = a + cosh(r) b - p q (x . y) / 2.
+        cosh(d) - 1 = (cosh(r) - 1) + cosh(r) (cosh(s) - 1) - p q (x . y).
 
-    Its slope is the one [N, M] matrix that is kept for the backward.
+    Lengths, radii and what depends on them are those of x and then of y. The
+    one [N, M] matrix that is kept is sinh(d) / sqrt(2), the reciprocal of the
+    slope: infinite where points coincide, and the slope is 0.
     """
 
     @staticmethod
-    def forward(ctx: Any, *points: torch.Tensor) -> torch.Tensor:
-        x, y, p, q, r, s = points
-        a, b = (r / 2).sinh().square(), (s / 2).sinh().square()
-        cosh = r.cosh()
-        haversine = _exact_product(x * (p / -2).unsqueeze(1), y).mul_(q)
+    def forward(
+        ctx: Any, x: torch.Tensor, y: torch.Tensor, map: Map, factor: float
+    ) -> torch.Tensor:
+        sizes = len(x), len(y)
+        norms = [torch.linalg.vector_norm(v, dim=1) for v in (x, y)]
+        length = torch.cat(norms).clamp_(min=_SHORTEST)
+        radius, slope = map(length)
+        sinh, cosh = radius.sinh(), radius.cosh()
+        p, q = (sinh / length).split(sizes)
+        a, b = (radius / 2).tanh().mul_(sinh).split(sizes)  # cosh - 1
+        cosh_r, cosh_s = cosh.split(sizes)
+        # The factor of all gradients is in p, and leaves the product again.
+        in_p = -factor / math.sqrt(2)
+        p = (in_p * p).unsqueeze(1)
+        xp = x * p
+        out = _exact_product(xp, y)
+        torch.addcmul(a.unsqueeze(1), out, q, value=-1 / in_p, out=out)
         # The clamp protects sqrt: rounding may leave -1e-7 of close points.
-        haversine.addr_(cosh, b).add_(a.unsqueeze(1)).clamp_(min=0)
-        distance, slope = _arc(haversine)
-        ctx.save_for_backward(slope, *points, b, cosh)
-        return distance
+        out.addr_(cosh_r, b).clamp_(min=0)
+        # d = arcosh(1 + out) = log(1 + out + sinh(d)), exact for small ones
+        sinh_d = out.addcmul(out, out, value=0.5).sqrt_()
+        out.add_(sinh_d, alpha=math.sqrt(2)).log1p_().mul_(factor)
+        torch.threshold_(sinh_d, 0.0, math.inf)
+        ctx.in_p = in_p
+        ctx.save_for_backward(
+            x, y, xp, p, q, length, slope, sinh, cosh, cosh_r, cosh_s, sinh_d
+        )
+        return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        slope, x, y, p, q, r, s, b, cosh = ctx.saved_tensors
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
+        x, y, xp, p, q, length, slope, sinh, cosh, *more = ctx.saved_tensors
+        cosh_r, cosh_s, sinh_d = more
         with _no_autocast(x):
-            slope = slope * gradient
-            by_r = slope.mv(1 + 2 * b) * r.sinh() / 2
-            by_s = (cosh @ slope) * s.sinh() / 2
-            slope.mul_(q)
-            half = (p / -2).unsqueeze(1)
-            by_x = (slope @ y).mul_(half)
-            by_y = slope.T @ (x * half)
-            # p and q occur only in their products with the vectors.
-            by_p, by_q = (by_x * x).sum(1) / p, (by_y * y).sum(1) / q
-            return by_x, by_y, by_p, by_q, by_r, by_s
+            by_cosh = gradient / sinh_d
+            by_radius = torch.cat([by_cosh.mv(cosh_s), by_cosh.T.mv(cosh_r)])
+            by_product = by_cosh.mul_(q)
+            by_x, by_y = (by_product @ y).mul_(p), by_product.T @ xp
+            dots = torch.linalg.vecdot(x, by_x), torch.linalg.vecdot(y, by_y)
+        # So far at constant p and q, which depend on the lengths
+        along = torch.cat(dots)
+        by_length = (along * cosh).div_(sinh)
+        by_length.addcmul_(sinh, by_radius, value=-ctx.in_p).mul_(slope)
+        by_length.addcdiv_(along, length, value=-1)
+        by_length = by_length.div_(length).unsqueeze(1)
+        radial_x, radial_y = by_length.split((len(x), len(y)))
+        by_x.addcmul_(x, radial_x)
+        by_y.addcmul_(y, radial_y)
+        return by_x, by_y, None, None

@@ -12,7 +12,7 @@ import ruamel.yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from hyperpyyaml.core import recursive_update
 
-from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.files import StrPath, write_text
 from speechbrain_hyperbolic.errors import InputError, message_of, shown
 
 HPARAMS = "hyperparams.yaml"  # in a run's output folder and a model folder
@@ -24,7 +24,7 @@ _TAG_ERROR = re.compile(
 )
 
 
-def load_hparams(path: str | pathlib.Path, overrides: str | dict = "") -> dict:
+def load_hparams(path: StrPath, overrides: str | dict = "") -> dict:
     """Loads a HyperPyYAML file as SpeechBrain does, with one-line errors."""
     text = _resolved_text(path, overrides)
     try:
@@ -32,16 +32,22 @@ def load_hparams(path: str | pathlib.Path, overrides: str | dict = "") -> dict:
     except (ImportError, TypeError, ValueError) as error:
         if not _TAG_ERROR.match(str(error.args[0] if error.args else "")):
             raise  # raised by the class itself
-        raise InputError(f"{path}: {_one_line(error)}") from error
+        raise InputError(f"{path}: {message_of(error)}") from error
     except ruamel.yaml.constructor.ConstructorError as error:
         raise InputError(f"{path}: {shown(str(error.problem))}") from error
 
 
-def read_settings(
-    path: str | pathlib.Path, overrides: str | dict = ""
-) -> dict[str, Any]:
+def read_settings(path: StrPath, overrides: str | dict = "") -> dict[str, Any]:
     """The keys that are plain values, resolved; no object is made."""
-    return _settings(_parse(_resolved_text(path, overrides), path))
+    scalars = str, int, float, type(None)
+    settings = {}
+    for key, node in _parse(_resolved_text(path, overrides), path).items():
+        items = node if isinstance(node, list) else [node]
+        if tag_of(node):
+            settings[key] = tag_of(node)
+        elif all(isinstance(item, scalars) for item in items):
+            settings[key] = node
+    return settings
 
 
 def read_overrides(overrides: str) -> dict[str, Any]:
@@ -49,7 +55,7 @@ def read_overrides(overrides: str) -> dict[str, Any]:
     return _parse(overrides or "{}", "an option")
 
 
-def check_keys(path: str | pathlib.Path, keys: Iterable[str], use: str) -> None:
+def check_keys(path: StrPath, keys: Iterable[str], use: str) -> None:
     """Refuses a file that was written for another script."""
     nodes = read_nodes(path)
     for key in keys:
@@ -57,9 +63,7 @@ def check_keys(path: str | pathlib.Path, keys: Iterable[str], use: str) -> None:
             raise InputError(f"{path} has no {key}, expected a file for {use}")
 
 
-def find_hparams(
-    path: str | pathlib.Path, script: str | pathlib.Path
-) -> pathlib.Path:
+def find_hparams(path: StrPath, script: StrPath) -> pathlib.Path:
     """The file, or else the one of that name that comes with a script."""
     given = pathlib.Path(path)
     folders = pathlib.Path(script).resolve().parents[:3]
@@ -67,7 +71,7 @@ def find_hparams(
     return next((file for file in files if file.is_file()), given)
 
 
-def read_nodes(path: str | pathlib.Path) -> dict:
+def read_nodes(path: StrPath) -> dict:
     """The top-level keys of a file as YAML nodes, tags included."""
     path = pathlib.Path(path)
     if not path.is_file():
@@ -85,18 +89,15 @@ def tag_of(node: Any) -> str:
 
 
 def save_resolved(
-    hparams_file: str | pathlib.Path,
-    overrides: str | dict,
-    output_folder: str | pathlib.Path,
+    hparams_file: StrPath, overrides: str | dict, output_folder: StrPath
 ) -> None:
     """Writes a run's hyperparams.yaml, whole even if the process is killed."""
     text = _resolved_text(hparams_file, overrides)
-    with atomic_path(pathlib.Path(output_folder) / HPARAMS) as temporary:
-        source = pathlib.Path(hparams_file).resolve()
-        temporary.write_text(f"# Generated from {source}\n{text}", "utf-8")
+    text = f"# Generated from {pathlib.Path(hparams_file).resolve()}\n{text}"
+    write_text(pathlib.Path(output_folder) / HPARAMS, text)
 
 
-def copy_recipes(folder: str | pathlib.Path) -> pathlib.Path:
+def copy_recipes(folder: StrPath) -> pathlib.Path:
     """Copies recipes to a new folder, with the hparams beside the scripts."""
     folder = pathlib.Path(folder)
     if folder.exists():
@@ -111,7 +112,7 @@ def copy_recipes(folder: str | pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def _resolved_text(path: str | pathlib.Path, overrides: str | dict) -> str:
+def _resolved_text(path: StrPath, overrides: str | dict) -> str:
     nodes = read_nodes(path)
     if isinstance(overrides, str):
         overrides = _parse(overrides or "{}", f"an option given to {path}")
@@ -131,13 +132,11 @@ def _resolved_text(path: str | pathlib.Path, overrides: str | dict) -> str:
         file.seek(0)
         return resolve_references(file).getvalue()
     except Exception as error:  # no such key, a circle, a division by zero, ...
-        line = f"{path} cannot be resolved: {_one_line(error)}"
+        line = f"{path} cannot be resolved: {message_of(error)}"
         raise InputError(line) from error
 
 
-def _override(
-    path: str | pathlib.Path, nodes: dict, key: str, value: Any
-) -> None:
+def _override(path: StrPath, nodes: dict, key: str, value: Any) -> None:
     if key not in nodes:
         close = difflib.get_close_matches(str(key), map(str, nodes))
         close = close or [n for n in nodes if str(n).endswith(f"_{key}")]
@@ -161,7 +160,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _parse(text: str | bytes, name: str | pathlib.Path) -> Any:
+def _parse(text: str | bytes, name: StrPath) -> Any:
     try:
         return ruamel.yaml.YAML().load(text)
     except ruamel.yaml.constructor.DuplicateKeyError as error:
@@ -170,20 +169,3 @@ def _parse(text: str | bytes, name: str | pathlib.Path) -> Any:
     except ruamel.yaml.YAMLError as error:
         message = message_of(error)
         raise InputError(f"{name} is not valid YAML: {message}") from error
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(map(str, error.args)) or type(error).__name__
-    return shown(" ".join(text.split()), most=200)
-
-
-def _settings(nodes: dict) -> dict[str, Any]:
-    scalars = str, int, float, type(None)
-    settings = {}
-    for key, node in nodes.items():
-        items = node if isinstance(node, list) else [node]
-        if tag_of(node):
-            settings[key] = tag_of(node)
-        elif all(isinstance(item, scalars) for item in items):
-            settings[key] = node
-    return settings

@@ -6,6 +6,8 @@ import shutil
 import types
 
 import pytest
+import torch
+from hypothesis import HealthCheck, settings
 from speechbrain.utils.importutils import LazyModule
 
 from recipes.OwnCorpus.synthetic_speech import make_synthetic_corpus
@@ -15,12 +17,29 @@ from tests.scripts import ROOT, run_script
 # Hypothesis asks every loaded module for its file; SpeechBrain's lazy modules
 # would import optional packages to answer.
 LazyModule.__file__ = None
+# The same examples on each machine, however slow it is
+settings.register_profile(
+    "tests",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+    ],
+)
+settings.load_profile("tests")
 
 SHARED = pathlib.Path(
     os.environ.get("SBH_SHARED", ROOT.parent / "shared")
 ).resolve()
 SPEAKERS = 12  # of the demo's training
 TINY = ("--channels=16", "--batch_size=16", "--num_workers=0")
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Each test has the same random numbers in any order of tests."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

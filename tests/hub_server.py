@@ -23,13 +23,12 @@ class Repository:
 
     def __init__(self, private):
         self.private = private
-        self.commits, self.messages, self.branches = {}, [], {}
-        self.commit("main", {}, "initial commit")
+        self.commits, self.branches = {}, {}
+        self.commit("main", {})
 
-    def commit(self, branch, files, message):
+    def commit(self, branch, files):
         oid = hashlib.sha1(b"%d" % len(self.commits)).hexdigest()
         self.commits[oid] = dict(files)
-        self.messages.append(message)
         self.branches[branch] = oid
         return oid
 
@@ -108,11 +107,6 @@ class LoopbackHub:
         self.repositories[repo_id] = Repository(private)
         return {"url": url}
 
-    def branch(self, user, body, repo_id, name):
-        repository = self.repository(user, repo_id, write=True)
-        repository.branches[name] = repository.branches["main"]
-        return {}
-
     def info(self, user, body, repo_id, revision):
         repository = self.repository(user, repo_id)
         oid, files = repository.at(revision or "main")
@@ -136,7 +130,7 @@ class LoopbackHub:
         repository = self.repository(user, repo_id, write=True)
         if self.fault:
             raise Refusal(self.fault, "", "as the test asked")
-        header, *lines = (json.loads(line) for line in body.splitlines())
+        _, *lines = (json.loads(line) for line in body.splitlines())
         files = dict(repository.at(branch)[1])
         for kind, value in ((line["key"], line["value"]) for line in lines):
             if kind == "file":
@@ -144,7 +138,7 @@ class LoopbackHub:
             else:
                 assert kind == "deletedFile"
                 del files[value["path"]]
-        oid = repository.commit(branch, files, header["value"]["summary"])
+        oid = repository.commit(branch, files)
         url = f"{self.url}/{repo_id}/commit/{oid}"
         return {"commitUrl": url, "commitOid": oid}
 
@@ -159,7 +153,6 @@ MODEL = r"/api/models/([^/]+/[^/]+)"
 ROUTES = {
     "POST /api/repos/create": LoopbackHub.create,
     "POST /api/validate-yaml": lambda *_: {"errors": [], "warnings": []},
-    f"POST {MODEL}/branch/([^/]+)": LoopbackHub.branch,
     f"GET {MODEL}(?:/revision/([^/]+))?": LoopbackHub.info,
     f"GET {MODEL}/tree/([^/]+)": LoopbackHub.tree,
     f"POST {MODEL}/preupload/([^/]+)": LoopbackHub.preupload,

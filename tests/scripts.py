@@ -16,7 +16,6 @@ import time
 ROOT = pathlib.Path(__file__).parents[1]
 VOXCELEB = ROOT / "recipes" / "VoxCeleb"
 TRAIN = VOXCELEB / "train_speaker_embeddings.py"
-PATIENCE = 300  # seconds, after which a script counts as hanging
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(
@@ -67,16 +66,13 @@ class Script:
 
     def wait_for(self, condition):
         """Until it is true; fails with the output if the script ends."""
-        deadline = time.monotonic() + PATIENCE
         while not condition():
             assert self.process.is_alive(), self.printed()
-            assert time.monotonic() < deadline, self.printed()
             time.sleep(1e-3)
 
     def finish(self):
         """Its exit code, negative if it was killed, and its output."""
-        self.process.join(PATIENCE)
-        assert not self.process.is_alive(), f"hangs\n{self.printed()}"
+        self.process.join()
         return self.process.exitcode, self.printed()
 
     def printed(self):

@@ -149,7 +149,8 @@ def test_embed(here, capsys):
 
 
 def test_a_calibrated_model_tells_its_ratio(here, capsys):
-    fields = {"weights": [10.0], "offset": -5.0}
+    fields = {"weights": [10.0, 1.0, -2.0], "quality": ["duration"]}
+    fields["offset"] = -5.0
     make_model(here / "model", thresholds=MEASURED, calibration=fields)
     _, (line,) = printed(capsys, "verify", "a.wav", "again.wav")
     assert line.endswith("threshold 0.500, log likelihood ratio 5.00")
@@ -163,6 +164,7 @@ def test_a_calibrated_model_tells_its_ratio(here, capsys):
         ("verify a.wav a.wav --model=nothing/at/all", "nothing/at/all is not"),
         ("verify a.wav a.wav --model=", "pass --model, or set SB_HYPERBOLIC"),
         ("enroll a.wav again.wav --store=s", "a.wav is a file: enroll NAME"),
+        ("enroll Ada a.wav --store=a.wav/s", "a.wav: File exists: choose"),
         ("identify a.wav --store=none", "none is missing"),
         ("identify a.wav --store=text.wav", "text.wav is not a complete saf"),
         ("verify a.wav a.wav --model=.", "config.json is missing: expected a"),

@@ -249,7 +249,8 @@ def summarize(output, data_folder, seconds):
     for system in ("untrained", "trained"):
         found = results.read_results(output / system / "results.json")
         rows |= {f"{system}, {name}": row for name, row in found.items()}
-        curves[system] = scores_of(output / system / "scores.txt")
+        table = read_score_table(output / system / "scores.txt")
+        curves[system] = [table.scores[table.labels == k] for k in (1, 0)]
     title = name_of(data_folder)
     plot_det(curves, output / "det.png", title=title)
     nodes = read_nodes(output / "hyperparams.yaml")
@@ -268,12 +269,6 @@ def summarize(output, data_folder, seconds):
     )
     write_text(output / "summary.md", summary)
     print(f"\n{summary}")
-
-
-def scores_of(path):
-    """The scores of target and of nontarget trials."""
-    table = read_score_table(path)
-    return table.scores[table.labels == 1], table.scores[table.labels == 0]
 
 
 def compare(first, second):

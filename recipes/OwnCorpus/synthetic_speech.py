@@ -135,12 +135,24 @@ def make_synthetic_corpus(
         shutil.rmtree(unfinished)
     unfinished.mkdir(parents=True)
 
+    counts = {"train": utterances[0], "test": utterances[1]}
+    jobs = [
+        (engine, speaker, seed, number, counts[speaker.split])
+        for number, speaker in enumerate(speakers, 1)
+    ]
     seconds = 0.0
-    # disable=None: the bar is for terminals only.
-    bar = tqdm(speakers, "synthetic corpus", unit="speaker", disable=None)
-    for number, speaker in enumerate(bar, 1):
-        count = utterances[0 if speaker.split == "train" else 1]
-        seconds += _render(unfinished, engine, speaker, seed, number, count)
+    # eSpeak keeps state between utterances (the phase of its flutter, gain
+    # control, noise) that cannot be reset: only a fresh process repeats itself.
+    with multiprocessing.Pool(maxtasksperchild=1) as pool:
+        made = pool.imap(_render, jobs)
+        # disable=None: the bar is for terminals only.
+        bar = tqdm(made, "synthetic corpus", len(jobs), disable=None)
+        for speaker, recordings in zip(speakers, bar, strict=True):
+            (unfinished / speaker.spk_id).mkdir()
+            for place, samples in enumerate(recordings, 1):
+                path = unfinished / speaker.spk_id / f"utt{place:02d}.wav"
+                soundfile.write(path, samples, SAMPLE_RATE)
+                seconds += len(samples) / SAMPLE_RATE
 
     with open(unfinished / "speakers.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -212,8 +224,9 @@ def _draw_speakers(seed, n_train, n_test):
     return speakers
 
 
-def _render(root, engine, speaker, seed, number, count):
-    """Writes the utterances of one speaker and returns their seconds."""
+def _render(job):
+    """The utterances of one speaker."""
+    engine, speaker, seed, number, count = job
     # numpy pads seeds with zeros: counting from 1 keeps them all distinct.
     own = np.random.default_rng([seed, number])
     rate = own.uniform(170, 200)
@@ -231,16 +244,15 @@ def _render(root, engine, speaker, seed, number, count):
         )
         for rng in rngs
     ]
-    seconds = 0.0
-    (root / speaker.spk_id).mkdir()
     voice = f"{speaker.accent}+{speaker.variant}"
-    spoken = _in_a_process(*engine, voice, number, lines)
-    for place, (pcm, rng) in enumerate(zip(spoken, rngs, strict=True), 1):
-        samples = _record(pcm, rng)
-        path = root / speaker.spk_id / f"utt{place:02d}.wav"
-        soundfile.write(path, samples, SAMPLE_RATE)
-        seconds += len(samples) / SAMPLE_RATE
-    return seconds
+    try:
+        spoken = _speak(*engine, voice, number, lines)
+    except OSError as error:
+        raise InputError(
+            f"eSpeak NG in espeakng-loader does not work ({error}): "
+            "pip install --force-reinstall espeakng-loader==0.2.4"
+        ) from error
+    return [_record(pcm, rng) for pcm, rng in zip(spoken, rngs, strict=True)]
 
 
 def _sentence(rng):
@@ -286,41 +298,15 @@ def _record(pcm, rng):
     return np.round(mixed * gain * 32767).astype("<i2")
 
 
-def _in_a_process(*arguments):
-    """What ``_speak`` sends from a process of its own.
-
-    eSpeak keeps state between utterances (the phase of its flutter, gain
-    control, noise) that cannot be reset: only a fresh process repeats itself.
-    """
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.Process(target=_speak, args=(sender, *arguments))
-    process.start()
-    sender.close()
-    try:
-        found = receiver.recv()
-    except EOFError:
-        found = "it ended early"
-    process.join()
-    if isinstance(found, str):
-        raise InputError(
-            f"eSpeak NG in espeakng-loader does not work ({found}): "
-            "pip install --force-reinstall espeakng-loader==0.2.4"
-        )
-    return found
-
-
-def _speak(sender, library, data, voice, seed, lines):
-    """Sends the 22.05 kHz samples of each line, or why there are none."""
-    try:
-        espeak = ctypes.CDLL(str(library))
-    except OSError as error:
-        return sender.send(str(error))
+def _speak(library, data, voice, seed, lines):
+    """The 22.05 kHz samples of each line."""
+    espeak = ctypes.CDLL(str(library))
     synchronous, dont_exit, by_character, utf8 = 2, 0x8000, 1, 1
     rate = espeak.espeak_Initialize(
         synchronous, 0, str(data).encode(), dont_exit
     )
     if rate != ESPEAK_RATE:
-        return sender.send(f"cannot read {data}, or its path is too long")
+        raise OSError(f"cannot read {data}, or its path is too long")
 
     chunks = []
 
@@ -339,7 +325,7 @@ def _speak(sender, library, data, voice, seed, lines):
     # By default the clock seeds it.
     espeak.espeak_ng_SetRandSeed(ctypes.c_long(seed))
     if espeak.espeak_SetVoiceByName(voice.encode()):
-        return sender.send(f"no voice {voice}")
+        raise OSError(f"no voice {voice}")
     spoken = []
     for text, *parameters in lines:
         # Of rate, pitch and range
@@ -347,14 +333,10 @@ def _speak(sender, library, data, voice, seed, lines):
             espeak.espeak_SetParameter(parameter, value, 0)
         text = text.encode() + b"\0"
         size = ctypes.c_size_t(len(text))
-        failed = espeak.espeak_Synth(
-            text, size, 0, by_character, 0, utf8, None, None
-        )
-        if failed or not chunks:
-            return sender.send(f"no sound from {voice}")
+        espeak.espeak_Synth(text, size, 0, by_character, 0, utf8, None, None)
         spoken.append(b"".join(chunks))
         chunks.clear()
-    return sender.send(spoken)
+    return spoken
 
 
 def main():

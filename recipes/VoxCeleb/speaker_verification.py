@@ -41,7 +41,8 @@ from speechbrain_hyperbolic.evaluation.plots import (
     plot_score_histogram,
 )
 from speechbrain_hyperbolic.evaluation.scores import (
-    check_enrollment,
+    ENROLLMENTS,
+    check_choice,
     make_score,
 )
 from speechbrain_hyperbolic.geometry import check_c
@@ -57,10 +58,8 @@ from speechbrain_hyperbolic.hub.export import (
     score_steps,
 )
 from speechbrain_hyperbolic.inference.config import MODULES, read_config
-from speechbrain_hyperbolic.training.checks import (
-    check_device,
-    no_trace_if_refused,
-)
+from speechbrain_hyperbolic.inference.model import check_device
+from speechbrain_hyperbolic.training.checks import no_trace_if_refused
 
 logger = get_logger(__name__)
 
@@ -71,7 +70,7 @@ def main():
     hparams_file = find_hparams(hparams_file, __file__)
     use = "verification, such as hparams/verification.yaml"
     check_keys(hparams_file, ["model_folder", "enrollment"], use)
-    check_device(run_opts)
+    check_device(run_opts["device"])
     hparams = load_hparams(hparams_file, overrides)
     with no_trace_if_refused(os.path.normpath(hparams["output_folder"])):
         verify(hparams_file, run_opts, overrides, hparams)
@@ -177,7 +176,7 @@ def check_options(hparams):
     if hparams["clip_c"] is None:
         hparams["clip_c"] = read_config(hparams["model_folder"]).clip_c
     check_c(hparams["clip_c"])
-    check_enrollment(hparams["enrollment"])
+    check_choice("enrollment", hparams["enrollment"], ENROLLMENTS)
     check_priors(hparams["p_targets"])
     check_quality(hparams["calibration_quality"] or [])
     if hparams["normalization"]:
@@ -203,6 +202,7 @@ def make_scorer(score, hparams, device):
         crop_length=hparams["crop_length"],
         cache_folder=hparams["cache_folder"],
         batch_seconds=hparams["batch_seconds"],
+        vad=hparams.get("vad", False),
     )
     cohort = None
     if hparams["normalization"]:

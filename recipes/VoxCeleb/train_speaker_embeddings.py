@@ -14,7 +14,11 @@ import sys
 
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.distributed import (
+    if_main_process,
+    is_distributed_initialized,
+    run_on_main,
+)
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio.corpus import data_folders
@@ -36,6 +40,7 @@ from speechbrain_hyperbolic.hub.start import options_of_start
 from speechbrain_hyperbolic.inference.config import MODULES
 from speechbrain_hyperbolic.training.brain import SpeakerBrain
 from speechbrain_hyperbolic.training.checks import (
+    check_resumable,
     check_space,
     check_training,
     no_trace_if_refused,
@@ -47,11 +52,9 @@ from speechbrain_hyperbolic.training.datasets import (
     save_labels,
 )
 from speechbrain_hyperbolic.training.processes import (
-    end_together,
     keep_freed_memory,
     start_processes,
 )
-from speechbrain_hyperbolic.training.resume import check_resumable
 
 logger = get_logger(__name__)
 
@@ -135,5 +138,8 @@ def train(hparams_file, run_opts, overrides, settings):
 
 
 if __name__ == "__main__":
-    with exit_on_error(), end_together():
+    with exit_on_error():
         main()
+        if is_distributed_initialized():
+            # Else threads that gloo leaves running can abort the process.
+            torch.distributed.destroy_process_group()

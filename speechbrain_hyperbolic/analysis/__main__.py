@@ -1,13 +1,12 @@
-"""Pictures of trained models, from the output folders of their trainings.
+"""Pictures of a trained model, from the output folder of its training.
 
-For each folder: the speakers on the Poincare disk, as a PNG file and as a page
-for the browser, and histograms of their radii. (TensorBoard shows the training
-curves, see the key tensorboard_folder.) The folder's hyperparams.yaml is
-executed: give only folders of your own trainings.
+In its folder "analysis": the speakers on the Poincare disk, as a PNG file and
+as a page for the browser, colored by the columns of the corpus's speakers.csv,
+and histograms of their radii. The folder's hyperparams.yaml is executed: give
+only folders of your own trainings.
 """
 
 import argparse
-import os
 import pathlib
 from collections.abc import Sequence
 
@@ -16,13 +15,12 @@ from speechbrain_hyperbolic.analysis.disk import draw_disk
 from speechbrain_hyperbolic.analysis.figures import draw_radii
 from speechbrain_hyperbolic.analysis.page import write_page
 from speechbrain_hyperbolic.analysis.runs import (
-    Run,
     embed_training,
     is_hyperbolic,
     read_run,
 )
 from speechbrain_hyperbolic.dataio.corpus import read_speaker_table
-from speechbrain_hyperbolic.errors import InputError, exit_on_error
+from speechbrain_hyperbolic.errors import exit_on_error
 from speechbrain_hyperbolic.evaluation.plots import save_figure
 
 
@@ -33,76 +31,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folders", nargs="+", metavar="OUTPUT_FOLDER")
-    parser.add_argument(
-        "--speakers",
-        metavar="CSV",
-        help="a table with the column spk_id and others (default: the "
-        "speakers.csv of the run's data_folder)",
-    )
-    parser.add_argument(
-        "--color",
-        metavar="COLUMN",
-        help="the column of that table to color by (default: sex, if present)",
-    )
+    parser.add_argument("folder", metavar="OUTPUT_FOLDER")
     parser.add_argument(
         "--data_folder",
         help="the corpus, to draw the radii of the training utterances too; "
         "their embeddings are kept in OUTPUT_FOLDER/embeddings",
     )
-    parser.add_argument(
-        "--output",
-        help="where to write (default: 'analysis' in OUTPUT_FOLDER, or in "
-        "the folder that contains all of them)",
-    )
     options = parser.parse_args(arguments)
-    folders = [pathlib.Path(folder).resolve() for folder in options.folders]
-    common = pathlib.Path(os.path.commonpath(folders))
-    output = pathlib.Path(options.output or common / "analysis")
-    for folder in dict.fromkeys(folders):
-        run = read_run(folder)
-        name = "-".join(folder.relative_to(common).parts) or folder.name
-        target = output if len(folders) == 1 else output / name
-        _draw_run(run, name, target, options)
-
-
-def _draw_run(
-    run: Run, name: str, folder: pathlib.Path, options: argparse.Namespace
-) -> None:
-    table = {}
-    corpus = pathlib.Path(str(run.nodes.get("data_folder"))) / "speakers.csv"
-    if options.speakers or corpus.is_file():
-        table = read_speaker_table(options.speakers or corpus)
-    columns = columns_of(table, run.speakers)
-    color = options.color or "sex"
-    if options.color and color not in columns:
-        raise InputError(
-            f"--color is {color}, which no speaker of {name} has: choose from "
-            f"{', '.join(columns) or 'no column at all'}"
-        )
-    points, column = run.centers(), columns.pop(color, None)
-    title, cap = f"{name}: {len(run.speakers)} centers", None
+    run = read_run(options.folder)
+    corpus = pathlib.Path(
+        options.data_folder or run.nodes.get("data_folder", "")
+    )
+    table = corpus / "speakers.csv"
+    rows = read_speaker_table(table) if table.is_file() else {}
+    columns = columns_of(rows, run.speakers)
+    points, name, cap = run.centers(), run.folder.name, None
+    title = f"{name}: {len(run.speakers)} centers"
     if is_hyperbolic(run.head):
         cap = run.head.similarity.cap
     else:
         title += " (directions only, drawn at one radius)"
     figures = {
         "disk.png": draw_disk(
-            points, run.speakers, cap=cap, column=column, title=title
+            points,
+            run.speakers,
+            cap=cap,
+            column=next(iter(columns), None),
+            title=title,
         )
     }
     if cap is not None:
         radii = {"centers": points.radius.numpy()}
         if options.data_folder:
-            corpus = pathlib.Path(options.data_folder)
             radii["embeddings"] = embed_training(run, corpus).radius.numpy()
         figures["radii.png"] = draw_radii(radii, cap, name)
+    folder = run.folder / "analysis"
     for file, figure in figures.items():
         save_figure(figure, folder / file)
         print(folder / file)
-    shown = [c for c in (column, *columns.values()) if c]
     page = folder / "disk.html"
-    write_page(page, points, run.speakers, title, shown, cap)
+    write_page(page, points, run.speakers, title, columns, cap)
     print(page)
 
 

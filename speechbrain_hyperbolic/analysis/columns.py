@@ -13,26 +13,21 @@ _GRAYS = {OTHER: ("#595959", "P"), UNKNOWN: ("#8c8c8c", "X")}
 
 
 class Column(NamedTuple):
-    """A column of a table, for N speakers.
-
-    ``values`` are its texts, "" where the table has none; ``groups`` [N] are
-    the categories to draw; ``styles`` maps each category to its (color,
-    marker), in the order of the legend.
-    """
+    """A column of a table, for N speakers."""
 
     name: str
-    values: list[str]
-    groups: np.ndarray
-    styles: dict[str, tuple[str, str]]
+    values: list[str]  # "" where the table has none
+    groups: np.ndarray  # [N], the categories to draw
+    styles: dict[str, tuple[str, str]]  # category -> color, marker
 
 
-def columns_of(table: dict, speakers: list[str]) -> dict[str, Column]:
-    """Name -> column, of those that are not empty for all the speakers."""
-    columns = {}
+def columns_of(table: dict, speakers: list[str]) -> list[Column]:
+    """The columns that are not empty for all the speakers."""
+    columns = []
     for name in dict.fromkeys(name for row in table.values() for name in row):
         values = [table.get(s, {}).get(name, "").strip() for s in speakers]
         if any(values) and name not in ("", "spk_id"):
-            columns[name] = _column(name, values)
+            columns.append(_column(name, values))
     return columns
 
 

@@ -35,13 +35,10 @@ _HALO = [withStroke(linewidth=2.5, foreground="white")]
 def place_by_tree(points: Points) -> tuple[np.ndarray, np.ndarray]:
     """Places N points and the N - 1 nodes of their tree (average linkage).
 
-    Returns complex numbers [2 N - 1] in the unit disk, the points first and
-    the root last, and the index of the node above each of them, -1 above the
-    root. A node lies at the radius of the midpoint of the points below it, in
-    the middle of their angles. If there are two points, the distance between
-    them on the disk is the true one.
+    Returns complex numbers [2 N - 1] in the unit disk, the root last, and the
+    index of the node above each, -1 above the root. A node lies at the radius
+    of the midpoint of the points below it, in the middle of their angles.
     """
-    points = _double(points)
     n = len(points.radius)
     distances = distance_matrix(points)
     if n < 2 or not np.isfinite(distances).all():
@@ -75,15 +72,11 @@ def place_by_tree(points: Points) -> tuple[np.ndarray, np.ndarray]:
 
 def distance_matrix(points: Points) -> np.ndarray:
     """Distances [N, N] in float64, symmetric to the last bit."""
-    points = _double(points)
+    points = Points(*(field.double() for field in points))
     distances = geometry.pairwise_distance(points, points).numpy()
     distances = (distances + distances.T) / 2
     np.fill_diagonal(distances, 0)
     return distances
-
-
-def _double(points: Points) -> Points:
-    return Points(*(field.double() for field in points))
 
 
 def geodesics(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -119,12 +112,7 @@ def draw_disk(
     column: Column | None = None,
     title: str = "",
 ) -> Figure:
-    """Draws points of many dimensions on the Poincare disk.
-
-    Two points may be highlighted, and are joined by their geodesic. ``cap`` is
-    the radius of a circle; ``column`` colors the points. A name is left out
-    where it would cover another one.
-    """
+    """Draws points of many dimensions; two highlights have a geodesic."""
     marked = list(highlights)
     width = 4.2 if marked else 6.4
     figure = new_figure(width, 1.22 * width)

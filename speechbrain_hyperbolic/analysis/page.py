@@ -30,13 +30,7 @@ def write_page(
     columns: Sequence[Column] = (),
     cap: float | None = None,
 ) -> None:
-    """Writes a page for looking up speakers and moving the disk.
-
-    It shows each speaker's radius and nearest speakers with their true
-    distances, colors by any column, and has a search and hyperbolic motions by
-    pointer or keyboard. Names, title and columns appear as text, whatever they
-    contain.
-    """
+    """Writes a page for looking up speakers and moving the disk."""
     disk, parent = place_by_tree(points)
     distances = distance_matrix(points)
     np.fill_diagonal(distances, np.inf)

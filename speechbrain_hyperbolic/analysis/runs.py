@@ -11,7 +11,7 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.dataio.encoder import CategoricalEncoder
 
 from speechbrain_hyperbolic.dataio.preparation import read_csv
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, message_of
 from speechbrain_hyperbolic.evaluation.extraction import Encoder, extract
 from speechbrain_hyperbolic.geometry import Points
 from speechbrain_hyperbolic.hparams import HPARAMS, check_keys, read_nodes
@@ -28,17 +28,12 @@ _ONE_RADIUS = 1.317
 
 
 class Run(NamedTuple):
-    """What a training run left.
-
-    ``head`` has the mean weights of the last epochs; of a joint classifier it
-    is the first hyperbolic head, or else the first. ``speakers`` are those of
-    the centers, one by one, sub-centers included.
-    """
+    """What a training run left."""
 
     folder: pathlib.Path
     nodes: dict
-    head: Any
-    speakers: list[str]
+    head: Any  # of a joint classifier the first hyperbolic one, or the first
+    speakers: list[str]  # of each center, sub-centers included
 
     @torch.no_grad()
     def centers(self) -> Points:
@@ -48,7 +43,7 @@ class Run(NamedTuple):
             return self.head.similarity.points(vectors)
         unit = torch.nn.functional.normalize(vectors)
         radius = torch.full_like(unit[:, 0], _ONE_RADIUS)
-        return Points(unit, radius.sinh(), radius)
+        return Points(unit, radius)
 
 
 def is_hyperbolic(head: Any) -> bool:
@@ -57,11 +52,7 @@ def is_hyperbolic(head: Any) -> bool:
 
 
 def read_run(folder: str | pathlib.Path) -> Run:
-    """Reads the output folder of a training, which may have been moved.
-
-    The entry ``classifier`` of its hyperparams.yaml is executed: read only
-    folders of your own trainings.
-    """
+    """Reads the output folder of a training of your own: code in it is run."""
     folder = pathlib.Path(folder).resolve()
     nodes = read_nodes(folder / HPARAMS)
     classifier = _load(folder, nodes, ["classifier"])["classifier"]
@@ -81,11 +72,8 @@ def read_run(folder: str | pathlib.Path) -> Run:
 def _load(
     folder: pathlib.Path, nodes: dict, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Modules of the hparams, with the mean weights of the last epochs.
-
-    The other entries are not executed: they seed generators, and look for
-    files where they were in training.
-    """
+    """Modules of the hparams, with the mean weights of the last epochs."""
+    # Other entries seed generators, and look for files of the training.
     path, text = folder / HPARAMS, io.StringIO()
     check_keys(path, names, "a training run")
     ruamel.yaml.YAML().dump({name: nodes[name] for name in names}, text)
@@ -94,8 +82,8 @@ def _load(
     except (ValueError, TypeError, ImportError, AttributeError) as error:
         raise InputError(
             f"{path}: {', '.join(names)} cannot be built "
-            f"({' '.join(str(error).split())}): use the version of the "
-            "package that trained it"
+            f"({message_of(error)}): use the version of the package that "
+            "trained it"
         ) from error
     count = int(nodes.get("epochs_to_average", 1))
     for name in {"classifier", "embedding_model"}.intersection(names):
@@ -106,12 +94,7 @@ def _load(
 
 @torch.no_grad()
 def embed_training(run: Run, data_folder: pathlib.Path) -> Points:
-    """Points of the training utterances of a run with a hyperbolic head.
-
-    Embeddings are kept in ``<folder>/embeddings`` for the next time. The
-    encoder's entries of hyperparams.yaml are executed. ``data_folder`` is
-    where the corpus is now.
-    """
+    """Points of the training utterances; ``data_folder`` has them now."""
     before, paths = str(run.nodes.get("data_folder")), {}
     table = read_csv(run.folder / "save" / "train.csv", data_folder)
     for utterance, row in table.items():

@@ -21,9 +21,7 @@ import soundfile
 import torch
 import torchaudio
 
-from speechbrain_hyperbolic.dataio.channels import to_mono
 from speechbrain_hyperbolic.dataio.files import StrPath
-from speechbrain_hyperbolic.dataio.segments import frames_within, split_segment
 from speechbrain_hyperbolic.errors import InputError
 
 EXTENSIONS = frozenset(
@@ -31,6 +29,10 @@ EXTENSIONS = frozenset(
     ".3gp .3g2 .wma .sph .aif .aiff .aifc .au .snd .caf .w64 .m4b .awb".split()
 )
 SAMPLE_RATES = (1000, 768000)  # Hz
+# In seconds. Audio longer than LONGEST is cut into windows, so that hours of it
+# fit in memory; the last window takes the remainder.
+LONGEST = 60
+WINDOW = 30
 
 # How audio files begin; QuickTime and MP4, like pictures, with a box's size
 _BEGIN = re.compile(
@@ -51,7 +53,6 @@ _DECODED_IN_ORDER = ("OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III")
 # The header is exact to two frames, and decoding starts two frames early.
 _AAC_FRAMES = 2048
 _FAR = 5  # seconds from which on seeking is faster than decoding
-_PACKED = 8  # channels, from which on PyAV reads planes that don't exist
 _NO_LENGTH = 2**40  # frames; libsndfile says 2^63 - 1 where it knows none
 _SKIPPED = 2**20  # frames that are decoded at a time to be dropped
 _LARGEST_KERNEL = 10**7  # samples, roughly, of torchaudio's resampling kernel
@@ -61,10 +62,17 @@ _WAV_SIZE = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 _PIPE_SIZE = 0x7FFFF000
 _OGG_END = "Last page lacks an end-of-stream bit"
 _HEAD = 256  # bytes, in which a plain header of wav ends
+# Non-blocking, because opening a named pipe would wait for a writer
+_OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _WAV = ("WAV", "WAVEX", "RF64")  # formats whose length a pipe can't know
 # RIFF, size, WAVEfmt, 16, format, channels, sample rate, bytes per second,
 # bytes per frame, bits per sample
 _WAV_HEADER = struct.Struct("<4sI8sIHHIIHH")
+# What is left of the power of channels whose mean cancels; it is 1 where they
+# are equal, and 1 / channels^2 where all others are silent.
+_CANCELED = 0.04
+# A part of a file, named as the web does it: a.wav#t=1.5,4
+_FRAGMENT = re.compile(r"(.+)#t=([\d.e+-]+)(?:,([\d.e+-]+))?", re.DOTALL)
 
 
 class AudioInfo(NamedTuple):
@@ -87,32 +95,30 @@ def looks_like_audio(path: StrPath) -> bool:
 
 
 def _head(path: StrPath) -> tuple[bytes, int]:
-    """The first bytes of a file, and its size.
-
-    By system calls: many threads read headers, and Python's own file objects
-    hold each other up.
-    """
-    # Non-blocking, because opening a named pipe would wait for a writer.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        file = os.open(path, flags | getattr(os, "O_BINARY", 0))
+    """The first bytes of a file, and its size."""
+    # By system calls: many threads read headers, and Python's own file objects
+    # hold each other up.
+    try:
+        file = os.open(path, _OPEN)
         try:
             status = os.fstat(file)
             if stat.S_ISREG(status.st_mode):
                 return os.read(file, _HEAD), status.st_size
         finally:
             os.close(file)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
     raise InputError(f"{path} is missing or not a file")
 
 
 def info(path: StrPath) -> AudioInfo:
-    """Reads the header; refuses truncated wav and ogg files.
-
-    Files whose header doesn't tell the length are decoded.
-    """
+    """What the header says; a file whose header lacks the length is decoded."""
     file, start, stop = split_segment(path)
     with _opened(file) as sound:
-        frames = frames_within(sound.count(), sound.rate, start, stop)
+        frames = sound.count()
+        if stop is not None:
+            frames = min(frames, round(stop * sound.rate))
+        frames -= round(start * sound.rate)
         if not 0 < frames < _NO_LENGTH:
             raise InputError(
                 f"{path} is empty, or its header doesn't tell its length: "
@@ -224,9 +230,9 @@ class _BySoundfile:
 
     def read(self, first: int, last: int | None) -> np.ndarray:
         end = self.count() if last is None else last
-        if self.seeks:
-            self.sound.seek(first)
-        while not self.seeks and self.position < first:
+        if self.seeks and not self.position:  # Vorbis is exact only once
+            self.position = self.sound.seek(first)
+        while self.position < first:
             wanted = min(first - self.position, _SKIPPED)
             found = len(self.sound.read(wanted, "float32"))
             self.position += found or first
@@ -266,7 +272,7 @@ class _ByAv:
         exact = self.container.format.name.startswith("mov")
         length = stream.duration if exact else None
         self.frames = round(length * self.unit) if length else None
-        self.resampler: av.AudioResampler | None = None
+        self.resampler = av.AudioResampler(format="flt", rate=self.rate)
         self.blocks = self._decode()
         self.rest = np.zeros((0, self.channels), np.float32)
         self.position = 0  # of the rest
@@ -276,13 +282,6 @@ class _ByAv:
             yield from self._arrays(frame)
 
     def _arrays(self, frame: av.AudioFrame) -> Iterator[np.ndarray]:
-        known = frame.format.name == "fltp" and self.channels < _PACKED
-        same = frame.sample_rate == self.rate and self.resampler is None
-        if known and same:
-            yield frame.to_ndarray().T
-            return
-        if self.resampler is None:
-            self.resampler = av.AudioResampler(format="flt", rate=self.rate)
         for part in self.resampler.resample(frame):
             yield part.to_ndarray().reshape(part.samples, -1)
 
@@ -394,6 +393,66 @@ def _pcm_header(head: bytes, size: int) -> tuple[AudioInfo, int] | None:
     if not size == length + 8 == data + 8 + samples:
         return None
     return AudioInfo(rate, samples // block, channels), data + 8
+
+
+def segment_path(path: str, start: float, stop: float | None) -> str:
+    """The name of seconds ``start`` to ``stop`` of a file; None: its end."""
+    if not start and stop is None:
+        return path
+    return f"{path}#t={start!r}" + ("" if stop is None else f",{stop!r}")
+
+
+def split_segment(path: object) -> tuple[str, float, float | None]:
+    """The file, start and stop of what ``segment_path`` returned."""
+    found = _FRAGMENT.fullmatch(str(path)) if "#t=" in str(path) else None
+    if not found:
+        return str(path), 0.0, None
+    return found[1], float(found[2]), float(found[3]) if found[3] else None
+
+
+def to_mono(
+    samples: np.ndarray, channel: int | None = None, name: str = "the audio"
+) -> np.ndarray:
+    """One channel of [time, channels]: that of a number, or their mean, or
+    the loudest where the mean cancels: two may be of opposite phase.
+    """
+    # By NumPy: many threads read files, and PyTorch would start more in each.
+    channels = samples.shape[1]
+    if channel is not None and not 0 <= channel < channels:
+        raise InputError(
+            f"{name} has {channels} channel(s): channel {channel} is not one "
+            f"of 0 to {channels - 1}"
+        )
+    if channel is not None or channels == 1:
+        return samples[:, channel or 0]
+    mean = samples.mean(1)
+    powers = np.einsum("ij,ij->j", samples, samples)
+    canceled = mean @ mean < _CANCELED / channels**2 * powers.max()
+    return samples[:, powers.argmax()] if canceled else mean
+
+
+def split_windows(
+    waveform: torch.Tensor, sample_rate: int
+) -> Iterator[torch.Tensor]:
+    """The windows of a waveform [time]."""
+    bounds = _bounds(len(waveform) / sample_rate, sample_rate)
+    return (waveform[start:stop] for start, stop in bounds)
+
+
+def read_windows(
+    path: StrPath, sample_rate: int, channel: int | None = None
+) -> Iterator[torch.Tensor]:
+    """The windows of an audio file, read one at a time."""
+    header = info(path)
+    bounds = _bounds(header.frames / header.sample_rate, sample_rate)
+    return load_parts(path, sample_rate, bounds, channel=channel)
+
+
+def _bounds(seconds: float, sample_rate: int) -> list[tuple[int, int | None]]:
+    count = int(seconds / WINDOW) if seconds > LONGEST else 1
+    size = WINDOW * sample_rate
+    starts = range(0, count * size, size)
+    return list(zip(starts, [*starts[1:], None], strict=True))
 
 
 def resample(

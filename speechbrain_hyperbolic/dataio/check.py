@@ -1,17 +1,23 @@
 """Shows how a corpus and a trial list would be read, and writes nothing."""
 
-from collections import Counter
 from typing import Any
 
-from speechbrain_hyperbolic.dataio.corpus import Corpus, read_corpus
+from speechbrain_hyperbolic.dataio.corpus import (
+    Corpus,
+    count_reasons,
+    read_corpus,
+)
 from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.dataio.names import nearest
 from speechbrain_hyperbolic.dataio.preparation import (
-    count_reasons,
     read_utterances,
     summarize,
 )
-from speechbrain_hyperbolic.dataio.trials import read_trials, trial_speakers
+from speechbrain_hyperbolic.dataio.trials import (
+    check_names,
+    read_trials,
+    trial_speakers,
+)
 from speechbrain_hyperbolic.errors import InputError
 
 
@@ -23,7 +29,7 @@ def check(
 ) -> dict[str, Any]:
     """What was understood, as a dict for JSON."""
     corpus = read_corpus(data_folder, speaker_level)
-    splits = corpus.splits()  # finds wrong rows of speakers.csv
+    corpus.splits()  # finds wrong rows of speakers.csv
     utterances, problems = read_utterances(corpus.paths())
     first = next(iter(corpus.recordings.values()))
     found: dict[str, Any] = {
@@ -31,7 +37,7 @@ def check(
         "speakers": len({u.spk_id for u in utterances}),
         "utterances": len(utterances),
         "hours": round(sum(u.duration for u in utterances) / 3600, 4),
-        "skipped": dict(count_reasons(problems, corpus.skipped)),
+        "skipped": dict(count_reasons(problems | corpus.skipped)),
         "example": {
             "path": first.path,
             "speaker": first.speaker,
@@ -40,8 +46,6 @@ def check(
     }
     if utterances:
         found["summary"] = summarize(utterances)
-    if splits:
-        found["splits"] = dict(sorted(Counter(splits.values()).items()))
     if trials is not None:
         found |= _check_list(corpus, trials, enrollment_file)
     return found
@@ -71,6 +75,7 @@ def _check_list(
             f"corpus, such as {name}{nearest(name, names)}"
         )
     try:
+        check_names(trials, corpus, path)
         corpus.held_out(speakers)
     except InputError as error:  # training would refuse the list
         found["problem"] = str(error)

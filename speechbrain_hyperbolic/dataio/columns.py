@@ -5,9 +5,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
 
-from speechbrain_hyperbolic.dataio.tables import encoding_of
+from speechbrain_hyperbolic.dataio.tables import read_lines, renamed
 from speechbrain_hyperbolic.errors import InputError
 
 _TARGET = "1 1.0 +1 target tgt tar true genuine same match matched"
@@ -21,21 +20,17 @@ LABELS = {
 }
 UNLABELED = -1
 _SIDES = {"a", "b", "x", "left", "right"}
-# Names of columns, without blanks and underscores
+# A column's role -> its names in headers
 _HEADER = {
-    name: role
-    for role, names in {
-        "enroll": "enroll enrol enrollment enrolment enrollid enrolid modelid "
-        "model enrollutt enrolutt enrollwav enrolwav id1 utt1 utterance1 wav1 "
-        "file1 path1 audio1 reference ref",
-        "test": "test testid testutt testwav segmentid segment id2 utt2 "
-        "utterance2 wav2 file2 path2 audio2 probe verify",
-        "label": "label labels target targettype istarget key same issame "
-        "class truth groundtruth trialtype",
-        "side": "side channel",
-        "score": "score scores llr",
-    }.items()
-    for name in names.split()
+    "enroll": "enrol enrollment enrolment enrollid enrolid modelid model "
+    "enrollutt enrolutt enrollwav enrolwav id1 utt1 utterance1 wav1 file1 "
+    "path1 audio1 reference ref",
+    "test": "testid testutt testwav segmentid segment id2 utt2 utterance2 wav2 "
+    "file2 path2 audio2 probe verify",
+    "label": "labels target targettype istarget key same issame class truth "
+    "groundtruth trialtype",
+    "side": "channel",
+    "score": "scores llr",
 }
 # Columns of lists without a header, the usual ones first
 _FORMS = [
@@ -53,29 +48,22 @@ _LOOKED_AT = 5000  # lines that decide
 _NAME = re.compile(r"[^\W\d]|/")  # and no number
 
 
-class Row(NamedTuple):
-    """A line of a trial list; label is 1, 0 or UNLABELED."""
-
-    line: int
-    label: int
-    enroll: str
-    test: str
+# The number of a line, its label (1, 0 or UNLABELED), enroll and test
+Row = tuple[int, int, str, str]
 
 
 def read_columns(
     path: Path, models: Collection[str] = ()
 ) -> tuple[tuple[str, ...], Iterator[Row]]:
     """The columns' roles, and the rows; ``models`` are those enrolled."""
-    lines = _lines(path)
+    lines = read_lines(path)
     first = list(islice(lines, _LOOKED_AT))
     if not first:
         return (), iter(())
     separator = _separator(first[0][1])
     rows = [_split(text, separator) for _, text in first]
-    form = tuple(
-        _HEADER.get(re.sub(r"[\W_]", "", field.lower()), "")
-        for field in rows[0]
-    )
+    names = renamed(rows[0], _HEADER)
+    form = tuple(name if name in _HEADER else "" for name in names)
     if "enroll" in form and "test" in form:
         del first[0]
     else:
@@ -113,16 +101,7 @@ def _rows(
                     "give all nontarget trials one label"
                 )
             nontarget = kind if kind in ("0", "-1") else nontarget
-        yield Row(number, value, fields[enroll], fields[test])
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number, text) of the lines that are neither empty nor comments."""
-    with open(path, encoding=encoding_of(path), errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            line = line.strip("\ufeff \t\r\n\v\f")
-            if line.strip() and not line.startswith("#"):
-                yield number, line
+        yield number, value, fields[enroll], fields[test]
 
 
 def _separator(line: str) -> str | None:

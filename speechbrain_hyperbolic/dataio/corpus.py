@@ -9,10 +9,12 @@ is its first part. Trial lists may name an utterance in other ways, which
 
 import dataclasses
 import functools
+import itertools
 import os
 import pathlib
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 
 from speechbrain.utils.logger import get_logger
 
@@ -52,7 +54,7 @@ class Corpus:
     layouts: list[str]
     recordings: dict[str, Recording]  # by id, sorted; also those for trials
     labels: dict[str, dict[str, str]]  # speaker -> row of speakers.csv
-    skipped: dict[str, list[str]]  # reason -> files and folders
+    skipped: dict[str, str]  # file or folder -> why
     clash: str = ""  # of two files of one utterance, which can't both train
 
     def __str__(self) -> str:
@@ -80,14 +82,10 @@ class Corpus:
         }
 
     def splits(self) -> dict[str, str]:
-        """Speaker -> "train", "dev" or "test", of those with a split.
-
-        A row that is of no speaker is an error: a speaker whose name is
-        misspelt there would train.
-        """
+        """Speaker -> "train", "dev" or "test", of those with a split."""
         splits = {}
         for name, row in self.labels.items():
-            if name not in self.speakers:
+            if name not in self.speakers:  # who, misspelt here, would train
                 raise InputError(
                     f"speakers.csv of {self.source}: {shown(name)} is not "
                     f"among the {len(self.speakers)} speakers"
@@ -129,16 +127,8 @@ class Corpus:
         return splits | found
 
     @functools.cached_property
-    def _files(self) -> dict[str, Recording]:
-        """By names with the extension: a.m4a is not a.m4a.wav."""
-        return {
-            r.name + os.path.splitext(r.path)[1]: r
-            for r in self.recordings.values()
-        }
-
-    @functools.cached_property
     def _names(self) -> dict[str, Recording | None]:
-        """By all other names; None for one that several have."""
+        """By all names that lists use; None for one that several have."""
         recordings = [r for r in self.recordings.values() if not r.for_trials]
         short = [(r.id.replace("/", "-"), r) for r in recordings]  # Kaldi's
         bare = {r.id.rpartition("/")[2]: r for r in recordings}
@@ -150,6 +140,9 @@ class Corpus:
             names[name] = recording if taken is recording else None
         names.update((r.name, r) for r in self.recordings.values())
         names.update(self.recordings)
+        # With the extension: a.m4a is not a.m4a.wav.
+        for r in self.recordings.values():
+            names[r.name + os.path.splitext(r.path)[1]] = r
         return names
 
     @functools.cached_property
@@ -167,10 +160,9 @@ class Corpus:
             speaker = self.match_speaker(parts[0]) or parts[0]
             for first in (parts[0], speaker):
                 name = "/".join([first, *parts[1:]])
-                found = self._files.get(name) or self._names.get(name)
-                found = found or self._names.get(without_extension(name))
-                if found:
-                    return found
+                for key in (name, without_extension(name)):
+                    if found := self._names.get(key):
+                        return found
             # "wav/", "VoxCeleb1/wav/", or all above the data folder
             folder, *parts = parts
             may_drop = path.startswith("/") or folder in self._above
@@ -191,18 +183,20 @@ def read_corpus(
     """
     if isinstance(data_folder, Corpus):
         return data_folder
-    corpus = Corpus(str(data_folder), [], {}, {}, defaultdict(list))
+    corpus = Corpus(str(data_folder), [], {}, {}, {})
+    owners: dict[str, str] = {}  # file -> speaker
     known: set[str] = set()  # speakers of the sources before
-    for source in data_folders(data_folder):
+    sources = data_folders(data_folder)
+    for source in sources:
         path = list_in(source)
         if path is not None:
-            layout, found = _from_list(path, corpus.labels)
+            layout, found = read_list(path)
         else:
             layout, found = _from_folder(
                 source, speaker_level, outputs, corpus.skipped
             )
         for recording in found:
-            _add(corpus, recording)
+            _add(corpus, recording, owners)
         corpus.layouts.append(layout)
         own = {r.speaker for r in found}
         logger.info(f"{source}: {layout} layout: {len(own)} speakers")
@@ -212,35 +206,44 @@ def read_corpus(
                 "several data folders: each name is taken for one person"
             )
         known |= {r.speaker for r in found if not r.for_trials}
-    counts = ", ".join(f"{len(v)} {k}" for k, v in corpus.skipped.items())
+        if path is None:
+            _check_case(source, known)
     if not corpus.recordings:
         raise InputError(
             f"data_folder {data_folder} has no audio: expected "
-            "speaker/[session/]utterance"
-            + (f" (left out: {counts})" if counts else "")
+            f"speaker/[session/]utterance (left out {in_words(corpus.skipped)})"
         )
     corpus.recordings = dict(sorted(corpus.recordings.items()))
-    for source in data_folders(data_folder):
-        table = source / "speakers.csv"
-        if table.is_file():
-            for name, row in read_speaker_table(table).items():
-                # A spreadsheet takes leading zeros.
-                name = corpus.match_speaker(name) or name
-                labels = corpus.labels.setdefault(name, {})
-                _add_labels(labels, row, f"{table}: {shown(name)}")
-    owners: dict[str, str] = {}
-    for _, file, speaker, *_ in corpus.recordings.values():
-        link = os.path.islink(file)
-        real = os.path.realpath(file) if link else os.path.abspath(file)
-        if (owner := owners.setdefault(real, speaker)) != speaker:
-            corpus.clash = f"{file} is of two speakers, {owner} and {speaker}"
-    if counts:
-        logger.info(f"{data_folder}: left out: {counts}")
+    # Beside the speakers, in any case, which disks may not tell apart
+    inside = itertools.chain(*(s.iterdir() for s in sources if s.is_dir()))
+    for table in (p for p in inside if p.name.lower() == "speakers.csv"):
+        for name, row in read_speaker_table(table).items():
+            # A spreadsheet takes leading zeros.
+            name = corpus.match_speaker(name) or name
+            labels = corpus.labels.setdefault(name, {})
+            _add_labels(labels, row, f"{table}: {shown(name)}")
+    if corpus.skipped:
+        logger.info(f"{data_folder}: left out {in_words(corpus.skipped)}")
     return corpus
 
 
-def _add(corpus: Corpus, recording: Recording) -> None:
-    id, path = recording.id, recording.path
+def count_reasons(skipped: Mapping[str, str]) -> Counter[str]:
+    """How many files are left out for which reason, without the advice."""
+    return Counter(
+        re.split("[:,(]", why, maxsplit=1)[0].strip()
+        for why in skipped.values()
+    )
+
+
+def in_words(skipped: Mapping[str, str]) -> str:
+    """How many files are left out, and how many for which reason."""
+    reasons = count_reasons(skipped).most_common()
+    counts = ", ".join(f"{number} {why}" for why, number in reasons)
+    return f"{len(skipped)} ({counts})" if skipped else "0"
+
+
+def _add(corpus: Corpus, recording: Recording, owners: dict[str, str]) -> None:
+    id, path, speaker = recording.id, recording.path, recording.speaker
     # A trial list separates names by spaces and is UTF-8.
     if " " in id or not id.isprintable():
         raise InputError(
@@ -248,24 +251,35 @@ def _add(corpus: Corpus, recording: Recording) -> None:
             f"({shown(id)!r}): rename it"
         )
     first = corpus.recordings.setdefault(id, recording)
-    if first is not recording and not corpus.clash:
-        corpus.clash = (
+    if first is not recording:
+        corpus.clash = corpus.clash or (
             f"{first.path} and {path} are both utterance {id}: rename or "
             "remove one of them"
         )
+    elif (owner := owners.setdefault(recording.real, speaker)) != speaker:
+        corpus.clash = f"{path} is of two speakers, {owner} and {speaker}"
+    if recording.labels:
+        row = corpus.labels.setdefault(speaker, {})
+        _add_labels(row, recording.labels, f"{path}: {shown(speaker)}")
 
 
-def _from_list(
-    path: pathlib.Path, labels: dict[str, dict[str, str]]
-) -> tuple[str, list[Recording]]:
-    layout, found = read_list(path)
-    for recording, own in found:
-        row = labels.setdefault(recording.speaker, {}) if own else {}
-        _add_labels(row, own, f"{path}: {shown(recording.speaker)}")
-    return layout, [recording for recording, _ in found]
+def _check_case(source: pathlib.Path, speakers: Iterable[str]) -> None:
+    """Refuses folders that would be one on the disk of Windows or a Mac."""
+    names: dict[str, str] = {}
+    for speaker in sorted(speakers):
+        other = names.setdefault(speaker.casefold(), speaker)
+        if other != speaker:
+            raise InputError(
+                f"{source}: {shown(other)} and {shown(speaker)} differ in case "
+                "only: rename one folder, merge them, or name the speakers by "
+                "a list (CSV with path and speaker)"
+            )
 
 
-def _add_labels(row: dict[str, str], new: dict[str, str], where: str) -> None:
+def _add_labels(
+    row: dict[str, str], new: Mapping[str, str], where: str
+) -> None:
+    """Completes a row of labels; a second split is an error."""
     for key, value in new.items():
         known = row.get(key)
         if key == "split" and known and value and known != value:
@@ -280,28 +294,27 @@ def _from_folder(
     source: pathlib.Path,
     speaker_level: int | str | None,
     outputs: StrPath | None,
-    skipped: dict[str, list[str]],
+    skipped: dict[str, str],
 ) -> tuple[str, list[Recording]]:
-    files = {
-        normalized(below): path
-        for below, path in walk(source, outputs, skipped)
-    }
+    files = [*walk(source, outputs, skipped)]
     if not files:
         return "empty", []
-    names = list(map(without_extension, files))
+    names = [without_extension(normalized(below)) for below, _, _ in files]
     layout, places = find_layout(names, speaker_level, str(source))
     prefixes = {(f"{p.speaker}/{p.rest}", p.prefix) for p in places if p}
     several = Counter(id for id, _ in prefixes)
     found = []
-    for name, path, place in zip(names, files.values(), places, strict=True):
+    for name, (_, path, real), place in zip(names, files, places, strict=True):
         if place is None:
-            skipped[f"not in the {layout} layout"].append(path)
+            skipped[path] = f"is not in the {layout} layout"
             continue
         speaker, session, prefix, rest, for_trials = place
         id = rest if for_trials else f"{speaker}/{rest}"
         if prefix and several[id] > 1:  # train/alice/1 and test/alice/1
             id = f"{speaker}/{prefix}/{rest}"
-        found.append(Recording(id, path, speaker, session, name, for_trials))
+        found.append(
+            Recording(id, path, speaker, session, name, real, for_trials)
+        )
     return layout, found
 
 

@@ -1,5 +1,6 @@
 """Crops of utterances that do not depend on the order of reading."""
 
+import dataclasses
 import hashlib
 from typing import BinaryIO
 
@@ -47,23 +48,17 @@ def draw(below: int, *key: str | int) -> int:
     return int.from_bytes(digest, "big") % below
 
 
+@dataclasses.dataclass
 class Crop:
     """Reads a crop at a place that depends on seed, epoch and name only.
 
     Without a counter it is the middle. A shorter utterance is repeated.
     """
 
-    def __init__(
-        self,
-        samples: int,
-        sample_rate: int,
-        seed: int = 0,
-        counter: EpochCounter | None = None,
-    ) -> None:
-        self.samples = samples
-        self.sample_rate = sample_rate
-        self.seed = seed
-        self.counter = counter
+    samples: int
+    sample_rate: int
+    seed: int = 0
+    counter: EpochCounter | None = None
 
     def __call__(
         self,

@@ -1,11 +1,13 @@
 """Files that are either whole or absent, and one run at a time on a folder."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Iterator
 
 import filelock
 from speechbrain.utils.distributed import ddp_broadcast, if_main_process
@@ -21,55 +23,31 @@ def atomic_path(path: StrPath) -> Iterator[pathlib.Path]:
     """A temporary path that is renamed to ``path`` on success."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
-    )
-    os.close(handle)
-    temporary = pathlib.Path(name)
+    name = f".{path.name}.{uuid.uuid4().hex[:8]}{path.suffix}"
+    temporary = path.with_name(name)
     try:
         with naming_the_file(temporary):
             yield temporary
-        # mkstemp makes private files; results follow the umask.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def naming_the_file(
-    path: StrPath | Callable[[], pathlib.Path],
-) -> Iterator[None]:
+def naming_the_file(path: StrPath) -> Iterator[None]:
     """Adds the file's name to the error of a failed write."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        name = path() if callable(path) else path
-        number = getattr(error, "errno", None)
-        if isinstance(error, RuntimeError):
-            number = _write_error(name)  # PyTorch doesn't tell the reason
-        if number is None or getattr(error, "filename", None) is not None:
+    except RuntimeError as error:
+        if "inline_container" not in str(error):
             raise
-        raise OSError(number, os.strerror(number), str(name)) from error
-
-
-def _write_error(path: StrPath) -> int | None:
-    """The error number of an attempt to append to a file."""
-    try:
-        with open(path, "r+b", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            try:
-                for _ in range(2):  # the first write may be cut short
-                    file.write(bytes(2**20))
-            finally:
-                file.truncate(size)
-    except FileNotFoundError:  # another process has removed it
-        return None
+        # PyTorch's writer doesn't tell why; as a rule the disk is full.
+        why = os.strerror(errno.ENOSPC)
+        raise OSError(errno.ENOSPC, why, str(path)) from error
     except OSError as error:
-        return error.errno
-    return None
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_text(path: StrPath, text: str) -> None:

@@ -10,6 +10,7 @@ The id of an utterance begins with its speaker: ``speaker/path below the
 speaker's folder``, without extension.
 """
 
+import contextlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -74,6 +75,7 @@ _SUFFIXED = re.compile(
     r"(?:(?:19|20)\d\d\D?\d\d\D?\d\d.*|([a-z]{3,})[-_]?\d*)"
 )
 _VIDEO = re.compile(r"(?=.*[A-Z\d_-])[\w-]{11}")  # an id of YouTube
+_Depth = dict[tuple[str, ...], int]  # a path's folders -> level of the speaker
 
 
 class Place(NamedTuple):
@@ -123,15 +125,12 @@ def _compile(speaker_level: int | str) -> re.Pattern:
     text = str(speaker_level)
     if text.isdecimal() and int(text) > 0:
         text = rf"^(?:[^/]+/){{{int(text) - 1}}}(?P<speaker>[^/]+)/"
-    try:
+    with contextlib.suppress(re.error):
         pattern = re.compile(text)
         if pattern.groups == 1 or "speaker" in pattern.groupindex:
             return pattern
-        why = f"has {pattern.groups} groups"
-    except re.error as error:
-        why = f"is no pattern ({error})"
     raise InputError(
-        f"speaker_level {shown(text)} {why}: expected the number of a folder, "
+        f"speaker_level is {shown(text)!r}, expected the number of a folder, "
         "or a pattern with one group"
     )
 
@@ -159,9 +158,10 @@ def _place(match: re.Match | None) -> Place | None:
 
 def _plain(files: list[str], where: str) -> tuple[str, list[Place | None]]:
     """The first folder that is no container."""
-    folders = [tuple(name.split("/")[:-1]) for name in files]
+    folders = dict.fromkeys(name.rpartition("/")[0] for name in files)
     # How many folders are above the speaker, who is a folder too
-    depth = {folder: _containers(folder) for folder in folders if folder}
+    paths = [tuple(folder.split("/")) for folder in folders if folder]
+    depth = {folder: _containers(folder) for folder in paths}
     if not depth:
         raise InputError(
             f"{where} has {len(files)} audio files and no folders: expected "
@@ -169,24 +169,30 @@ def _plain(files: list[str], where: str) -> tuple[str, list[Place | None]]:
             "with path and speaker), or by speaker_level and a pattern such as "
             "'^([^_]+)_'"
         )
-    _check_containers(depth, where)
-    if all(is_container(folder[level]) for folder, level in depth.items()):
-        raise _ambiguous(depth, where, "no folder has the name of a speaker")
     heads = {match and match[1] for match in map(_HEAD.fullmatch, files)}
-    _check_sessions(depth, where, heads)
-    _check_suffixes(depth, where)
-    _check_prefixes(depth, where)
-    found: list[Place | None] = []
-    for name, folder in zip(files, folders, strict=True):
-        if not folder:
-            found.append(None)
-            continue
-        level = depth[folder]
-        prefix, session = folder[:level], folder[level + 1 :]
-        rest = "/".join(name.split("/")[level + 1 :])
-        found.append(
-            Place(folder[level], "/".join(session), "/".join(prefix), rest)
+    why = (
+        _why_not_beside(depth)
+        or _why_no_sessions(depth, heads)
+        or _why_suffixed(depth)
+        or _why_prefixed(depth)
+    )
+    if why:
+        raise InputError(
+            f"{where}: which folder is the speaker? {why}: {_readings(depth)}: "
+            "pass one of these, a pattern with one group as --speaker_level, "
+            "or a list (CSV with path and speaker) as the data folder"
         )
+
+    def place(name: str) -> Place | None:
+        *folder, stem = name.split("/")
+        if not folder:
+            return None
+        level = depth[tuple(folder)]
+        prefix, session = "/".join(folder[:level]), folder[level + 1 :]
+        rest = "/".join([*session, stem])
+        return Place(folder[level], "/".join(session), prefix, rest)
+
+    found = [place(name) for name in files]
     above = sorted({place.prefix for place in found if place} - {""})
     title = "speaker/[session/]utterance"
     return (f"{title} below {', '.join(above)}" if above else title), found
@@ -202,9 +208,9 @@ def _containers(folder: tuple[str, ...]) -> int:
     return next(speakers, len(folder) - 1)
 
 
-def _check_containers(depth: dict[tuple[str, ...], int], where: str) -> None:
-    """Refuses a speaker beside folders of speakers, unless the latter are
-    speakers with sessions too (who happen to be called data, or Val).
+def _why_not_beside(depth: _Depth) -> str:
+    """A speaker beside folders of speakers, unless the latter are speakers
+    with sessions too (who happen to be called data, or Val).
     """
     for level in range(max(depth.values())):
         deep = [f for f in depth if depth[f] > level]
@@ -213,52 +219,50 @@ def _check_containers(depth: dict[tuple[str, ...], int], where: str) -> None:
         if not deep or not beside:
             continue
         if not {f[level + 1] for f in deep} <= sessions:
-            why = f"{deep[0][level]} stands beside {beside[0][level]}"
-            raise _ambiguous(depth, where, why)
+            return f"{deep[0][level]} stands beside {beside[0][level]}"
         depth.update(dict.fromkeys(deep, level))
+    if all(is_container(folder[level]) for folder, level in depth.items()):
+        return "no folder has the name of a speaker"
+    return ""
 
 
-def _check_sessions(
-    depth: dict[tuple[str, ...], int], where: str, heads: set[str | None]
-) -> None:
-    """Refuses folders in folders that may be speakers as well as sessions."""
+def _why_no_sessions(depth: _Depth, heads: set[str | None]) -> str:
+    """Folders in folders that may be speakers as well as sessions."""
     below = defaultdict(set)  # speaker -> folders in it
     for folder, level in depth.items():
         if len(folder) > level + 1:
             below[folder[level]].add(folder[level + 1])
     names = set().union(*below.values())
-    if _all(_SPEAKER, below) and not _all(_SPEAKER, names):
-        return
-    if _all(_SESSION, names):
-        return
-    if not _all(_SESSION, below) and not heads <= names:
-        numbers = all(map(str.isdecimal, names))
-        repeat = sum(map(len, below.values())) > len(names)
-        speakers = {folder[level] for folder, level in depth.items()}
-        if (
-            (numbers and repeat)
-            or _all(_VIDEO, names)
-            or heads <= speakers
-            or (len(names) < len(speakers) and _all(_NUMBERED, below))
-        ):
-            return
-    raise _ambiguous(
-        depth, where, "these folders may be speakers or groups of them"
+    speakers = {folder[level] for folder, level in depth.items()}
+    repeat = sum(map(len, below.values())) > len(names)
+    known = _all(_SESSION, names) or (
+        _all(_SPEAKER, below) and not _all(_SPEAKER, names)
     )
+    plausible = (
+        (repeat and all(map(str.isdecimal, names)))
+        or _all(_VIDEO, names)
+        or heads <= speakers
+        or (len(names) < len(speakers) and _all(_NUMBERED, below))
+    )
+    other = _all(_SESSION, below) or heads <= names
+    if known or (plausible and not other):
+        return ""
+    return "these folders may be speakers or groups of them"
 
 
-def _check_suffixes(depth: dict[tuple[str, ...], int], where: str) -> None:
-    """Refuses folders for the sessions of one person: ann_day1, ann_day2."""
+def _why_suffixed(depth: _Depth) -> str:
+    """Folders for the sessions of one person: ann_day1, ann_day2."""
     names = {folder[level] for folder, level in depth.items()}
     found = [m for m in map(_SUFFIXED.fullmatch, sorted(names)) if m]
     people = Counter(match[1] for match in found)
     kinds = {match[2] for match in found}
     if 1 < len(people) < len(found) and 2 * len(kinds) <= len(found):
         why = "{} may be one person with {} folders"
-        raise _ambiguous(depth, where, why.format(*people.most_common(1)[0]))
+        return why.format(*people.most_common(1)[0])
+    return ""
 
 
-def _check_prefixes(depth: dict[tuple[str, ...], int], where: str) -> None:
+def _why_prefixed(depth: _Depth) -> str:
     """A man and a woman of one name are not one speaker."""
     groups = defaultdict(set)
     for folder, level in depth.items():
@@ -267,22 +271,16 @@ def _check_prefixes(depth: dict[tuple[str, ...], int], where: str) -> None:
     for speaker, several in groups.items():
         if len(several) > 1:
             first, second, *_ = sorted(several)
-            raise InputError(
-                f"{where}: {shown(speaker)} is below {first} and below "
-                f"{second}: if they are one person, pass the level of the "
-                "speaker as --speaker_level, otherwise a pattern with one "
-                r"group, e.g. --speaker_level='([^/]+/[^/]+)/[^/]+$'"
-            )
+            return f"{shown(speaker)} is below {first} and below {second}"
+    return ""
 
 
 def _all(pattern: re.Pattern, names: Iterable[str]) -> bool:
     return all(map(pattern.fullmatch, names))
 
 
-def _ambiguous(
-    folders: Iterable[tuple[str, ...]], where: str, why: str
-) -> InputError:
-    """An error with the readings of the first levels and their counts."""
+def _readings(folders: Iterable[tuple[str, ...]]) -> str:
+    """The readings of the first levels, with their counts."""
     readings = []
     for level in range(3):
         names = sorted({f[level] for f in folders if len(f) > level})
@@ -293,8 +291,4 @@ def _ambiguous(
                 f"--speaker_level={level + 1}: {len(names)} speakers "
                 f"({some}{more})"
             )
-    return InputError(
-        f"{where}: which folder is the speaker? {why}: {'; '.join(readings)}: "
-        "pass one of these, a pattern with one group as --speaker_level, or a "
-        "list (CSV with path and speaker) as the data folder"
-    )
+    return "; ".join(readings)

@@ -13,15 +13,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from speechbrain_hyperbolic.dataio.audio import segment_path
 from speechbrain_hyperbolic.dataio.names import (
     clean_path,
     normalized,
     without_extension,
 )
-from speechbrain_hyperbolic.dataio.segments import segment_path
 from speechbrain_hyperbolic.dataio.tables import (
     PATH_COLUMNS,
-    encoding_of,
+    read_lines,
     read_table,
     renamed,
 )
@@ -39,7 +39,9 @@ class Recording(NamedTuple):
     speaker: str
     session: str
     name: str  # its path below the data folder, or its name in a list
+    real: str  # the path without links and dots
     for_trials: bool = False  # which alone name it
+    labels: Mapping[str, str] = {}  # of the speaker, as in speakers.csv
 
 
 def list_in(source: Path) -> Path | None:
@@ -57,13 +59,10 @@ def list_in(source: Path) -> Path | None:
     return None
 
 
-def read_list(
-    path: Path,
-) -> tuple[str, list[tuple[Recording, dict[str, str]]]]:
-    """What kind of list it is, and recordings with labels of the speaker."""
+def read_list(path: Path) -> tuple[str, list[Recording]]:
+    """What kind of list it is, and its recordings."""
     folder = path.parent
-    with open(path, encoding=encoding_of(path), errors="replace") as file:
-        start = file.read(1000).lstrip()
+    _, start = next(read_lines(path), (1, ""))
     if path.name == "wav.scp":
         kind, rows = "Kaldi folder", _read_kaldi(folder)
     elif start.startswith(("{", "[")):
@@ -78,34 +77,22 @@ def read_list(
 
 
 def _read_manifest(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """JSON objects, one a line or all of them as a list, as rows of a table."""
-    text = path.read_text(encoding_of(path))
-    number = 1
-    try:
-        if text.lstrip().startswith("["):
-            objects = list(enumerate(json.loads(text), 1))
-        else:
-            objects = []
-            for number, line in enumerate(text.split("\n"), 1):
-                if line.strip():
-                    objects.append((number, json.loads(line)))
-    except ValueError as error:
-        raise InputError(
-            f"{path}, line {number} is no JSON ({error}): expected one object "
-            "a line"
-        ) from error
-    for number, item in objects:
+    """JSON objects, one a line, as rows of a table."""
+    for number, line in read_lines(path):
+        try:
+            item = json.loads(line)
+        except ValueError as error:
+            item = error
         if not isinstance(item, dict):
             raise InputError(
-                f"{path}, line {number}: expected an object in braces"
+                f"{path}, line {number} is no JSON object "
+                f"({shown(str(item))}): expected one a line, in braces"
             )
         row = dict(zip(renamed(item, PATH_COLUMNS), item.values(), strict=True))
         yield number, {k: str(v) for k, v in row.items() if v is not None}
 
 
-def _recording(
-    folder: Path, where: str, row: Mapping[str, str]
-) -> tuple[Recording, dict[str, str]]:
+def _recording(folder: Path, where: str, row: Mapping[str, str]) -> Recording:
     path = row.get("path", "").strip()
     speaker = normalized(row.get("spk_id", ""))
     if not path or not speaker or not (path + speaker).isprintable():
@@ -114,13 +101,7 @@ def _recording(
             f"{shown(speaker)!r}"
         )
     start, length = 0.0, 0.0  # the whole file
-    if row.keys() >= {"start", "stop", "duration"}:  # a train.csv, in samples
-        first, last, length = (
-            _number(where, key, row[key])
-            for key in ("start", "stop", "duration")
-        )
-        start = first * length / (last - first) if last > first else 0.0
-    elif "offset" in row:
+    if "offset" in row:
         start = _number(where, "offset", row["offset"])
         length = _number(where, "duration", row.get("duration", ""))
     stop = start + length if length else None
@@ -131,8 +112,17 @@ def _recording(
     own = name.removeprefix(f"{speaker}/")
     session = normalized(row.get("session", "")) or own.rpartition("/")[0]
     path = segment_path(_locate(folder, path), start, stop)
-    labels = {k: row[k].strip() for k in ("sex", "lang", "split") if row.get(k)}
-    return Recording(f"{speaker}/{own}", path, speaker, session, name), labels
+    return Recording(
+        f"{speaker}/{own}",
+        path,
+        speaker,
+        session,
+        name,
+        os.path.abspath(path),
+        labels={
+            k: row[k].strip() for k in ("sex", "lang", "split") if row.get(k)
+        },
+    )
 
 
 def _locate(folder: Path, path: str) -> str:
@@ -159,9 +149,8 @@ def _below(folder: Path, name: str) -> str:
 
 def _read_kaldi(folder: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """The utterances of a Kaldi folder as rows of a table."""
-    paths, speakers, segments, sexes = (
-        _pairs(folder / name)
-        for name in ("wav.scp", "utt2spk", "segments", "spk2gender")
+    paths, speakers, segments = (
+        _pairs(folder / name) for name in ("wav.scp", "utt2spk", "segments")
     )
     for speaker, utterances in _pairs(folder / "spk2utt").items():
         for utterance in utterances.split():
@@ -199,7 +188,6 @@ def _read_kaldi(folder: Path) -> Iterator[tuple[int, dict[str, str]]]:
             "spk_id": speakers[key],
             "offset": start,
             "duration": str(length),
-            "sex": sexes.get(speakers[key], ""),
         }
         yield line, row
 
@@ -207,23 +195,19 @@ def _read_kaldi(folder: Path) -> Iterator[tuple[int, dict[str, str]]]:
 def _pairs(path: Path) -> dict[str, str]:
     """The first word of each line -> the rest; empty without a file."""
     pairs: dict[str, str] = {}
-    if not path.is_file():
-        return pairs
-    with open(path, encoding=encoding_of(path)) as file:
-        for number, line in enumerate(file, 1):
-            if not (fields := line.split(maxsplit=1)):
-                continue
-            if len(fields) < 2:
-                raise InputError(
-                    f"{path}, line {number}: expected two fields, not "
-                    f"{shown(line.strip())!r}"
-                )
-            pairs[fields[0]] = fields[1].strip()
+    for number, line in read_lines(path) if path.is_file() else ():
+        key, *rest = line.split(maxsplit=1)
+        if not rest:
+            raise InputError(
+                f"{path}, line {number}: expected two fields, not "
+                f"{shown(line)!r}"
+            )
+        pairs[key] = rest[0]
     return pairs
 
 
 def _number(where: str, key: str, text: str) -> float:
-    """A number of seconds or samples; 0 for an empty field."""
+    """A number of seconds; 0 for an empty field."""
     try:
         value = float(text or 0)
         if not 0 <= value < 10**9:

@@ -7,6 +7,7 @@ import argparse
 import itertools
 import pathlib
 import random
+import re
 from collections.abc import Iterable
 
 from speechbrain_hyperbolic.dataio.corpus import (
@@ -17,10 +18,12 @@ from speechbrain_hyperbolic.dataio.corpus import (
 from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.dataio.preparation import (
     read_utterances,
-    report_problems,
+    report_skipped,
 )
 from speechbrain_hyperbolic.dataio.trials import Trial, write_trials
 from speechbrain_hyperbolic.errors import InputError, exit_on_error
+
+_MICROPHONE = re.compile(r"_mic\d$")  # VCTK has all that is said twice
 
 
 def make_trials(
@@ -33,7 +36,12 @@ def make_trials(
     generator = random.Random(seed)
     targets = []
     for own in by_speaker.values():
-        pairs = list(itertools.combinations(own, 2))
+        said = {name: _MICROPHONE.sub("", name) for name in own}
+        pairs = [
+            (one, other)
+            for one, other in itertools.combinations(own, 2)
+            if said[one] != said[other]
+        ]
         if len(pairs) > pairs_per_speaker:
             pairs = sorted(generator.sample(pairs, pairs_per_speaker))
         targets += [Trial(1, *pair) for pair in pairs]
@@ -88,7 +96,7 @@ def make_trial_list(
     utterances, problems = read_utterances(
         corpus.paths(speakers), check_audio=check_audio
     )
-    report_problems(problems, f"{path}.skipped", corpus.skipped)
+    report_skipped(problems | corpus.skipped, f"{path}.skipped")
     trials = make_trials((u.id for u in utterances), pairs_per_speaker, seed)
     write_trials(trials, path)
     return trials

@@ -12,13 +12,6 @@ from collections.abc import Collection, Iterable
 from speechbrain_hyperbolic.dataio.audio import EXTENSIONS
 from speechbrain_hyperbolic.errors import shown
 
-# Folders of operating systems and of network disks: they hold no speech.
-_SYSTEM = re.compile(
-    r"[.@#$~].*|__.*|_background_noise_|lost\+found|found\.\d+|"
-    "system volume information|recycler|network trash folder|temporary items",
-    re.IGNORECASE,
-)
-
 
 def normalized(name: str) -> str:
     """A name in composed Unicode and without blanks around it."""
@@ -40,15 +33,6 @@ def without_extension(name: str) -> str:
     # Nothing would be left of "a/.wav".
     known = stem and stem[-1] != "/" and "." + extension.lower() in EXTENSIONS
     return stem if known else name
-
-
-def has_audio_extension(name: str) -> bool:
-    return without_extension(name) != name
-
-
-def is_of_system(name: str) -> bool:
-    """Whether a folder or file is hidden, or belongs to the system."""
-    return _SYSTEM.fullmatch(name) is not None
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -3,32 +3,30 @@
 Headers are read in parallel; files that can't be used are left out and listed.
 """
 
-import contextlib
 import csv
 import hashlib
+import itertools
 import json
 import os
 import pathlib
 import random
-import re
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import tqdm
 from speechbrain.utils.logger import get_logger
+from tqdm.contrib.concurrent import thread_map
 
 from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.dataio.corpus import (
     Corpus,
+    in_words,
     read_corpus,
     speaker_of,
 )
 from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path, write_text
-from speechbrain_hyperbolic.dataio.segments import split_segment
-from speechbrain_hyperbolic.dataio.speech import is_silent
+from speechbrain_hyperbolic.dataio.speech import is_silent, speech_segments
 from speechbrain_hyperbolic.dataio.tables import check_name, read_table
 from speechbrain_hyperbolic.errors import InputError, shown
 
@@ -36,7 +34,6 @@ logger = get_logger(__name__)
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop", "spk_id"]
 _CHUNK = 256  # files that a thread reads at a time
-_SHOWN = 10  # unusable files that are named in the log
 
 
 class Utterance(NamedTuple):
@@ -58,10 +55,10 @@ def prepare_corpus(
     sample_rate: int = 16000,
     check_audio: str = "header",
     seed: int = 0,
+    vad: bool = False,
 ) -> None:
-    """Writes train.csv and dev.csv without the test speakers, and skipped.txt.
-
-    Work on the same files with the same options is not repeated.
+    """Writes train.csv and dev.csv without the test speakers, and skipped.txt,
+    unless it was done with the same files and options.
     """
     save_folder = pathlib.Path(save_folder)
     corpus = read_corpus(data_folder, outputs=save_folder)
@@ -73,6 +70,7 @@ def prepare_corpus(
         "split_ratio": list(split_ratio),
         "sample_rate": sample_rate,
         "check_audio": check_audio,
+        "vad": vad,
         "seed": seed,
     }
     record = save_folder / "prepare.json"
@@ -88,8 +86,8 @@ def prepare_corpus(
             "train on different data"
         )
         record.unlink()
-    utterances, problems = read_utterances(paths, sample_rate, check_audio)
-    report_problems(problems, save_folder / "skipped.txt", corpus.skipped)
+    utterances, problems = read_utterances(paths, sample_rate, check_audio, vad)
+    report_skipped(problems | corpus.skipped, save_folder / "skipped.txt")
     speakers = {u.spk_id for u in utterances}
     if not utterances:
         raise InputError(
@@ -130,11 +128,12 @@ def read_utterances(
     paths: dict[str, str],
     sample_rate: int = 16000,
     check_audio: str = "header",
+    vad: bool = False,
 ) -> tuple[list[Utterance], dict[str, str]]:
     """Returns utterances, and path -> what is wrong with other files.
 
-    ``check_audio`` "decode" reads whole files, which also finds truncated
-    flac and m4a files, NaN and silence.
+    Decoding also finds truncated flac and m4a files, NaN and silence; ``vad``
+    leaves out files without speech, and what is before and after it.
     """
     if check_audio not in ("header", "decode"):
         raise InputError(
@@ -143,77 +142,55 @@ def read_utterances(
     decode = check_audio == "decode"
 
     def read(chunk: list[tuple[str, str]]) -> list[Utterance | str]:
-        return [_read(*item, sample_rate, decode) for item in chunk]
+        return [_read(*item, sample_rate, decode, vad) for item in chunk]
 
     items = list(paths.items())
     chunks = [items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK)]
+    unit = f" x {_CHUNK} files"
+    results = thread_map(read, chunks, desc="Reading audio", unit=unit)
     utterances, problems = [], {}
-    with (
-        tqdm.tqdm(items, "Reading audio", unit="file") as bar,
-        ThreadPoolExecutor() as pool,
-        # Closing it cancels what has not begun, e.g. after Ctrl-C.
-        contextlib.closing(pool.map(read, chunks)) as results,  # type: ignore[type-var]
-    ):
-        for chunk, result in zip(chunks, results, strict=True):
-            for (_, path), found in zip(chunk, result, strict=True):
-                if isinstance(found, str):
-                    problems[path] = found
-                else:
-                    utterances.append(found)
-            bar.update(len(chunk))
+    found = itertools.chain.from_iterable(results)
+    for path, result in zip(paths.values(), found, strict=True):
+        if isinstance(result, str):
+            problems[path] = result
+        else:
+            utterances.append(result)
     return utterances, problems
 
 
 def _read(
-    name: str, path: str, sample_rate: int, decode: bool
+    name: str, path: str, sample_rate: int, decode: bool, vad: bool
 ) -> Utterance | str:
     """The utterance of a file, or why it can't be used."""
-    file, seconds, _ = split_segment(path)
+    file, seconds, _ = audio.split_segment(path)
     try:
         rate, frames, _ = audio.info(path)
-        if decode and is_silent(audio.load(path, rate), rate):
+        first, last = 0, frames
+        if vad:
+            segments = speech_segments(audio.load(path, rate), rate)
+            if not segments:
+                return "no speech: replace or remove the file"
+            first, last = segments[0][0], segments[-1][1]
+        elif decode and is_silent(audio.load(path, rate), rate):
             return "is silent: replace or remove the file"
     except InputError as error:
         # It names the file, or the segment of it.
         return str(error).removeprefix(path).removeprefix(file).strip()
-    start = round(seconds * sample_rate)
+    frames = last - first
+    start = round((seconds + first / rate) * sample_rate)
     stop = start + round(frames * sample_rate / rate)
     speaker = sys.intern(speaker_of(name))
     return Utterance(name, frames / rate, file, start, stop, speaker)
 
 
-def report_problems(
-    problems: Mapping[str, str],
-    path: StrPath,
-    skipped: Mapping[str, Sequence[str]],
-) -> None:
-    """Warns of files that are left out, and lists all of them in a file.
-
-    ``skipped`` are others, by reason, which were not read at all.
-    """
-    lines = [f"{file} {problem}" for file, problem in problems.items()]
-    for line in lines[:_SHOWN]:
-        logger.warning(f"left out: {line}")
-    lines += [f"{p}: {why}" for why, ps in skipped.items() for p in ps]
-    if not lines:
+def report_skipped(skipped: Mapping[str, str], path: StrPath) -> None:
+    """Warns of files that are left out, and lists them in a file."""
+    if not skipped:
         pathlib.Path(path).unlink(missing_ok=True)
         return
-    reasons = count_reasons(problems, skipped).most_common()
-    counts = ", ".join(f"{n} {why}" for why, n in reasons)
-    logger.warning(f"left out {len(lines)} ({counts}), listed in {path}")
-    write_text(path, "".join(f"{line}\n" for line in lines))
-
-
-def count_reasons(
-    problems: Mapping[str, str], skipped: Mapping[str, Sequence[str]]
-) -> Counter[str]:
-    """How many files are left out for which reason, without the advice."""
-    reasons = Counter({why: len(paths) for why, paths in skipped.items()})
-    reasons.update(
-        re.split("[:,(]", problem, maxsplit=1)[0].strip()
-        for problem in problems.values()
-    )
-    return reasons
+    logger.warning(f"left out {in_words(skipped)}, listed in {path}")
+    lines = (f"{file} {why}\n" for file, why in skipped.items())
+    write_text(path, "".join(lines))
 
 
 def split_utterances(
@@ -242,15 +219,17 @@ def split_utterances(
     return train, dev
 
 
-def write_csv(utterances: Iterable[Utterance], path: StrPath) -> None:
-    """Writes utterances in the columns of the stock recipe."""
+def write_csv(
+    rows: Iterable[Sequence], path: StrPath, columns: Sequence[str] = COLUMNS
+) -> None:
+    """Writes utterances in the columns of the stock recipe, or other rows."""
     with (
         atomic_path(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(utterances)
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def read_csv(

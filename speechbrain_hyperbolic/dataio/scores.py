@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speechbrain_hyperbolic.dataio.files import StrPath, existing, write_text
+from speechbrain_hyperbolic.dataio.tables import read_lines
 from speechbrain_hyperbolic.errors import InputError
 
 _LABELS = {"0": 0, "1": 1}
@@ -24,28 +25,20 @@ class ScoreTable(NamedTuple):
 
 
 def read_score_table(path: StrPath) -> ScoreTable:
-    """Reads a score file, or that of a verification's output folder.
-
-    An InputError names the line that is wrong.
-    """
+    """Reads a score file, or that of a verification's output folder."""
     path = pathlib.Path(path)
     path = existing(
         path / "scores.txt" if path.is_dir() else path, "score file"
     )
-    # -sig: spreadsheets write a byte order mark. Not splitlines, which also
-    # splits at a form feed, unlike an editor.
-    lines = path.read_text("utf-8-sig", errors="replace").split("\n")
     # Flat lists take half the time of rows, which are garbage-collected.
     enroll, test, labels, scores = [], [], [], []
-    for number, line in enumerate(lines, start=1):
+    for number, line in read_lines(path):
         try:
             one, other, kind, text = line.split()
             label, score = _LABELS[kind], float(text)
             if not math.isfinite(score):
                 raise ValueError
         except (ValueError, KeyError):
-            if not line.strip():
-                continue
             raise InputError(
                 f"{path}, line {number}: {line[:80]!r} is not a score line, "
                 "expected 'enroll test label score' with label 0 or 1 and a "
@@ -69,10 +62,7 @@ def write_scores(
     labels: npt.ArrayLike | None,
     scores: npt.ArrayLike,
 ) -> None:
-    """Writes a score file with all digits, so that no new ties arise.
-
-    Without labels its lines are ``enroll test score``.
-    """
+    """Writes a score file with all digits, so that no new ties arise."""
     columns = [enroll, test, np.asarray(scores, float).tolist()]
     if labels is not None:
         columns.insert(2, np.asarray(labels, int).tolist())

@@ -9,7 +9,6 @@ OUT/train.csv and OUT/dev.csv tell where in which tar file each utterance is.
 """
 
 import argparse
-import csv
 import io
 import json
 import os
@@ -25,8 +24,12 @@ import torch
 import tqdm
 from speechbrain.utils.epoch_loop import EpochCounter
 
-from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
-from speechbrain_hyperbolic.dataio.preparation import COLUMNS, read_csv
+from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path, existing
+from speechbrain_hyperbolic.dataio.preparation import (
+    COLUMNS,
+    read_csv,
+    write_csv,
+)
 from speechbrain_hyperbolic.errors import InputError, exit_on_error
 
 SHUFFLE_BUFFER = 1000
@@ -53,15 +56,9 @@ def pack(
             shard = f"{split}/{split}-{number:06d}.tar"
             packed += _write_shard(out, shard, rows[first:][:shard_size], first)
         # Written last: a packing that was killed has no list.
-        with (
-            atomic_path(out / f"{split}.csv") as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(
-                file, [*COLUMNS, "offset", "size"], extrasaction="ignore"
-            )
-            writer.writeheader()
-            writer.writerows(packed)
+        columns = [*COLUMNS, "offset", "size"]
+        lines = ([row[name] for name in columns] for row in packed)
+        write_csv(lines, out / f"{split}.csv", columns)
 
 
 def _write_shard(
@@ -106,14 +103,9 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def shard_lists(folder: StrPath) -> list[pathlib.Path]:
     """The lists for training and for validation that ``pack`` wrote."""
-    paths = [pathlib.Path(folder, name) for name in ("train.csv", "dev.csv")]
-    for path in paths:
-        if not path.is_file():
-            raise InputError(
-                f"{path} is missing: pass the folder of a finished packing as "
-                "--shards_folder"
-            )
-    return paths
+    what = "list of shards, as --shards_folder has it after a whole packing"
+    names = "train.csv", "dev.csv"
+    return [existing(pathlib.Path(folder, name), what) for name in names]
 
 
 def read_shard_list(

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 
-from speechbrain_hyperbolic.dataio.audio import resample
-from speechbrain_hyperbolic.dataio.windows import WINDOW
+from speechbrain_hyperbolic.dataio.audio import WINDOW, resample
 
 _RATES = (8000, 16000)  # Hz, that the detector knows
 _PROBABILITY = 0.5
@@ -42,10 +41,7 @@ _lock = threading.Lock()  # the detector has a state
 
 
 def is_silent(waveform: torch.Tensor, sample_rate: int) -> bool:
-    """Whether even the loudest part of a waveform [time] is silence.
-
-    A constant offset is no sound. Quiet noise is silence if it is steady.
-    """
+    """Whether even the loudest part of a waveform [time] is silence."""
     levels = _levels(waveform, sample_rate)
     loudest = levels.max()
     if loudest >= _QUIET or loudest < _NOTHING:

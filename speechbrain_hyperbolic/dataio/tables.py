@@ -1,4 +1,4 @@
-"""The one reader of CSV files with a header, as any program writes them."""
+"""Reads text files, and CSV files with a header, as any program writes them."""
 
 import codecs
 import csv
@@ -33,12 +33,9 @@ def read_table(
     columns: Collection[str],
     synonyms: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields line number and row; rows without any text are skipped.
-
-    Commas, semicolons or tabs separate the fields.
-    """
+    """Yields line number and row; rows without any text are skipped."""
     path = existing(path, "CSV file")
-    with open(path, newline="", encoding=encoding_of(path)) as file:
+    with open(path, newline="", encoding=_encoding_of(path)) as file:
         try:
             start = file.readline()
             file.seek(0)
@@ -81,7 +78,16 @@ def read_table(
             ) from error
 
 
-def encoding_of(path: StrPath) -> str:
+def read_lines(path: StrPath) -> Iterator[tuple[int, str]]:
+    """(number, text) of the lines that are neither empty nor comments."""
+    with open(path, encoding=_encoding_of(path), errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            text = line.strip("\ufeff").strip()
+            if text and not text.startswith("#"):
+                yield number, text
+
+
+def _encoding_of(path: StrPath) -> str:
     """The encoding of a text: UTF-8 or 16, else what Windows writes."""
     text = Path(path).read_bytes()
     if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -9,9 +9,10 @@ which an enrollment file lists: ``model utterance utterance ...`` a line.
 """
 
 import dataclasses
+import functools
 import pathlib
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http.client import HTTPException
 from typing import NamedTuple
 
@@ -33,11 +34,10 @@ from speechbrain_hyperbolic.dataio.files import (
 )
 from speechbrain_hyperbolic.dataio.names import (
     clean_path,
-    has_audio_extension,
     nearest,
     without_extension,
 )
-from speechbrain_hyperbolic.dataio.tables import encoding_of
+from speechbrain_hyperbolic.dataio.tables import read_lines
 from speechbrain_hyperbolic.errors import InputError, shown
 
 logger = get_logger(__name__)
@@ -122,12 +122,8 @@ def read_trials(
     enrollment_file: StrPath | None = None,
     corpus: Corpus | None = None,
 ) -> TrialList:
-    """Reads a trial list; an InputError names the line that is wrong.
-
-    Without an ``enrollment_file`` each model is one utterance. With a
-    ``corpus``, names become its ids, however the list writes them.
-    """
-    ids = _Ids(corpus)
+    """Reads a trial list; names become the ids of the ``corpus``."""
+    id_of = _ids(corpus)
     path = existing(path, "trial list")
     enrollment: dict[str, list[str]] | None = None
     if enrollment_file:
@@ -137,13 +133,15 @@ def read_trials(
 
     def read() -> Iterator[tuple[int, str, str]]:
         for number, label, model, test in rows:
-            where = f"{path}, line {number}"
-            if enrollment is None:
-                model = ids(model, where)
-            elif model not in enrollment:
-                model = _model(model, enrollment, where)
             lines.append(number)
-            yield label, model, ids(test, where)
+            try:
+                if enrollment is None:
+                    model = id_of(model)
+                elif model not in enrollment:
+                    model = _model(model, enrollment)
+                yield label, model, id_of(test)
+            except InputError as error:
+                raise InputError(f"{path}, line {number}: {error}") from error
 
     trials = TrialList.of(read(), enrollment)
     if not lines:
@@ -156,41 +154,55 @@ def read_trials(
             f"{path}: {len(missing)} of {len(trials.utterances)} utterances "
             f"are not in the corpus, such as {shown(missing[0])}"
         )
-    _check_repeats(trials, path, lines)
+    _check_labels(trials, path, lines)
     return dataclasses.replace(trials, columns=columns, missing=tuple(missing))
 
 
-class _Ids:
+def check_names(trials: TrialList, corpus: Corpus, path: StrPath) -> None:
+    """Refuses a list of this corpus that names all speakers otherwise."""
+
+    # A list of another corpus is fine: VoxCeleb1's, to train on VoxCeleb2.
+    def is_here(utterance: str) -> bool:
+        *folders, name = utterance.split("/")
+        if corpus.speakers.keys() & folders[1:]:
+            return True
+        return not name.isdecimal() and corpus.find(name) is not None
+
+    missing, names = trials.missing, trials.utterances
+    if len(missing) == len(names) and all(map(is_here, missing)):
+        raise InputError(
+            f"{path}: 0 of {len(names)} utterances are in {corpus}, such as "
+            f"{shown(missing[0])}, where the corpus has "
+            f"{shown(next(iter(corpus.recordings)))}: name them by their path "
+            "below the data folder"
+        )
+
+
+def _ids(corpus: Corpus | None) -> Callable[[str], str]:
     """From names as lists write them to the ids of a corpus."""
 
-    def __init__(self, corpus: Corpus | None) -> None:
-        self.corpus = corpus
-        self.known: dict[str, str] = {}  # lists repeat their names
-
-    def __call__(self, name: str, where: str) -> str:
-        if name not in self.known:
-            found = self.corpus.find(name) if self.corpus else None
-            self.known[name] = found.id if found else self._new(name, where)
-        return self.known[name]
-
-    def _new(self, name: str, where: str) -> str:
-        """The id that an utterance would have in the corpus."""
+    @functools.cache  # lists repeat their names
+    def id_of(name: str) -> str:
+        if corpus and (found := corpus.find(name)):
+            return found.id
         path = clean_path(name)
         if path.startswith("/") or ".." in path.split("/"):
             raise InputError(
-                f"{where}: {shown(name)} leaves the corpus, expected a path "
-                "below it: speaker/[session/]utterance"
+                f"{shown(name)} leaves the corpus, expected a path below it: "
+                "speaker/[session/]utterance"
             )
         speaker, slash, rest = without_extension(path).partition("/")
-        if self.corpus:
-            speaker = self.corpus.match_speaker(speaker) or speaker
+        if corpus:
+            speaker = corpus.match_speaker(speaker) or speaker
         return f"{speaker}{slash}{rest}"
 
+    return id_of
 
-def _check_repeats(
+
+def _check_labels(
     trials: TrialList, path: pathlib.Path, lines: list[int]
 ) -> None:
-    """Refuses a trial with both labels; warns of repeated trials."""
+    """Refuses a trial with both labels."""
     pairs = trials.enroll.astype(np.int64) * len(trials.utterances)
     pairs += trials.test
     _, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
@@ -201,21 +213,14 @@ def _check_repeats(
             f"{path}, line {lines[wrong[0]]}: line {lines[first[wrong[0]]]} "
             "has the same trial with the other label: remove one of them"
         )
-    repeats = np.count_nonzero(first != np.arange(len(first)))
-    if repeats:
-        # Each counts in the stock scripts, and in the published figures.
-        logger.warning(
-            f"{path}: {repeats} of {len(trials)} trials repeat another one; "
-            "each line counts"
-        )
 
 
-def _model(name: str, enrollment: dict[str, list[str]], where: str) -> str:
+def _model(name: str, enrollment: dict[str, list[str]]) -> str:
     model = name.removesuffix(MODEL_SUFFIX)
     if model not in enrollment:
         raise InputError(
-            f"{where}: {shown(name)} is not among the {len(enrollment)} models "
-            f"of the enrollment file{nearest(name, enrollment)}"
+            f"{shown(name)} is not among the {len(enrollment)} models of the "
+            f"enrollment file{nearest(name, enrollment)}"
         )
     return model
 
@@ -224,21 +229,21 @@ def read_enrollment(
     path: StrPath, corpus: Corpus | None = None
 ) -> dict[str, list[str]]:
     """Model -> ids of its utterances, as in CN-Celeb's enroll.map."""
-    path, ids = existing(path, "enrollment file"), _Ids(corpus)
+    path, id_of = existing(path, "enrollment file"), _ids(corpus)
     enrollment: dict[str, list[str]] = {}
-    with open(path, encoding=encoding_of(path), errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            if not (fields := line.split()):
-                continue
-            (model, *names), where = fields, f"{path}, line {number}"
-            utterances = [ids(name, where) for name in names]
+    for number, line in read_lines(path):
+        model, *names = line.split()
+        try:
+            utterances = [id_of(name) for name in names]
             repeats = len(set(utterances)) < len(utterances)
             if not utterances or repeats or model in enrollment:
                 raise InputError(
-                    f"{where}: expected 'model utterance ...', one line for "
-                    f"each model and no utterance twice, for {shown(model)}"
+                    "expected 'model utterance ...', one line for each model "
+                    f"and no utterance twice, for {shown(model)}"
                 )
-            enrollment[model] = utterances
+        except InputError as error:
+            raise InputError(f"{path}, line {number}: {error}") from error
+        enrollment[model] = utterances
     if not enrollment:
         raise InputError(f"{path} is empty: expected 'model utterance ...'")
     return enrollment
@@ -261,19 +266,13 @@ def write_trials(trials: Iterable[Trial], path: StrPath) -> None:
 
 
 def _written(name: str) -> str:
-    """A name that is read as itself: a.m4a would lose its end, 1 be a label,
-    and 2 a score.
-    """
-    unclear = has_audio_extension(name) or name.lower() in LABELS
-    unclear = unclear or is_number(name)
-    return f"{name}.wav" if unclear else name
+    """As it is read: a.m4a would lose its end, 1 be a label, 2 a score."""
+    clear = without_extension(name) == name and name.lower() not in LABELS
+    return name if clear and not is_number(name) else f"{name}.wav"
 
 
 def fetch_trials(source: str, folder: StrPath) -> pathlib.Path:
-    """The path of a trial list given as a path or a URL.
-
-    A list is downloaded into ``folder`` once.
-    """
+    """The path of a trial list; a URL's is downloaded into ``folder`` once."""
     if not str(source).startswith(("http://", "https://")):
         return pathlib.Path(source)
     path = pathlib.Path(folder) / pathlib.PurePosixPath(source).name

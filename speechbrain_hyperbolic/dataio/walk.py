@@ -2,15 +2,18 @@
 
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 
 from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.dataio.files import StrPath
-from speechbrain_hyperbolic.dataio.names import (
-    has_audio_extension,
-    is_of_system,
-)
 
+# Files and folders of operating systems and of network disks
+_SYSTEM = re.compile(
+    r"[.@#$~].*|__.*|_background_noise_|lost\+found|found\.\d+|"
+    "system volume information|recycler|network trash folder|temporary items",
+    re.IGNORECASE,
+)
 # Files that a run or an export leaves in its folder
 _OUTPUTS = {"run.lock", "hyperparams.yaml", "prepare.json", "results.json"}
 _TEXT = (
@@ -23,63 +26,67 @@ _IS_TEXT = frozenset(_TEXT.split())
 def walk(
     root: pathlib.Path,
     outputs: StrPath | None,
-    skipped: dict[str, list[str]],
-) -> Iterator[tuple[str, str]]:
-    """Yields the path below the root and the path of each file.
+    skipped: dict[str, str],
+) -> Iterator[tuple[str, str, str]]:
+    """Yields each file's path below the root, its path and its real path.
 
+    ``skipped`` gets the paths of others, and why they are left out.
     Links to folders are followed last, and no folder is read twice.
     """
     real_root = os.path.realpath(root)
     own = ""  # the folder of the outputs
     if outputs is not None:
         own = os.path.realpath(outputs).removesuffix(f"{os.sep}save")
-
-    def note(error: OSError) -> None:
-        why = f"folder that can't be read ({error.strerror})"
-        skipped[why].append(error.filename)
-
     visited: set[str] = set()
-    starts = [("", str(root))]
-    for top, start in starts:  # which grows by links
-        real = os.path.realpath(start)
-        above = real_root.startswith(os.path.join(real, ""))
-        if top and (real in visited or above):
-            skipped["link to a folder that is read already"].append(start)
+    links: list[tuple[str, str]] = []
+    folders = [("", str(root), real_root)]
+    while folders or links:
+        if folders:
+            below, folder, real = folders.pop()
+        else:
+            below, folder = links.pop(0)
+            real = os.path.realpath(folder)
+        start = os.path.join(real, "")
+        if real in visited or real_root.startswith(start):
+            skipped[folder] = "is a link to a folder that is read already"
             continue
-        for folder, folders, files in os.walk(start, onerror=note):
-            inner = folder[len(start) :]
-            below = f"{top}{inner[1:]}/" if inner else top
-            found, folders[:] = sorted(folders), []  # it enters what is added
-            if real + inner in visited:
-                continue
-            visited.add(real + inner)
-            if below and not _OUTPUTS.isdisjoint(files):
-                skipped["folder of a run's results"].append(folder)
-                continue
-            for name in found:
-                path = os.path.join(folder, name)
-                if is_of_system(name):
-                    skipped["hidden or of the system"].append(path)
-                elif real + inner + os.sep + name == own:
-                    skipped["folder of a run's results"].append(path)
-                elif os.path.islink(path):
-                    starts.append((f"{below}{name}/", path))
+        visited.add(real)
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            skipped[folder] = f"can't be read ({error.strerror})"
+            continue
+        if below and any(entry.name in _OUTPUTS for entry in entries):
+            skipped[folder] = "is a folder of a run's results"
+            continue
+        inner = []
+        for entry in entries:
+            name, path, is_link = entry.name, entry.path, entry.is_symlink()
+            real_path = start + name
+            if os.path.isdir(path) if is_link else entry.is_dir():
+                if _SYSTEM.fullmatch(name):
+                    skipped[path] = "is hidden or of the system"
+                elif real_path == own:
+                    skipped[path] = "is a folder of a run's results"
+                elif is_link:
+                    links.append((f"{below}{name}/", path))
                 else:
-                    folders.append(name)
-            for name in sorted(files):
-                path = os.path.join(folder, name)
-                if reason := _why_no_audio(name, path):
-                    skipped[reason].append(path)
-                else:
-                    yield below + name, path
+                    inner.append((f"{below}{name}/", path, real_path))
+            elif reason := _why_no_audio(name, path):
+                skipped[path] = reason
+            else:
+                real_path = os.path.realpath(path) if is_link else real_path
+                yield below + name, path, real_path
+        folders += reversed(inner)
 
 
 def _why_no_audio(name: str, path: str) -> str:
     """Why a file is left out; "" for audio."""
-    if name[0] in "._" and is_of_system(name):
-        return "hidden or of the system"
-    if not has_audio_extension(name):
-        extension = os.path.splitext(name)[1].lower()
-        if extension in _IS_TEXT or not audio.looks_like_audio(path):
-            return f"{extension or 'no extension'} (no audio)"
+    if name[0] in "._" and _SYSTEM.fullmatch(name):
+        return "is hidden or of the system"
+    extension = os.path.splitext(name)[1].lower()
+    if extension in audio.EXTENSIONS:
+        return ""
+    if extension in _IS_TEXT or not audio.looks_like_audio(path):
+        return f"is no audio ({extension or 'no extension'})"
     return ""

@@ -53,17 +53,13 @@ def bootstrap_intervals(
 ) -> dict | None:
     """95 % intervals of "eer" and each "min_dcf_<p_target>".
 
-    Each replicate draws as many speakers as there are, with replacement. If
-    speaker s was drawn w_s times, a trial of a and b counts w_a * w_b times, or
-    w_a times if a = b: the pigeonhole bootstrap of Owen (Annals of Applied
-    Statistics 1(2), 2007). The result is None for fewer than ``MIN_SPEAKERS``
-    speakers, and so is the interval of a metric for few errors.
+    The result is None for few speakers, and an interval for few errors.
     """
-    system = _System(scores, labels, enroll_speakers, test_speakers, p_targets)
+    system = System(scores, labels, enroll_speakers, test_speakers, p_targets)
     count = system.n_speakers
     if count < MIN_SPEAKERS:
         return None
-    (drawn,) = _draw_rates([system], replicates, seed)
+    (drawn,) = draw_rates([system], replicates, seed)
     found = system.rates(np.ones(count))
     groups = np.arange(count) % min(count, _JACKKNIFE_GROUPS)
     without = np.array(
@@ -87,15 +83,13 @@ def compare_systems(
     replicates: int = 1000,
     seed: int = 0,
 ) -> dict:
-    """Whether two systems differ on one list of trials.
+    """Whether two systems differ on one list of trials, for each metric.
 
     Each replicate draws the same speakers for both, so what is hard for both
-    cancels in the difference. Returns, for each metric, a dict of "a", "b",
-    "difference" (b - a, below 0 where B is better), its "interval" and its
-    "p_value".
+    cancels in the difference, b - a.
     """
     systems = [
-        _System(scores, labels, enroll_speakers, test_speakers)
+        System(scores, labels, enroll_speakers, test_speakers)
         for scores in (scores_a, scores_b)
     ]
     count = systems[0].n_speakers
@@ -105,7 +99,7 @@ def compare_systems(
             f"resampling speakers takes {MIN_SPEAKERS} or more"
         )
     a, b = (system.rates(np.ones(count)) for system in systems)
-    drawn_a, drawn_b = _draw_rates(systems, replicates, seed)
+    drawn_a, drawn_b = draw_rates(systems, replicates, seed)
     # Equal rates may differ in the last digits.
     drawn = np.round(drawn_b - drawn_a, 12)
     return {
@@ -120,12 +114,12 @@ def compare_systems(
     }
 
 
-class _System:
+class System:
     """A system whose trials count as often as their speakers are drawn.
 
-    Only the corners of its error curve are kept. Between two corners all trials
-    belong to one class: one rate is constant and the other monotonic in any
-    draw, so the least cost and the crossing of the rates need no point between.
+    If speaker s was drawn w_s times, a trial of a and b counts w_a * w_b times,
+    or w_a times if a = b: the pigeonhole bootstrap of Owen (Annals of Applied
+    Statistics 1(2), 2007).
     """
 
     def __init__(
@@ -152,13 +146,9 @@ class _System:
         _, *counts = metrics.operating_points(
             *(scores[t] for t in trials_by_score)
         )
-        moves = [np.diff(count) > 0 for count in counts]
-        kind = moves[0] + 2 * moves[1]
-        turns = (kind[1:] != kind[:-1]) | (kind[1:] == 3)
-        corners = np.concatenate([[True], turns, [True]])
-        # The speakers of a class's trials, and how many a corner rejects
+        # The speakers of a class's trials, and how many a threshold rejects
         self.classes = [
-            (enroll[trials], test[trials], count[corners])
+            (enroll[trials], test[trials], count)
             for trials, count in zip(trials_by_score, counts, strict=True)
         ]
 
@@ -167,8 +157,7 @@ class _System:
         return [value for value, _ in self._points(draw)]
 
     def fewest_errors(self, metric: int) -> int:
-        """At a metric's threshold the number of speakers who are missed or of
-        pairs of speakers who are falsely accepted, whichever is smaller."""
+        """At its threshold: speakers missed, or pairs of speakers accepted."""
         (a, b, missed), (c, d, refused) = self.classes
         _, i = self._points(np.ones(self.n_speakers))[metric]
         return min(
@@ -177,7 +166,7 @@ class _System:
         )
 
     def _points(self, draw: np.ndarray) -> list[tuple[float, int]]:
-        """The value and the corner of each metric."""
+        """The value of each metric, and the index of its threshold."""
         draw = np.append(draw, 1.0)
         rejected = []
         for enroll, test, count in self.classes:
@@ -196,8 +185,8 @@ def _distinct(enroll: np.ndarray, test: np.ndarray) -> int:
     return np.unique(np.sort([enroll, test], axis=0), axis=1).shape[1]
 
 
-def _draw_rates(
-    systems: Sequence[_System], replicates: int, seed: int
+def draw_rates(
+    systems: Sequence[System], replicates: int, seed: int
 ) -> np.ndarray:
     """Metrics of shape [systems, usable replicates, metrics]."""
     rng = np.random.default_rng(seed)
@@ -206,13 +195,7 @@ def _draw_rates(
     draws = rng.multinomial(count, chances, size=replicates)
     bar = tqdm.tqdm(draws, "Bootstrap", delay=5)
     values = np.array([[s.rates(draw) for s in systems] for draw in bar])
-    values = values[np.isfinite(values).all(axis=(1, 2))]
-    if not len(values):
-        raise InputError(
-            f"none of {replicates} bootstrap replicates has trials of both "
-            "classes: use more replicates, or trials of more speakers"
-        )
-    return values.swapaxes(0, 1)
+    return values[np.isfinite(values).all(axis=(1, 2))].swapaxes(0, 1)
 
 
 def _interval(
@@ -220,10 +203,8 @@ def _interval(
 ) -> tuple[float, float]:
     """A 95 % interval: percentiles that are corrected for bias and skewness.
 
-    The bias is how often draws are below the value ``found``, the skewness that
-    of the values ``without`` some speakers: BCa of Efron (Journal of the
-    American Statistical Association 82(397), 1987). For few speakers the
-    percentiles lie further out, by Student's t: Hesterberg (The American
+    BCa of Efron (Journal of the American Statistical Association 82(397),
+    1987), widened for few speakers by Student's t: Hesterberg (The American
     Statistician 69(4), 2015).
     """
     normal = NormalDist()
@@ -243,13 +224,7 @@ def _interval(
 
 
 def p_value(differences: np.ndarray) -> float:
-    """Two-sided p-value of resampled differences d, in (0, 1].
-
-    It inverts the percentile interval (Efron and Tibshirani, An Introduction
-    to the Bootstrap, 1993, chapters 13 and 15); the ones keep it above 0
-    (Davison and Hinkley, Bootstrap Methods and their Application, 1997, chapter
-    4). Round differences that are 0 but for floating-point error first.
-    """
+    """Two-sided: Davison and Hinkley, Bootstrap Methods, 1997, chapter 4."""
     least = min(np.sum(differences <= 0), np.sum(differences >= 0))
     return min(1.0, float(2 * (1 + least) / (1 + differences.size)))
 

@@ -5,7 +5,6 @@ changed: an extraction that was killed resumes after its last shard, and two at
 once do not disturb each other.
 """
 
-import hashlib
 import os
 import pathlib
 import time
@@ -17,24 +16,18 @@ import numpy as np
 import torch
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_hyperbolic.dataio.audio import split_segment
 from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
-from speechbrain_hyperbolic.dataio.segments import split_segment
 from speechbrain_hyperbolic.errors import InputError
 
 logger = get_logger(__name__)
 
-# Raise it when the same model, file and setting come to give other embeddings.
-VERSION = 1
 # The most that a kill loses; a day's extraction makes some 1000 files.
 SECONDS_PER_SHARD = 60
 
 
-def identity(path: StrPath, made_by: str = "") -> bytes:
-    """A key of 16 bytes for this version of a file, without reading it.
-
-    ``made_by`` names the cache: a shard that someone moves to another model's
-    cache is not used there.
-    """
+def identity(path: StrPath) -> str:
+    """A key for this version of a file, without reading it."""
     try:
         status = os.stat(split_segment(path)[0])
     except OSError as error:
@@ -42,25 +35,20 @@ def identity(path: StrPath, made_by: str = "") -> bytes:
             f"{path} cannot be read ({error.strerror}): replace it or leave it "
             "out"
         ) from error
-    parts = [os.path.abspath(path), status.st_size, status.st_mtime_ns, made_by]
-    text = os.fsencode("\n".join(map(str, parts)))
-    return hashlib.sha256(text).digest()[:16]
+    return f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"
 
 
 def arithmetic(device: str | torch.device) -> str:
-    """Names what makes a device's embeddings differ by more than 1e-5.
-
-    It is empty for float32 on the CPU, so that old caches serve.
-    """
+    """Names what makes a device's embeddings differ by more than 1e-5."""
     kind = torch.device(device).type
-    names = [] if kind == "cpu" else [kind]
+    names = [kind]
     # In products and in convolutions
     flags = torch.backends.cuda.matmul, torch.backends.cudnn
     if kind == "cuda" and any(map(_has_tf32, flags)):
         names.append("tf32")
     if torch.is_autocast_enabled(kind):
         names.append(str(torch.get_autocast_dtype(kind)).split(".")[-1])
-    return "".join(f"-{name}" for name in names)
+    return "-".join(names)
 
 
 def _has_tf32(flags: Any) -> bool:
@@ -71,34 +59,15 @@ def _has_tf32(flags: Any) -> bool:
 
 
 class Cache:
-    """The embeddings that one model has given under one setting.
+    """The embeddings that one model has given under one setting."""
 
-    ``cache_folder`` may serve any number of models. ``model`` is a fingerprint
-    in hexadecimal, ``setting`` whatever else decides the embeddings, as a file
-    name; the ``device`` on which they are computed decides too. As a context
-    manager it also writes what was added when the block raises.
-    """
-
-    def __init__(
-        self,
-        cache_folder: StrPath,
-        model: str,
-        setting: str,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        name = f"v{VERSION}-{model[:32]}-{setting}{arithmetic(device)}"
-        self.folder = pathlib.Path(cache_folder) / name
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._pending: dict[bytes, tuple] = {}
+    def __init__(self, folder: pathlib.Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._pending: dict[str, tuple] = {}
         self._written = time.monotonic()
 
-    def __enter__(self) -> "Cache":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.flush()
-
-    def find(self, keys: Collection[bytes]) -> dict[bytes, tuple]:
+    def find(self, keys: Collection[str]) -> dict[str, tuple]:
         """Key -> (views, seconds) of those that are there, from all shards."""
         wanted, found = set(keys), {}
         for path in sorted(self.folder.glob("shard-*.npz")):
@@ -113,12 +82,12 @@ class Cache:
                     f"({type(error).__name__}): it is not used, remove it"
                 )
                 continue
-            for row, views, seconds in zip(*columns, strict=True):
-                if (key := row.tobytes()) in wanted:
-                    found[key] = views, seconds
+            for key, views, seconds in zip(*columns, strict=True):
+                if key in wanted:
+                    found[str(key)] = views, seconds
         return found
 
-    def add(self, found: dict[bytes, tuple]) -> None:
+    def add(self, found: dict[str, tuple]) -> None:
         """Keeps embeddings, as ``find`` gives them; a shard once a minute."""
         self._pending |= found
         if time.monotonic() - self._written >= SECONDS_PER_SHARD:
@@ -129,9 +98,13 @@ class Cache:
         self._written = time.monotonic()
         if not self._pending:
             return
-        keys = [np.frombuffer(key, np.uint8) for key in self._pending]
         views, durations = zip(*self._pending.values(), strict=True)
         path = self.folder / f"shard-{uuid.uuid4().hex}.npz"
         with atomic_path(path) as temporary:
-            np.savez(temporary, keys=keys, views=views, durations=durations)
+            np.savez(
+                temporary,
+                keys=list(self._pending),
+                views=views,
+                durations=durations,
+            )
         self._pending = {}

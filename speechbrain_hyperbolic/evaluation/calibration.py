@@ -1,8 +1,4 @@
-"""From scores to log-likelihood ratios, by logistic regression.
-
-Besides the score, a calibration may use measures of the quality of the two
-sides of a trial: their durations, and the norms of their embeddings.
-"""
+"""From scores to log-likelihood ratios, by logistic regression."""
 
 import dataclasses
 import json
@@ -35,7 +31,7 @@ class Calibration:
     """A natural log-likelihood ratio that is affine in a trial's features.
 
     ``weights`` has one entry for the score and two for each measure in
-    ``quality``; ``p_target`` is the prior that it was fitted for.
+    ``quality``.
 
     >>> Calibration([10.0], offset=-5.0)([[0.25], [0.75]])
     array([-2.5,  2.5])
@@ -54,15 +50,9 @@ class Calibration:
         quality: Sequence[str] = (),
         p_target: float = 0.01,
     ) -> "Calibration":
-        """Fits trials with known labels, best at the prior p = ``p_target``.
+        """Fits trials with known labels, best at the prior ``p_target``.
 
-        Of ``features`` of T target and U nontarget trials, it minimizes
-
-            p / T * sum over targets of log(1 + exp(-llr - logit p))
-            + (1 - p) / U * sum over nontargets of log(1 + exp(llr + logit p))
-
-        Source: Brummer and du Preez, "Application-independent evaluation of
-        speaker detection", Computer Speech & Language 20(2-3), 2006.
+        Source: Brummer and du Preez, as of ``metrics.cllr``.
         """
         # Imported here, since it takes a second: too long to verify two clips.
         from sklearn.linear_model import LogisticRegression
@@ -107,8 +97,7 @@ def features(
     """What a calibration takes, [N, 1 + 2 * measures].
 
     These are the score, and the logs of the smaller and of the larger value of
-    each measure: it does not matter which side is the enrollment. ``sides``
-    maps a measure to its values (enroll, test).
+    each measure: it does not matter which side is the enrollment.
     """
     columns = [scores]
     for name in quality:

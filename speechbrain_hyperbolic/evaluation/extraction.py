@@ -1,8 +1,7 @@
 """Embeds every utterance of a list, whole and in crops.
 
 A batch has utterances of one length: none is padded, and an embedding does not
-depend on the rest of the list (but for the noise of 1e-5 that the pooling of
-the stock x-vector adds).
+depend on the rest of the list.
 """
 
 import collections
@@ -11,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import itertools
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -21,15 +21,18 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.dataio.files import StrPath
+from speechbrain_hyperbolic.dataio.speech import speech_segments
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.evaluation.cache import Cache, identity
+from speechbrain_hyperbolic.evaluation.cache import Cache, arithmetic, identity
 
 logger = get_logger(__name__)
 
 # An encoder's convolutions need some frames: shorter utterances are repeated.
 SHORTEST = 0.1  # seconds
-# Read while another batch is embedded.
-_BATCHES_AHEAD = 2
+# Raise it when the same model, file and setting come to give other embeddings.
+_VERSION = 2
+_READERS = 4  # threads
+_BATCHES_AHEAD = 2  # read while another batch is embedded
 
 
 class Embeddings(NamedTuple):
@@ -40,12 +43,7 @@ class Embeddings(NamedTuple):
 
 
 class Encoder:
-    """From waveforms to embeddings, by the three modules of a stock YAML file.
-
-    ``compute_features`` is called with waveforms [B, time], ``mean_var_norm``
-    and ``embedding_model`` with (features, relative lengths); the last one
-    gives [B, 1, D].
-    """
+    """From waveforms to embeddings, by the modules of a stock YAML file."""
 
     def __init__(
         self,
@@ -102,18 +100,12 @@ def _state(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     yield from module.named_buffers()
     # The stock features keep settings, such as the number of mel bands, and
     # tensors in plain attributes.
+    plain = torch.Tensor | bool | int | float | str
     for name, part in module.named_modules():
-        for key, value in sorted(vars(part).items()):
-            if key.startswith("_") or "device" in key:
-                continue
-            if isinstance(value, torch.Tensor) or _is_plain(value):
+        for key, value in vars(part).items():
+            hidden = key.startswith("_") or "device" in key
+            if isinstance(value, plain) and not hidden:
                 yield f"{name}.{key}", value
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return isinstance(value, (bool, int, float, str))
 
 
 def extract(
@@ -124,16 +116,14 @@ def extract(
     crop_length: float = 3.0,
     cache_folder: StrPath | None = None,
     batch_seconds: float | None = None,
-    num_workers: int = 4,
+    vad: bool = False,
 ) -> Embeddings:
     """Embeds utterances, given as id -> path, with a progress bar.
 
     Crops are evenly spaced from the start to the end of an utterance, which is
-    repeated if it is shorter; the published Vox1-O score (arXiv 2601.19709)
-    uses five of 3 s. ``cache_folder`` keeps embeddings, also those before a
-    failure. ``batch_seconds`` limits the audio in a batch, unless that is one
-    longer utterance (None: 60, or 600 on a GPU); ``num_workers`` threads read
-    audio.
+    repeated if it is shorter. ``batch_seconds`` limits the audio in a batch,
+    unless that is one longer utterance. With ``vad``, only speech is embedded;
+    durations are of all audio.
     """
     if batch_seconds is None:
         batch_seconds = 600.0 if encoder.device.type == "cuda" else 60.0
@@ -146,17 +136,17 @@ def extract(
     files = list(paths.values())
     done: dict[int, tuple] = {}  # row -> views, seconds
     cache = None
-    if cache_folder is not None:
-        setting = f"{sample_rate}-{n_crops}x{crop}"
-        fingerprint = encoder.fingerprint()
-        cache = Cache(cache_folder, fingerprint, setting, encoder.device)
     with (
-        concurrent.futures.ThreadPoolExecutor(max(1, num_workers)) as pool,
-        cache or contextlib.nullcontext(),
+        concurrent.futures.ThreadPoolExecutor(_READERS) as pool,
+        contextlib.ExitStack() as stack,
     ):
-        if cache:
-            key_of = functools.partial(identity, made_by=cache.folder.name)
-            keys = list(pool.map(key_of, files))
+        if cache_folder is not None:
+            name = f"v{_VERSION}-{encoder.fingerprint()[:32]}"
+            name += f"-{sample_rate}-{n_crops}x{crop}{'-vad' * vad}"
+            name += f"-{arithmetic(encoder.device)}"
+            cache = Cache(pathlib.Path(cache_folder) / name)
+            stack.callback(cache.flush)  # also after a failure
+            keys = list(pool.map(identity, files))
             found = cache.find(keys)
             done = {i: found[key] for i, key in enumerate(keys) if key in found}
             logger.info(
@@ -174,13 +164,14 @@ def extract(
             n_crops * crop / sample_rate,
             batch_seconds,
         )
-        load = functools.partial(audio.load, sample_rate=sample_rate)
+        load = functools.partial(_load, sample_rate=sample_rate, vad=vad)
         with tqdm.tqdm(
             desc="Embedding", total=len(files), initial=len(done), unit="file"
         ) as bar:
-            for rows, waveforms in _read_ahead(
+            for rows, loaded in _read_ahead(
                 batches, lambda row: pool.submit(load, files[row])
             ):
+                waveforms = [waveform for waveform, _ in loaded]
                 try:
                     views = _embed(
                         encoder, waveforms, sample_rate, n_crops, crop
@@ -199,10 +190,10 @@ def extract(
                         f"({broken.sum()} of {len(rows)} of its batch): the "
                         "model's training has diverged"
                     )
-                for row, waveform, own in zip(
-                    rows, waveforms, views, strict=True
+                for row, (_, seconds_of_all), own in zip(
+                    rows, loaded, views, strict=True
                 ):
-                    done[row] = own, len(waveform) / sample_rate
+                    done[row] = own, seconds_of_all
                 if cache:
                     cache.add({keys[row]: done[row] for row in rows})
                 bar.update(len(rows))
@@ -230,8 +221,8 @@ def _batches(
 def _read_ahead(
     batches: Iterator[list[int]],
     submit: Callable[[int], concurrent.futures.Future],
-) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
-    """Yields (rows, waveforms) while the next batches are read."""
+) -> Iterator[tuple[list[int], list]]:
+    """Yields (rows, what was read) while the next batches are read."""
     queue: collections.deque = collections.deque()
     # The empty ones at the end make room for the last batches to leave.
     for rows in itertools.chain(batches, [[]] * _BATCHES_AHEAD):
@@ -239,6 +230,22 @@ def _read_ahead(
         if len(queue) > _BATCHES_AHEAD:
             oldest, futures = queue.popleft()
             yield oldest, [future.result() for future in futures]
+
+
+def _load(
+    path: StrPath, sample_rate: int, vad: bool
+) -> tuple[torch.Tensor, float]:
+    """What to embed of a file, and the seconds of all of it."""
+    waveform = audio.load(path, sample_rate)
+    seconds = len(waveform) / sample_rate
+    if vad:
+        segments = speech_segments(waveform, sample_rate)
+        if not segments:
+            raise InputError(
+                f"{path} has no speech: leave it out, or pass --vad=False"
+            )
+        waveform = torch.cat([waveform[i:j] for i, j in segments])
+    return waveform, seconds
 
 
 def _embed(

@@ -69,11 +69,6 @@ def eer(
     threshold : float
         That of the nearer operating point, always finite.
 
-    Raises
-    ------
-    InputError
-        If a class has no trials, or a score is NaN or infinite.
-
     Example
     -------
     >>> eer([2, 3, 4, 5], [0, 1, 2, 3])
@@ -85,17 +80,15 @@ def eer(
 
 
 def equal_error(p_miss: np.ndarray, p_fa: np.ndarray) -> tuple[float, int]:
-    """The equal error rate of an error curve, and the index of its threshold.
-
-    The rates cross between the neighboring points (m0, f0) and (m1, f1) with
-    m0 < f0 and m1 >= f1. The index is that of the point where they differ
-    less; on a tie the upper one, so it is never the first point.
-    """
+    """The equal error rate of an error curve, and its threshold's index."""
+    # The rates cross between the neighboring points (m0, f0) and (m1, f1) with
+    # m0 < f0 and m1 >= f1.
     after = int(np.argmax(p_miss >= p_fa))
     before = after - 1
     m0, f0 = p_miss[before], p_fa[before]
     m1, f1 = p_miss[after], p_fa[after]
     value = m0 + (m1 - m0) * (f0 - m0) / ((m1 - m0) + (f0 - f1))
+    # On a tie the upper one, which is never the first point.
     return float(value), after if m1 - f1 <= f0 - m0 else before
 
 
@@ -109,13 +102,7 @@ def least_cost(
 
 
 def detection_cost(p_miss: Rate, p_fa: Rate, p_target: float) -> Rate:
-    """Normalized detection cost of the NIST speaker recognition evaluations,
-
-        p_target * p_miss + (1 - p_target) * p_fa
-
-    divided by min(p_target, 1 - p_target), the cost of the better system that
-    ignores the speech. SpeechBrain's ``minDCF`` does not divide.
-    """
+    """The cost of NIST, over that of the better system that hears nothing."""
     check_prior(p_target)
     cost = p_target * p_miss + (1 - p_target) * p_fa
     return cost / min(p_target, 1 - p_target)
@@ -145,12 +132,6 @@ def min_dcf(
         The lowest threshold that reaches it; -inf if that is to accept
         everything.
 
-    Raises
-    ------
-    InputError
-        If a class has no trials, a score is NaN or infinite, or the prior is
-        out of range.
-
     Example
     -------
     >>> min_dcf([2, 3, 4, 5], [0, 1, 2, 3], p_target=0.5)
@@ -176,9 +157,7 @@ def act_dcf(
 
 
 def cllr(target_llrs: npt.ArrayLike, nontarget_llrs: npt.ArrayLike) -> float:
-    """Cost of log-likelihood ratios s over all priors and costs, in bits,
-
-        (mean_target log2(1 + e^-s) + mean_nontarget log2(1 + e^s)) / 2
+    """Cost of log-likelihood ratios over all priors and costs, in bits.
 
     Source: Brummer and du Preez, "Application-independent evaluation of speaker
     detection", Computer Speech & Language 20(2-3), 2006.
@@ -200,10 +179,7 @@ def split_trials(
             f"there are {labels.size} labels for {scores.size} scores, "
             "expected as many: 1 for target and 0 for nontarget trials"
         )
-    is_target = labels == 1
-    for kind, mask in (("target", is_target), ("nontarget", ~is_target)):
-        class_scores(f"{kind} scores", scores[mask])
-    return scores, is_target
+    return scores, labels == 1
 
 
 def class_scores(name: str, scores: npt.ArrayLike) -> np.ndarray:

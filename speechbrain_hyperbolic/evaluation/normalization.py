@@ -4,10 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import tqdm
-from torch.nn import functional
 
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation.scores import (
@@ -34,31 +32,16 @@ def check_normalization(kind: str, top_k: int | None = None) -> None:
     check_choice("normalization", kind, NORMALIZATIONS)
     if kind == "as-norm" and not (isinstance(top_k, int) and top_k >= 2):
         raise InputError(
-            f"top_k is {top_k!r}, but as-norm needs to know how many of the "
-            "highest cohort scores to use: give 2 or more, such as 300, or "
-            "choose s-norm"
+            f"top_k is {top_k!r}, but as-norm needs 2 or more, such as 300: "
+            "how many of the highest cohort scores to use"
         )
-
-
-def speaker_means(views: torch.Tensor, speakers: npt.ArrayLike) -> torch.Tensor:
-    """A cohort [S, V, D] in sorted order: the mean of each speaker's views."""
-    _, row, count = np.unique(speakers, return_inverse=True, return_counts=True)
-    rows, counts = (
-        torch.as_tensor(n, device=views.device) for n in (row, count)
-    )
-    sums = views.new_zeros(len(count), *views.shape[1:])
-    sums.index_add_(0, rows, functional.normalize(views, dim=-1))
-    return sums / counts.view(-1, 1, 1)
 
 
 @torch.no_grad()
 def cohort_statistics(
     score: Score, table: Table, cohort: Table, top_k: int | None = None
 ) -> Statistics:
-    """Statistics of prepared utterances or models against a prepared cohort.
-
-    They are over the ``top_k`` highest scores of each, or over all.
-    """
+    """Statistics of each row's scores, or of its ``top_k`` highest ones."""
     n_rows, size = len(table[0]), len(cohort[0])
     block = max(1, BLOCK_ELEMENTS // size)
     mean, std = np.empty(n_rows), np.empty(n_rows)
@@ -93,12 +76,10 @@ def normalize(
 ) -> np.ndarray:
     """Normalized scores of trials, given by their rows in the statistics.
 
-    z-norm uses the enrollment side, t-norm the test side, s-norm the mean of
-    both. as-norm is s-norm over each side's own highest scores: the first of
-    the two adaptive ones in Matejka et al., "Analysis of score normalization in
+    as-norm is s-norm over each side's own highest scores: the first of the two
+    adaptive ones in Matejka et al., "Analysis of score normalization in
     multilingual speaker recognition", Interspeech 2017.
     """
-
     by_enroll, by_test = (
         (scores - statistics.mean[rows]) / statistics.std[rows]
         for statistics, rows in (

@@ -53,7 +53,6 @@ def evaluate(
 ) -> dict:
     """Error rates by name, and their "intervals".
 
-    These are None for few speakers, and so is that of a metric for few errors.
     Scores that are ``calibrated``, natural log-likelihood ratios, also get
     "act_dcf_<p_target>" and "cllr".
     """
@@ -90,11 +89,7 @@ def evaluate_trials(
     speakers: dict | None = None,
     **options: Any,
 ) -> dict:
-    """``evaluate`` for "all trials" and, where known, "same-sex trials".
-
-    ``speakers`` maps a speaker to {"sex": ...}; ``options`` are of
-    ``evaluate``.
-    """
+    """``evaluate`` for "all trials" and, where known, "same-sex trials"."""
     enroll, test = trials.speakers()
     subsets = {"all trials": np.ones(len(trials), bool)}
     sex = {s: row.get("sex") or "" for s, row in (speakers or {}).items()}

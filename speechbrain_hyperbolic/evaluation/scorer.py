@@ -1,8 +1,4 @@
-"""From trial lists and audio files to scores.
-
-Each utterance is embedded once and compared with the cohort once, however many
-trials it is in.
-"""
+"""From trial lists and audio files to scores."""
 
 import pathlib
 import random
@@ -11,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_hyperbolic.dataio.files import StrPath
+from speechbrain_hyperbolic.dataio.files import StrPath, existing
 from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.dataio.trials import TrialList, trial_speakers
 from speechbrain_hyperbolic.errors import InputError
@@ -20,7 +16,6 @@ from speechbrain_hyperbolic.evaluation.normalization import (
     Statistics,
     cohort_statistics,
     normalize,
-    speaker_means,
 )
 from speechbrain_hyperbolic.evaluation.scores import (
     Hyperbolic,
@@ -34,16 +29,8 @@ logger = get_logger(__name__)
 
 
 def read_cohort(csv_file: StrPath, per_speaker: int) -> dict[str, str]:
-    """Up to ``per_speaker`` files, drawn, of each speaker of a train.csv.
-
-    A cohort maps paths to speakers, at best of none who is in a trial.
-    """
-    csv_file = pathlib.Path(csv_file)
-    if not csv_file.is_file():
-        raise InputError(
-            f"cohort_file {csv_file} is missing: pass the train.csv of the "
-            "training run as --cohort_file"
-        )
+    """Path -> speaker: up to ``per_speaker`` files of each in a train.csv."""
+    csv_file = existing(csv_file, "cohort_file, a training's train.csv")
     files: dict[str, set[str]] = {}
     # The stock recipe lists pieces of a file in rows of their own.
     for _, row in read_table(csv_file, ("wav", "spk_id")):
@@ -51,9 +38,8 @@ def read_cohort(csv_file: StrPath, per_speaker: int) -> dict[str, str]:
     generator = random.Random(0)
     cohort: dict[str, str] = {}
     for speaker, wavs in sorted(files.items()):
-        own = sorted(wavs)
-        if len(own) > per_speaker:
-            own = sorted(generator.sample(own, per_speaker))
+        count = min(len(wavs), per_speaker)
+        own = generator.sample(sorted(wavs), count)
         cohort |= dict.fromkeys(own, speaker)
     return cohort
 
@@ -62,10 +48,7 @@ class Scorer:
     """Scores trial lists: enrollment, comparison, normalization.
 
     ``embed`` maps a dict of paths to ``Embeddings``, as
-    ``functools.partial(extract, encoder)`` does. ``enrollment`` is "mean" or
-    "midpoint", which needs ``clip_c``. ``normalization`` (None: raw scores)
-    needs a ``cohort``, and as-norm the number ``top_k`` of its closest speakers
-    to use.
+    ``functools.partial(extract, encoder)`` does.
     """
 
     def __init__(
@@ -101,16 +84,15 @@ class Scorer:
                 )
                 self.top_k = size
             views = embed({path: path for path in cohort}).views
-            means = speaker_means(views, list(cohort.values()))
-            self.cohort = score.prepare(means)
+            members: dict[str, list[int]] = {}
+            for row, speaker in enumerate(cohort.values()):
+                members.setdefault(speaker, []).append(row)
+            self.cohort = score.prepare(enroll(views, [*members.values()]))
 
     def __call__(
         self, trials: TrialList, paths: dict
     ) -> tuple[np.ndarray, dict]:
-        """Scores [N] of trials, and measure -> its values (enroll, test).
-
-        ``paths`` maps all utterances of the list to files.
-        """
+        """Scores [N] of trials, and measure -> its values (enroll, test)."""
         embeddings = self.embed({u: paths[u] for u in trials.utterances})
         if isinstance(self.score, Hyperbolic):
             _tell_of_the_cap(embeddings, self.score.c)

@@ -1,13 +1,12 @@
 """Scores of pairs of utterances, higher for the same speaker.
 
 An utterance, or a model enrolled from several, has views: row 0 of its V rows
-is the embedding of the whole, rows 1 to V - 1, if any, are those of crops. With
+is the embedding of the whole, the others, if any, are those of crops. With
 crops a score is the mean of the score of the wholes and the mean score over all
 pairs of crops, as published for Vox1-O (arXiv 2601.19709).
 
-A score first prepares a table of utterances; pairs, matrices and trials are
-computed from prepared tables. A prepared table is a tuple of tensors, each with
-one row per utterance, on the device and in the precision of the views.
+A score first prepares a table of utterances: a tuple of tensors, each with one
+row per utterance. Pairs, matrices and trials are computed from these.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,11 +27,6 @@ ENROLLMENTS = ("mean", "midpoint")
 BLOCK_ELEMENTS = 2**24
 
 Table = tuple[torch.Tensor, ...]
-
-
-def check_enrollment(how: str) -> None:
-    """Checks the name of a way to enroll."""
-    check_choice("enrollment", how, ENROLLMENTS)
 
 
 def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
@@ -92,14 +86,10 @@ class Score:
 
 
 class Cosine(Score):
-    """The inner product of length-normalized embeddings.
-
-    Its mean over all pairs of crops is the inner product of the mean crops. So
-    one vector stands for all views, and crops cost nothing per trial.
-    """
+    """The inner product of length-normalized embeddings."""
 
     def prepare(self, views: torch.Tensor) -> Table:
-        """One tensor [U, D], or [U, 2 D] with crops."""
+        # The mean over all pairs of crops is the product of the mean crops.
         unit = normalize(views, dim=-1)
         if views.shape[1] == 1:
             return (unit[:, 0],)
@@ -114,11 +104,7 @@ class Cosine(Score):
 
 
 class Hyperbolic(Score):
-    """Minus the distance after the published clip.
-
-    On the cap, where all points have one radius, it is a function of the
-    cosine: there, without crops, it ranks trials as ``Cosine`` does.
-    """
+    """Minus the distance after the published clip."""
 
     def __init__(self, c: float = 3.0) -> None:
         self.c = geometry.check_c(c)
@@ -141,12 +127,11 @@ def enroll(
 ) -> torch.Tensor:
     """Models of speakers [M, V, D], each from utterances of views [U, V, D].
 
-    ``members`` lists the rows of each model's utterances. The embedding of a
-    single utterance is its model. "mean" is the mean of the length-normalized
-    embeddings; "midpoint" the hyperbolic midpoint after the clip at c, as
-    coordinates in the Poincare ball, which the clip leaves where it is.
+    "mean" is the mean of the length-normalized embeddings; "midpoint" the
+    hyperbolic midpoint after the clip at c, in the Poincare ball, where the
+    clip leaves it.
     """
-    check_enrollment(how)
+    check_choice("enrollment", how, ENROLLMENTS)
     models = []
     for rows in members:
         own = views[torch.as_tensor(np.asarray(rows), device=views.device)]

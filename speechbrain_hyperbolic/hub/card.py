@@ -46,11 +46,7 @@ def make_card(
     language: Sequence[str] | None = None,
     datasets: Sequence[str] = (),
 ) -> ModelCard:
-    """The card of a model; ``training`` has what its template asks for.
-
-    ``training_data`` is Markdown, ``language`` has ISO 639 codes, ``datasets``
-    names on the Hub; the license is that of the model.
-    """
+    """The card of a model; ``training`` has what its template asks for."""
     results = _eval_results(measurement) if measurement else None
     data = ModelCardData(
         model_name=name,
@@ -87,36 +83,20 @@ def make_card(
 
 def _eval_results(measurement: Measurement) -> list[EvalResult]:
     """The metrics for the Hub; the EER in percent, as on other cards there."""
-    slug = re.sub(r"[^\w.-]+", "-", measurement.trial_list.lower())
     entries = []
     for subset, result in measurement.results.items():
+        name = f"{measurement.trial_list}, {subset}"
         for key in metrics_of(result):
-            kind, _, p_target = key.rpartition("_")
-            factor = 1 if kind else 100
-            bounds = (result["intervals"] or {}).get(key)
-            arguments: dict[str, Any] = {}
-            if kind:
-                arguments["p_target"] = float(p_target)
-            if bounds:
-                interval = [round(factor * bound, 6) for bound in bounds]
-                arguments["interval_95"] = interval
+            kind = key.rpartition("_")[0]
             entries.append(
                 EvalResult(
                     task_type="speaker-verification",
                     task_name="Speaker Verification",
-                    dataset_type=slug,
-                    dataset_name=f"{measurement.trial_list}, {subset}",
-                    dataset_config=subset,
-                    dataset_split="test",
-                    dataset_args={
-                        "target_trials": result["n_target"],
-                        "nontarget_trials": result["n_nontarget"],
-                        "scores": measurement.protocol,
-                    },
+                    dataset_type=re.sub(r"[^\w.-]+", "-", name.lower()),
+                    dataset_name=name,
                     metric_type=kind or "eer",
                     metric_name=metric_cell(key, 0)[0],
-                    metric_value=round(factor * result[key], 6),
-                    metric_args=arguments or None,
+                    metric_value=round(result[key] * (1 if kind else 100), 6),
                 )
             )
     return entries

@@ -58,7 +58,6 @@ logger = get_logger(__name__)
 MODEL = "model"  # a run's own model folder
 RESULTS = "results.json"
 SCORE_FILE, UNCALIBRATED = "scores.txt", "uncalibrated.txt"
-_ENCODERS = {"ECAPA_TDNN": "ECAPA-TDNN", "Xvector": "x-vector"}
 
 
 def export_model(
@@ -66,10 +65,7 @@ def export_model(
     folder: StrPath | None = None,
     untrained: bool = False,
 ) -> pathlib.Path:
-    """Makes the model folder of a run, by our training script or the stock's.
-
-    It holds the average of the last epochs or, as a baseline, random weights.
-    """
+    """Makes the model folder of a run, by this package or SpeechBrain."""
     run_folder = pathlib.Path(run_folder)
     folder = pathlib.Path(folder or run_folder / MODEL)
     nodes = read_nodes(run_folder / HPARAMS)
@@ -107,9 +103,8 @@ def export_run(
 ) -> pathlib.Path:
     """Makes a folder for others: model, thresholds, results, card.
 
-    It appears whole or not at all, and its name becomes the model's. Without
-    ``verification_folder``, the one in the run that verified these weights is
-    taken. ``card`` has what only the author knows, see ``make_card``.
+    It appears whole or not at all, and its name becomes the model's. ``card``
+    has what only the author knows, see ``make_card``.
     """
     run_folder, folder = pathlib.Path(run_folder), pathlib.Path(folder)
     if card.get("license") is None:
@@ -128,10 +123,9 @@ def export_run(
     config, modules = load_model(model, read_config(model).classes)
     encoder = modules["embedding_model"]
     state = encoder.state_dict()
-    encoder_class = type(encoder).__name__
     embed = Encoder(**modules)  # type: ignore[arg-type]
     training |= {
-        "encoder": _ENCODERS.get(encoder_class, encoder_class),
+        "encoder": type(encoder).__name__.replace("_", "-"),
         "parameters": sum(p.numel() for p in encoder.parameters()),
         "dimension": embed(torch.zeros(1, config.sample_rate)).shape[1],
     }
@@ -185,7 +179,7 @@ def add_thresholds(folder: StrPath, verification_folder: StrPath) -> None:
 def _check_free(folder: pathlib.Path, overwrite: bool) -> None:
     """Refuses to replace anything but an earlier export."""
     names = {path.name for path in folder.glob("*")}
-    exported = {pathlib.PurePath(name).parts[0] for name in (*FILES, LABELS)}
+    exported = {name.split("/")[0] for name in (*FILES, LABELS)}
     is_export = overwrite and CONFIG in names and names <= exported
     if folder.is_file() or (names and not is_export):
         raise InputError(
@@ -245,7 +239,8 @@ def _find_verification(
 
 def score_steps(options: dict[str, Any]) -> list[str]:
     """How a verification with these options scores its trials."""
-    steps = [f"the {options['score']} score of whole utterances"]
+    what = "the speech of" if options.get("vad") else "whole"
+    steps = [f"the {options['score']} score of {what} utterances"]
     if options["n_crops"]:
         length = float(options["crop_length"])
         steps.append(f"{options['n_crops']} crops of {length:g} s")

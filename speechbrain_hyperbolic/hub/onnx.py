@@ -1,27 +1,18 @@
-"""A model as one ONNX file, from waveforms to embeddings.
-
-What runs it needs onnxruntime and numpy only, neither PyTorch nor SpeechBrain;
-the model card of an export with ONNX shows how.
-"""
+"""A model as one ONNX file, from waveforms to embeddings."""
 
 import contextlib
-import copy
-import io
 import logging
-import math
 import pathlib
-import threading
+import sys
 import types
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
-import tqdm
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.nnet.pooling import StatisticsPooling
-from speechbrain.processing.features import STFT
 
 from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
 from speechbrain_hyperbolic.errors import InputError, how_to_install
@@ -34,25 +25,21 @@ _CHECKED = ((1, 0.5), (3, 3.3), (1, 20.0))
 
 
 def export_onnx(folder: StrPath, trusted: Iterable[str] = ()) -> pathlib.Path:
-    """Writes model.onnx, if onnxruntime reproduces PyTorch's embeddings.
-
-    Float32 waveforms [batch, time] of 0.1 s or more become embeddings
-    [batch, D] that are not normalized.
-    """
+    """Writes model.onnx, if onnxruntime reproduces PyTorch's embeddings."""
     onnx, onnxruntime = check_packages()
     path = pathlib.Path(folder) / "model.onnx"
     config, modules = load_model(folder, trusted)
     encoder = modules["embedding_model"]
+    if type(encoder).__name__ == "WavLMEncoder":
+        raise InputError("a WavLM model has no ONNX export: leave out --onnx")
     for module in encoder.modules():
         if isinstance(module, StatisticsPooling):
             # The stock x-vector adds noise to its means, even in evaluation:
             # (9 - 8 g) eps, with g symmetric about 1/2. This is its mean.
             mean = 5 * module.eps
             module._get_gauss_noise = lambda *_, mean=mean, **__: mean
-    # Converting replaces the STFT.
-    reference = Encoder(**copy.deepcopy(modules))  # type: ignore[arg-type]
-    with _elapsed("Converting to ONNX, a minute or two"):
-        model = _convert(WaveformEncoder(**modules), config.sample_rate)
+    reference = Encoder(**modules)  # type: ignore[arg-type]
+    model = _convert(WaveformEncoder(modules), config.sample_rate)
     mark = fingerprint(config, encoder.state_dict())
     properties = {"sample_rate": str(config.sample_rate), "fingerprint": mark}
     onnx.helper.set_model_props(model, properties)
@@ -72,25 +59,6 @@ def export_onnx(folder: StrPath, trusted: Iterable[str] = ()) -> pathlib.Path:
     return path
 
 
-@contextlib.contextmanager
-def _elapsed(what: str) -> Iterator[None]:
-    """Shows the time that something takes, while it takes it."""
-    done = threading.Event()
-    with tqdm.tqdm(desc=what, bar_format="{desc}: {elapsed}") as bar:
-
-        def show() -> None:
-            while not done.wait(1):
-                bar.refresh()
-
-        thread = threading.Thread(target=show)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-
-
 def check_packages() -> tuple[types.ModuleType, types.ModuleType]:
     """onnx and onnxruntime, or an InputError that says what to install."""
     try:
@@ -105,63 +73,22 @@ def check_packages() -> tuple[types.ModuleType, types.ModuleType]:
     return onnx, onnxruntime
 
 
-class ConvolutionalSTFT(torch.nn.Module):
-    """A stock STFT as a convolution: ONNX has no complex numbers, and its own
-    STFT is slow unless the size is a power of two.
-    """
-
-    kernel: torch.Tensor
-
-    def __init__(self, stft: STFT) -> None:
-        super().__init__()
-        self.n_fft, self.hop_length = stft.n_fft, stft.hop_length
-        # A window shorter than the transform is centered in it.
-        before = (stft.n_fft - stft.win_length) // 2
-        after = stft.n_fft - stft.win_length - before
-        window = torch.nn.functional.pad(stft.window.double(), (before, after))
-        frequency = torch.arange(stft.n_fft // 2 + 1).unsqueeze(1)
-        # Reducing the integers first keeps the angles exact.
-        turns = frequency * torch.arange(stft.n_fft) % stft.n_fft
-        angles = 2 * math.pi * turns / stft.n_fft
-        kernel = torch.cat([angles.cos(), -angles.sin()]) * window
-        self.register_buffer("kernel", kernel.float().unsqueeze(1))
-
-    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Shapes: [batch, time] -> [batch, frames, n_fft // 2 + 1, 2]."""
-        parts = torch.nn.functional.conv1d(
-            waveforms.unsqueeze(1),
-            self.kernel,
-            stride=self.hop_length,
-            padding=self.n_fft // 2,
-        )
-        return torch.stack(parts.chunk(2, dim=1), dim=-1).transpose(1, 2)
-
-
 class WaveformEncoder(torch.nn.Module):
-    """A model's modules as one; replaces the STFT of the given features."""
+    """A model's modules as one."""
 
-    def __init__(
-        self,
-        compute_features: torch.nn.Module,
-        mean_var_norm: torch.nn.Module,
-        embedding_model: torch.nn.Module,
-    ) -> None:
+    def __init__(self, modules: dict[str, torch.nn.Module]) -> None:
         super().__init__()
-        compute_features.compute_STFT = ConvolutionalSTFT(
-            compute_features.compute_STFT
-        )
-        self.compute_features = compute_features
-        self.mean_var_norm = mean_var_norm
-        self.embedding_model = embedding_model
+        self.steps = torch.nn.ModuleDict(modules)
         # Without lengths, ECAPA builds a mask with one row per waveform, which
         # would fix the batch size in the graph.
-        is_ecapa = isinstance(embedding_model, ECAPA_TDNN)
+        is_ecapa = isinstance(modules["embedding_model"], ECAPA_TDNN)
         self.lengths = torch.ones(1) if is_ecapa else None
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """Shapes: [batch, time] -> [batch, D]."""
-        features = self.mean_var_norm(self.compute_features(waveform))
-        return self.embedding_model(features, self.lengths).flatten(1)
+        features = self.steps["compute_features"](waveform)
+        features = self.steps["mean_var_norm"](features)
+        return self.steps["embedding_model"](features, self.lengths).flatten(1)
 
 
 def _largest_error(session: Any, encoder: Encoder, sample_rate: int) -> float:
@@ -194,7 +121,8 @@ def _convert(encoder: torch.nn.Module, sample_rate: int) -> Any:
         quiet.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.WARNING)
         quiet.enter_context(torch.no_grad())
-        quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        # PyTorch prints its progress, of a minute or two.
+        quiet.enter_context(contextlib.redirect_stdout(sys.stderr))
         quiet.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         # The older exporter traces, and so fixes lengths; with dynamo, the
@@ -207,7 +135,7 @@ def _convert(encoder: torch.nn.Module, sample_rate: int) -> Any:
             input_names=["waveform"],
             output_names=["embedding"],
             dynamic_shapes=(axes,),
-            verbose=False,
+            verbose=True,
         )
     assert program is not None  # with dynamo
     model = program.model_proto

@@ -7,7 +7,6 @@ import pathlib
 
 from huggingface_hub import HfApi, constants, get_token
 
-from speechbrain_hyperbolic import __version__
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.inference.download import LOG_IN, explain_errors
 
@@ -25,8 +24,6 @@ def push_model(
     folder: str | pathlib.Path,
     repo_id: str,
     private: bool = False,
-    revision: str | None = None,
-    message: str | None = None,
     speaker_names: bool = False,
 ) -> str:
     """Sends a model folder in one commit; returns the address of its page."""
@@ -36,9 +33,7 @@ def push_model(
             raise InputError(f"{folder} has no {name}: export the model first")
     if get_token() is None:
         raise InputError(f"you are not logged in to the Hub: {LOG_IN}")
-    api = HfApi(
-        library_name="speechbrain-hyperbolic", library_version=__version__
-    )
+    api = HfApi()
     with explain_errors(repo_id):
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private and not api.model_info(repo_id).private:
@@ -46,16 +41,12 @@ def push_model(
                 f"{repo_id} exists and is public: push to another name, or "
                 "make it private in its settings"
             )
-        if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
         api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
-            revision=revision,
-            commit_message=message or "Push a speaker model",
+            commit_message="Push a speaker model",
             allow_patterns=[*FILES, *[LABELS] * speaker_names],
             # So that no file of an earlier model stays beside the new weights
             delete_patterns=[*FILES, LABELS],
         )
-    url = f"{constants.ENDPOINT}/{repo_id}"
-    return url if revision is None else f"{url}/tree/{revision}"
+    return f"{constants.ENDPOINT}/{repo_id}"

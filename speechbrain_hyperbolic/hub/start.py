@@ -23,11 +23,7 @@ _SIZES = ("n_mels", "emb_dim", "channels", "sample_rate")
 
 
 def options_of_start(settings: dict[str, Any], given: Collection[str]) -> str:
-    """Overrides in YAML: the encoder of ``pretrain_path``, unless given.
-
-    ``pretrain_path`` is a model folder, a run's output or save folder, or
-    user/model on the Hub.
-    """
+    """Overrides in YAML: the encoder of ``pretrain_path``, unless given."""
     name = str(settings["pretrain_path"])
     path = _find(name)
     options = f"pretrain_path: {json.dumps(str(path))}"

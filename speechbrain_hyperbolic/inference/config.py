@@ -4,11 +4,11 @@ import dataclasses
 import json
 import pathlib
 import re
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtri
 
 from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.errors import (
@@ -69,17 +69,10 @@ class Thresholds:
             known = f"{rates[0]:g} to {rates[-1]:g}" if rates else "no rates"
             raise InputError(
                 f"no threshold was measured at a false-accept rate of "
-                f"{false_accepts:g}, expected {known}: lower ones take more "
-                "nontarget trials, ten false accepts each"
+                f"{false_accepts:g}, expected {known}"
             )
-        quantile = NormalDist().inv_cdf
-        return float(
-            np.interp(
-                quantile(false_accepts),
-                [quantile(rate) for rate in rates],
-                [measured[rate] for rate in rates],
-            )
-        )
+        thresholds = [measured[rate] for rate in rates]
+        return float(np.interp(ndtri(false_accepts), ndtri(rates), thresholds))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +81,7 @@ class ModelConfig:
 
     A module is a dict: the full name of its class under "class", and arguments
     by name, which are texts, numbers, booleans, None or lists of them. Only
-    ``embedding_model`` has weights. ``clip_c`` is the c of the clip in
-    training, for the hyperbolic score; ``trials`` describes the trials on which
-    the thresholds were measured. ``calibration`` turns the score of two whole
-    utterances into a log-likelihood ratio. A wrong value raises an InputError.
+    ``embedding_model`` has weights. A wrong value raises an InputError.
     """
 
     compute_features: dict[str, Any]
@@ -99,10 +89,11 @@ class ModelConfig:
     embedding_model: dict[str, Any]
     sample_rate: int = 16000  # Hz
     score: str = "cosine"  # or "hyperbolic"
-    clip_c: float = 3.0
+    clip_c: float = 3.0  # of the training, for the hyperbolic score
     thresholds: Thresholds | None = None  # None: not measured
-    trials: dict[str, Any] | None = None
-    calibration: dict[str, Any] | None = None  # the fields of a Calibration
+    trials: dict[str, Any] | None = None  # on which they were measured
+    # The fields of a Calibration of the score of two whole utterances
+    calibration: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         rate, c = self.sample_rate, self.clip_c
@@ -110,10 +101,6 @@ class ModelConfig:
         _check("sample_rate", rate, valid, "an integer from 1000 to 192000")
         _check("score", self.score, self.score in SCORES, f"one of {SCORES}")
         _check("clip_c", c, is_finite(c) and c >= 1, "a number of 1 or more")
-        for name, kind in (("thresholds", Thresholds), ("trials", dict)):
-            value = getattr(self, name)
-            valid = value is None or isinstance(value, kind)
-            _check(name, value, valid, "an object or null")
         valid = self.calibration is None or _is_calibration(self.calibration)
         expected = "what calibration.json of a verification has, or null"
         _check("calibration", self.calibration, valid, expected)
@@ -144,20 +131,18 @@ class ModelConfig:
         _check("format", found, found == FORMAT, expected)
         fields = {k: v for k, v in fields.items() if k != "format"}
         try:
-            if isinstance(fields.get("thresholds"), dict):
+            if fields.get("thresholds") is not None:
                 fields["thresholds"] = Thresholds(**fields["thresholds"])
             return cls(**fields)
-        except TypeError as error:  # a field is missing, or has another name
+        except TypeError as error:  # fields are missing or unknown
             raise InputError(message_of(error)) from error
 
 
 def measure_thresholds(
     target_scores: npt.ArrayLike, nontarget_scores: npt.ArrayLike
 ) -> Thresholds:
-    """Thresholds at the equal error rate and at given false-accept rates.
-
-    The rates are 0.5, 0.2, 0.1, 0.05 and so on, as long as they amount to ten
-    false accepts or more: 0.001 takes 10,000 nontarget trials.
+    """Thresholds at the equal error rate, and at rates of false accepts from
+    0.5 down to one of ten false accepts: 0.001 takes 10,000 nontarget trials.
     """
     _, at_eer = eer(target_scores, nontarget_scores)
     thresholds, _, p_fa = error_rates(target_scores, nontarget_scores)
@@ -178,8 +163,7 @@ def read_config(folder: StrPath) -> ModelConfig:
     path = pathlib.Path(folder) / CONFIG
     if not path.is_file():
         raise InputError(
-            f"{path} is missing: expected a model folder, as training and "
-            "export make it"
+            f"{path} is missing: expected a model folder, of a run or an export"
         )
     try:
         return ModelConfig.from_dict(json.loads(path.read_text("utf-8")))

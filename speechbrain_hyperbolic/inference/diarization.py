@@ -1,6 +1,5 @@
 """Who speaks when: speech is cut into short windows, which are clustered."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +39,6 @@ def diarize(
     audio: Audio,
     sample_rate: int | None = None,
     speakers: int | None = None,
-    threshold: float | None = None,
 ) -> list[Turn]:
     """Finds who speaks when in a recording of several people.
 
@@ -56,21 +54,14 @@ def diarize(
     sample_rate : int
         That of an array, in Hz; None means the model's.
     speakers : int
-        The number of speakers; None means that it is estimated.
-    threshold : float
-        The number is that of groups whose windows have a mean cosine below it
-        with other groups', and speak 3 s or more. None means half of the
-        model's threshold at the EER.
+        Their number; None means that it is estimated: that of groups that
+        speak 3 s or more, and whose windows have a mean cosine with other
+        groups' below half of the model's threshold at the EER.
 
     Returns
     -------
     turns : list of Turn
         In order of time.
-
-    Raises
-    ------
-    InputError
-        If there is no speech, or less of it than so many speakers need.
 
     Example
     -------
@@ -94,11 +85,10 @@ def diarize(
             f"{name} has {len(spans)} windows of speech, too few for "
             f"{speakers} speakers: pass a smaller number"
         )
-    if threshold is None:
-        measured = model.config.thresholds
-        threshold = _OF_THRESHOLD * measured.eer if measured else _NOT_MEASURED
+    measured = model.config.thresholds
+    threshold = _OF_THRESHOLD * measured.eer if measured else _NOT_MEASURED
     labels = _cluster(_embed(model, waveform, spans), speakers, threshold)
-    return [*_turns(spans, labels, rate)]
+    return _turns(spans, labels, rate)
 
 
 def _cut(start: int, stop: int, rate: int) -> list[tuple[int, int]]:
@@ -147,17 +137,17 @@ def _cluster(
 
 def _turns(
     spans: list[tuple[int, int]], labels: np.ndarray, rate: int
-) -> Iterator[Turn]:
+) -> list[Turn]:
     """Joins neighboring parts of a speaker."""
     names: dict[int, str] = {}
-    first, last, speaker = *spans[0], ""
-    for (start, stop), label in zip(spans, labels.tolist(), strict=True):
+    turns: list[Turn] = []
+    for span, label in zip(spans, labels.tolist(), strict=True):
         name = names.setdefault(label, f"speaker{len(names) + 1}")
-        if speaker and (name != speaker or start > last):
-            yield Turn(first / rate, last / rate, speaker)
-            first = start
-        last, speaker = stop, name
-    yield Turn(first / rate, last / rate, speaker)
+        start, stop = (sample / rate for sample in span)
+        if turns and turns[-1].speaker == name and turns[-1].stop >= start:
+            start = turns.pop().start
+        turns.append(Turn(start, stop, name))
+    return turns
 
 
 def write_rttm(path: StrPath, recordings: dict[str, list[Turn]]) -> None:

@@ -9,8 +9,6 @@ from speechbrain_hyperbolic.errors import InputError
 
 LOG_IN = "run `hf auth login`, or set HF_TOKEN to a token"
 _REASONS: dict[type[Exception], str] = {
-    errors.HFValidationError: 'expected "user/model", of letters, digits, '
-    "'-', '_' and '.'",
     errors.OfflineModeIsEnabled: "it has not been downloaded, and "
     "HF_HUB_OFFLINE is set: unset it to download the model once",
     errors.RepositoryNotFoundError: "there is no such model, or it is private: "

@@ -13,7 +13,7 @@ import hashlib
 import importlib
 import json
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import safetensors
 import safetensors.torch
@@ -40,14 +40,17 @@ WEIGHTS = "model.safetensors"
 STOCK_YAML = "hyperparams.yaml"
 STOCK_WEIGHTS = "embedding_model.ckpt"
 # The classes that a model may name: they take plain arguments, and neither read
-# nor write files. ``trusted=[...]`` adds others.
+# nor write files, but that WavLMEncoder reads one of Microsoft's models or a
+# folder. ``trusted=[...]`` adds others.
 TRUSTED = (
+    "torch.nn.Identity",
     "speechbrain.lobes.features.Fbank",
     "speechbrain.lobes.features.MFCC",
     "speechbrain.processing.features.InputNormalization",
     "speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN",
     "speechbrain.lobes.models.Xvector.Xvector",
     "speechbrain.lobes.models.ResNet.ResNet",
+    "speechbrain_hyperbolic.WavLMEncoder",
 )
 _STOCK = """\
 # For SpeakerRecognition.from_hparams of stock SpeechBrain
@@ -97,14 +100,16 @@ def save_model(
     }
     _assemble(config, state, config.classes)
     # All files are complete before the first takes its name.
-    with explain_failed_writes(folder), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         config_path, weights_path, yaml_path, checkpoint_path = (
             stack.enter_context(atomic_path(folder / name))
             for name in (CONFIG, WEIGHTS, STOCK_YAML, STOCK_WEIGHTS)
         )
         text = json.dumps(config.to_dict(), indent=2) + "\n"
         config_path.write_text(text, encoding="utf-8")
-        safetensors.torch.save_file(state, weights_path, {"format": "pt"})
+        # Its own writer raises no OSError.
+        weights = safetensors.torch.save(state, {"format": "pt"})
+        weights_path.write_bytes(weights)
         yaml_path.write_text(_stock_yaml(config), encoding="utf-8")
         torch.save(state, checkpoint_path)
 
@@ -151,10 +156,8 @@ def pretrained_module(
     >>> pretrained_module("results/model", "embedding_model")
     Traceback (most recent call last):
     speechbrain_hyperbolic.errors.InputError: results/model/config.json is \
-missing: expected a model folder, as training and export make it
+missing: expected a model folder, of a run or an export
     """
-    if name not in MODULES:
-        raise InputError(f"module is {name!r}, expected one of {MODULES}")
     _, modules = load_model(folder, trusted)
     return modules[name]
 
@@ -177,6 +180,21 @@ def read_tensors(
         raise InputError(
             f"{path} is not a complete safetensors file ({message_of(error)}): "
             "download or make it again"
+        ) from error
+
+
+def check_device(name: str | None) -> str:
+    """The type of a device that PyTorch can use (None: a GPU, if any)."""
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        if name.startswith("cuda") and not torch.cuda.is_available():
+            raise RuntimeError("it finds no GPU")
+        return torch.empty(0, device=name).device.type
+    except (AssertionError, RuntimeError) as error:
+        raise InputError(
+            f"device is {name}, which PyTorch can't use ({message_of(error)}): "
+            "leave it out, or pass --device=cpu"
         ) from error
 
 
@@ -266,15 +284,3 @@ def _stock_yaml(config: ModelConfig) -> str:
     return _STOCK.format(
         modules=modules, sample_rate=config.sample_rate, config=config_json
     )
-
-
-@contextlib.contextmanager
-def explain_failed_writes(path: StrPath) -> Iterator[None]:
-    """Turns the errors of a full disk or a wrong path into an InputError."""
-    try:
-        yield
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(
-            f"{path} can't be written ({message_of(error)}): free some space "
-            "or pass another path"
-        ) from error

@@ -16,7 +16,7 @@ from speechbrain.processing.features import InputNormalization
 from speechbrain_hyperbolic.dataio.audio import repeat_to
 from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.dataio.speech import is_silent, speech_windows
-from speechbrain_hyperbolic.errors import InputError, message_of
+from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation import scores
 from speechbrain_hyperbolic.evaluation.calibration import (
     Calibration,
@@ -24,10 +24,7 @@ from speechbrain_hyperbolic.evaluation.calibration import (
 )
 from speechbrain_hyperbolic.evaluation.extraction import SHORTEST
 from speechbrain_hyperbolic.inference import model as model_files
-from speechbrain_hyperbolic.inference.config import (
-    MODULES,
-    ModelConfig,
-)
+from speechbrain_hyperbolic.inference.config import MODULES, ModelConfig
 from speechbrain_hyperbolic.inference.download import explain_errors
 from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
 from speechbrain_hyperbolic.inference.waveforms import Audio, read_audio
@@ -44,6 +41,7 @@ A speaker model of speechbrain-hyperbolic:
 """
 # Less says next to nothing about a speaker.
 MIN_SECONDS = 0.5
+_SHOWN = 5  # speakers of a ranking
 
 
 class Embedding(NamedTuple):
@@ -78,28 +76,25 @@ class HyperbolicSpeakerRecognition(
     """The stock SpeakerRecognition with measured thresholds, enrollment and
     identification.
 
-    ``from_pretrained`` loads a model folder, or a model on the Hugging Face
-    Hub, without running any of its code. The stock ``from_hparams``, which runs
-    the model's YAML file, gives the same object. ``save_pretrained`` and
-    ``push_to_hub`` are those of huggingface_hub's ModelHubMixin.
+    ``from_pretrained`` loads a model without running any of its code. The stock
+    ``from_hparams``, which runs the model's YAML file, gives the same object.
+    ``save_pretrained`` and ``push_to_hub`` are those of ModelHubMixin.
 
     Audio is a path, a file object, "-" for the standard input, or an array or
     tensor, [time], [channels, time] or [time, channels], of floats in [-1, 1]
     or of integers, at any sample rate. Channels are averaged, unless the
-    attribute ``channel`` is the number of one, from 0. Audio longer than 60 s
-    is embedded in windows of 30 s: the mean direction of the embeddings of
-    those that are not silent, times their mean norm.
+    attribute ``channel`` is the number of one, from 0. Of audio longer than
+    60 s, windows of 30 s are embedded: the mean of their directions, times
+    that of their norms.
 
-    Only speech is embedded: pauses longer than 1.5 s are cut out, and audio
-    without speech is refused. Set the attribute ``vad`` to False for the
-    results of the stock class, on which the thresholds are measured.
-    ``verify_batch`` takes waveforms as they are.
+    Pauses longer than 1.5 s are cut out, and audio without speech is refused.
+    Set the attribute ``vad`` to False for the results of the stock class.
 
     Arguments
     ---------
     **kwargs : dict
-        As for the stock class; ``hparams`` has "model_config", a ModelConfig or
-        a dict of its fields, as in the hyperparams.yaml of a model folder.
+        As for the stock class; ``hparams`` has "model_config", the fields of
+        config.json.
 
     Example
     -------
@@ -128,25 +123,21 @@ class HyperbolicSpeakerRecognition(
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        config = getattr(self.hparams, "model_config", None)
-        if config is None:  # a model of SpeechBrain's own
-            config = self._stock_config()
-        if not isinstance(config, ModelConfig):
-            config = ModelConfig.from_dict(config)
+        # A model of SpeechBrain's own has none.
+        fields = getattr(self.hparams, "model_config", None)
+        config = ModelConfig.from_dict(fields) if fields else self._stock()
         self.config: ModelConfig = config
         self.sample_rate = config.sample_rate
         self._score = scores.make_score(config.score, config.clip_c)
 
-    def _stock_config(self) -> ModelConfig:
+    def _stock(self) -> ModelConfig:
         """The classes of the modules, without arguments or thresholds."""
         rate = getattr(self.hparams, "sample_rate", None)
-        fields: dict[str, Any] = {
-            "sample_rate": rate or self.audio_normalizer.sample_rate
-        }
-        for name in MODULES:
-            kind = type(self.mods[name])
-            fields[name] = {"class": f"{kind.__module__}.{kind.__qualname__}"}
-        return ModelConfig(**fields)
+        kinds = (type(self.mods[name]) for name in MODULES)
+        classes = [f"{kind.__module__}.{kind.__qualname__}" for kind in kinds]
+        bands, norm, encoder = ({"class": name} for name in classes)
+        rate = rate or self.audio_normalizer.sample_rate
+        return ModelConfig(bands, norm, encoder, sample_rate=rate)
 
     # The mixin's own method reads config.json unchecked.
     @classmethod
@@ -163,18 +154,10 @@ class HyperbolicSpeakerRecognition(
         The first argument is a model folder, or "user/model" on the Hugging
         Face Hub; ``hub_options`` are those of ``snapshot_download``, such as
         revision. ``run_opts`` is as for the stock class: {"device": "cuda"}.
-        ``trusted`` names classes to build besides the stock ones, such as
-        "my_package.MyEncoder": only code that may get any plain arguments.
+        ``trusted`` names classes of your own, such as "my_package.MyEncoder".
         """
         source = str(pretrained_model_name_or_path)
-        device = (run_opts or {}).get("device") or "cpu"
-        try:
-            torch.empty(0, device=device)
-        except (AssertionError, RuntimeError) as error:
-            raise InputError(
-                f"device is {device}, which PyTorch can't use "
-                f"({message_of(error)}): pass cpu"
-            ) from error
+        model_files.check_device((run_opts or {}).get("device"))
         if not os.path.exists(source):
             problem = f"{source} is not a folder, and can't be downloaded"
             with explain_errors(problem):
@@ -190,7 +173,7 @@ class HyperbolicSpeakerRecognition(
         return cls(
             modules={**modules, "mean_var_norm_emb": norm},
             hparams={
-                "model_config": config,
+                "model_config": config.to_dict(),
                 "mean_var_norm_emb": norm,
                 "audio_normalizer": AudioNormalizer(config.sample_rate),
             },
@@ -208,19 +191,14 @@ class HyperbolicSpeakerRecognition(
         return model_files.fingerprint(self.config, state)
 
     def threshold_at(self, false_accepts: float | None = None) -> float:
-        """The measured threshold; scores above it are accepted.
-
-        ``false_accepts`` is a rate of false accepts, such as 0.01; None means
-        the rate that equals that of false rejections (EER). Between the rates
-        that were measured, it is interpolated.
-        """
+        """The threshold measured at a rate of false accepts, such as 0.01, or
+        at the equal error rate; scores above it are accepted."""
         thresholds = self.config.thresholds
         if thresholds is None:
             raise InputError(
-                "the model's thresholds have not been measured: pass a "
-                "threshold, or verify the model on a trial list (recipes/"
-                "VoxCeleb/speaker_verification.py, --n_crops=0), which "
-                "measures them, and export it again"
+                "the model's thresholds have not been measured: pass one, or "
+                "verify the model (recipes/VoxCeleb/speaker_verification.py, "
+                "--n_crops=0) and export it again"
             )
         if false_accepts is None:
             return thresholds.eer
@@ -230,8 +208,7 @@ class HyperbolicSpeakerRecognition(
         """Embeds an utterance, or a recording of hours.
 
         ``sample_rate`` is that of an array, in Hz; None means the model's.
-        Audio that is unreadable, silent, without speech, not finite or shorter
-        than ``MIN_SECONDS`` raises an InputError.
+        Audio that is unreadable, without speech or too short raises InputError.
         """
         rate = self.sample_rate
         name, windows = read_audio(audio, sample_rate, rate, self.channel)
@@ -275,11 +252,10 @@ class HyperbolicSpeakerRecognition(
         wav2_lens: torch.Tensor | None = None,
         threshold: float | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compares pairs of waveforms [batch, time] at the model's sample rate.
+        """Compares pairs of waveforms [batch, time], as the stock method.
 
-        Lengths [batch] are relative to the longest. ``threshold`` None means
-        the model's at the EER. Returns scores, and whether both are of the same
-        speaker, [batch, 1].
+        ``threshold`` None means the model's at the EER. Returns scores, and
+        whether both are of the same speaker, [batch, 1].
         """
         if threshold is None:
             threshold = self.threshold_at()
@@ -327,26 +303,17 @@ class HyperbolicSpeakerRecognition(
         )
 
     def enroll(
-        self,
-        audios: Sequence[Audio],
-        sample_rate: int | None = None,
-        how: str = "mean",
+        self, audios: Sequence[Audio], sample_rate: int | None = None
     ) -> np.ndarray:
-        """A voiceprint, float32 [D], of several utterances of a speaker.
+        """A voiceprint, float32 [D]: the mean direction of utterances."""
+        return self.voiceprint(
+            [self.embed(audio, sample_rate).vector for audio in audios]
+        )
 
-        ``how`` is "mean" or "midpoint", see ``evaluation.scores.enroll``.
-        """
-        vectors = [self.embed(audio, sample_rate).vector for audio in audios]
-        return self.voiceprint(vectors, how)
-
-    def voiceprint(
-        self, vectors: Sequence[np.ndarray], how: str = "mean"
-    ) -> np.ndarray:
+    def voiceprint(self, vectors: Sequence[np.ndarray]) -> np.ndarray:
         """As ``enroll``, of embeddings [D] that are there already."""
         views = torch.from_numpy(np.stack(vectors)).unsqueeze(1)
-        members = [range(len(vectors))]
-        enrolled = scores.enroll(views, members, how, self.config.clip_c)
-        return enrolled[0, 0].numpy()
+        return scores.enroll(views, [range(len(vectors))])[0, 0].numpy()
 
     def identify(
         self,
@@ -354,13 +321,12 @@ class HyperbolicSpeakerRecognition(
         store: VoiceprintStore,
         threshold: float | None = None,
         sample_rate: int | None = None,
-        top: int = 5,
     ) -> Identification:
         """Looks for the speaker of an utterance among those enrolled.
 
         ``threshold`` None means the model's at the EER. It was measured on
         pairs: someone unknown is taken for one of N enrolled speakers up to N
-        times as often. ``top`` limits the ranking.
+        times as often.
         """
         store.check_model(self.fingerprint)
         if len(store) == 0:
@@ -369,7 +335,7 @@ class HyperbolicSpeakerRecognition(
             threshold = self.threshold_at()
         vector = self.embed(audio, sample_rate).vector
         found = self.score_matrix(store.vectors, vector[None])[:, 0]
-        best = np.argsort(-found, stable=True)[: max(1, top)]
+        best = np.argsort(-found, kind="stable")[:_SHOWN]
         ranking = [(store.names[i], float(found[i])) for i in best]
         name, score = ranking[0]
         known = name if score > threshold else None

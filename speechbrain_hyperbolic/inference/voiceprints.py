@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import filelock
 import numpy as np
@@ -14,17 +13,9 @@ import safetensors.numpy
 
 from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
 from speechbrain_hyperbolic.errors import InputError, message_of, shown
-from speechbrain_hyperbolic.inference.model import (
-    explain_failed_writes,
-    read_tensors,
-)
+from speechbrain_hyperbolic.inference.model import read_tensors
 
 FORMAT = "speechbrain-hyperbolic voiceprints 1"
-
-
-class _Voice(NamedTuple):
-    vector: np.ndarray  # the voiceprint, float32 [D]
-    embeddings: np.ndarray  # of the speaker's utterances, float32 [N, D]
 
 
 class VoiceprintStore:
@@ -52,7 +43,8 @@ class VoiceprintStore:
 
     def __init__(self, model_fingerprint: str) -> None:
         self.model_fingerprint = model_fingerprint
-        self._voices: dict[str, _Voice] = {}
+        # Name -> voiceprint [D], and embeddings of the utterances [N, D]
+        self._voices: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._changed: set[str] = set()  # since the store was read
 
     def __len__(self) -> int:
@@ -66,17 +58,17 @@ class VoiceprintStore:
     @property
     def vectors(self) -> np.ndarray:
         """Their voiceprints: float32, shape [speakers, D]."""
-        voices = self._voices.values()
-        return np.array([voice.vector for voice in voices], np.float32)
+        vectors = [vector for vector, _ in self._voices.values()]
+        return np.array(vectors, np.float32)
 
     def embeddings(self, name: str) -> np.ndarray:
-        """Those of a speaker's utterances, [N, D]; N is 0 if unknown."""
+        """Those of a speaker's utterances, [N, D]."""
         if name not in self._voices:
             raise InputError(
                 f"{shown(name)} is not among the {len(self)} enrolled "
                 "speaker(s): check the name"
             )
-        return self._voices[name].embeddings
+        return self._voices[name][1]
 
     def add(
         self,
@@ -86,7 +78,8 @@ class VoiceprintStore:
     ) -> None:
         """Adds or replaces a speaker by a vector [D] that ``enroll`` made.
 
-        ``embeddings`` [N, D] of its utterances allow to add others to them.
+        ``embeddings`` [N, D] of its utterances allow to add others to them;
+        None means that there is one, the vector.
         """
         # A control character in a stranger's store could rewrite a terminal.
         if not (isinstance(name, str) and name.isprintable() and name):
@@ -95,9 +88,8 @@ class VoiceprintStore:
                 "characters"
             )
         vector = np.array(vector, np.float32)
-        rows = np.empty((0, vector.size), np.float32)
-        if embeddings is not None:
-            rows = np.array(embeddings, np.float32)
+        rows = vector[None] if embeddings is None else embeddings
+        rows = np.array(rows, np.float32)
         size = self.vectors.shape[1] if self._voices else vector.size
         valid = vector.shape == (size,) and rows.shape == (len(rows), size)
         finite = np.isfinite(vector).all() and np.isfinite(rows).all()
@@ -106,7 +98,7 @@ class VoiceprintStore:
                 f"the voiceprint of {name} is not a vector of {size} finite "
                 "numbers, not all zero: enroll all speakers with one model"
             )
-        self._voices[name] = _Voice(vector, rows)
+        self._voices[name] = vector, rows
         self._changed.add(name)
 
     def remove(self, name: str) -> None:
@@ -123,13 +115,13 @@ class VoiceprintStore:
         """
         with _locked(path):
             if os.path.exists(path):
-                merged = self.load(path, self.model_fingerprint)
+                voices = self.load(path, self.model_fingerprint)._voices
                 for name in self._changed:
-                    merged._voices.pop(name, None)
+                    voices.pop(name, None)
                     if name in self._voices:
-                        merged.add(name, *self._voices[name])
-                self._voices = merged._voices
-            rows = [voice.embeddings for voice in self._voices.values()]
+                        voices[name] = self._voices[name]
+                self._voices = voices
+            rows = [rows for _, rows in self._voices.values()]
             header = {
                 "format": FORMAT,
                 "model": self.model_fingerprint,
@@ -139,8 +131,9 @@ class VoiceprintStore:
             vectors = self.vectors
             embeddings = np.concatenate([vectors[:0], *rows])
             tensors = {"vectors": vectors, "embeddings": embeddings}
-            with explain_failed_writes(path), atomic_path(path) as temporary:
-                safetensors.numpy.save_file(tensors, temporary, header)
+            with atomic_path(path) as temporary:
+                content = safetensors.numpy.save(tensors, header)
+                temporary.write_bytes(content)
             self._changed.clear()
 
     @classmethod
@@ -158,14 +151,11 @@ class VoiceprintStore:
         try:
             names = json.loads(header["names"])
             counts = json.loads(header["utterances"])
-            vectors = tensors["vectors"].numpy()
-            rows = tensors["embeddings"].numpy()
-            if sum(counts) != len(rows):
-                raise ValueError("its embeddings are not those of its names")
-            parts = np.split(rows, np.cumsum(counts, dtype=int))[:-1]
-            for name, vector, part in zip(names, vectors, parts, strict=True):
-                store.add(name, vector, part)
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            parts = tensors["embeddings"].split(counts)
+            voices = zip(names, tensors["vectors"], parts, strict=True)
+            for name, vector, part in voices:
+                store.add(name, vector.numpy(), part.numpy())
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"{path} is damaged ({message_of(error)}): enroll its speakers "
                 "again"
@@ -203,9 +193,7 @@ class VoiceprintStore:
 def _locked(path: StrPath) -> contextlib.AbstractContextManager:
     """Waits until no other process reads and writes a store."""
     path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     lock_path = path.with_name(f".{path.name}.lock")
     # One object for each path, so that ``update`` can ``save``
-    lock = filelock.FileLock(lock_path, is_singleton=True)
-    with explain_failed_writes(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return lock.acquire()
+    return filelock.FileLock(lock_path, is_singleton=True)

@@ -9,9 +9,13 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from speechbrain_hyperbolic.dataio.audio import load, resample
-from speechbrain_hyperbolic.dataio.channels import to_mono
-from speechbrain_hyperbolic.dataio.windows import read_windows, split_windows
+from speechbrain_hyperbolic.dataio.audio import (
+    load,
+    read_windows,
+    resample,
+    split_windows,
+    to_mono,
+)
 from speechbrain_hyperbolic.errors import InputError
 
 _MOST_CHANNELS = 64
@@ -35,26 +39,21 @@ def read_audio(
     if isinstance(audio, (str, os.PathLike)):
         name = os.fspath(audio)
         if name != "-":
-            return name, read_windows(name, model_rate, channel)[1]
+            return name, read_windows(name, model_rate, channel)
         name, audio = "standard input", sys.stdin.buffer
     if hasattr(audio, "read"):
         file = io.BytesIO(audio.read())  # a pipe can't seek
         waveform = load(name, model_rate, file=file, channel=channel)
     else:
-        waveform = to_waveform(audio, sample_rate, model_rate, channel)
-    return name, split_windows(waveform, model_rate)[1]
+        waveform = _mono(audio, channel)
+        waveform = resample(waveform, sample_rate or model_rate, model_rate)
+    return name, split_windows(waveform, model_rate)
 
 
-def to_waveform(
-    audio: np.ndarray | torch.Tensor,
-    sample_rate: int | None,
-    model_rate: int,
-    channel: int | None = None,
+def _mono(
+    audio: np.ndarray | torch.Tensor, channel: int | None
 ) -> torch.Tensor:
-    """A mono waveform [time] at the model's rate, which is the default.
-
-    The smaller dimension of a matrix is that of the channels.
-    """
+    """A waveform [time]; the smaller dimension is that of the channels."""
     if isinstance(audio, torch.Tensor):
         # NumPy has no bfloat16.
         audio = audio.float() if audio.is_floating_point() else audio
@@ -84,5 +83,4 @@ def to_waveform(
             "in [-1, 1]: divide integers by their range"
         )
     mono = np.ascontiguousarray(to_mono(samples, channel), np.float32)
-    waveform = torch.from_numpy(mono)
-    return resample(waveform, sample_rate or model_rate, model_rate)
+    return torch.from_numpy(mono)

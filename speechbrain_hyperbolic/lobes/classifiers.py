@@ -62,11 +62,6 @@ class HyperbolicClassifier(Classifier):
         Standard deviation of the initial centers. None: 1e-3 as published,
         or Xavier's for "cosine" and "inner_product".
 
-    Raises
-    ------
-    InputError
-        If a value is out of range.
-
     Example
     -------
     >>> from speechbrain.nnet.losses import AngularMargin, LogSoftmaxWrapper
@@ -183,23 +178,23 @@ class _Targets:
     once, after the first epoch.
     """
 
-    used: torch.Tensor
-    unclear: torch.Tensor  # a gradient without a sign: the loss is 0
+    lowest: torch.Tensor  # gradient of each output
+    highest: torch.Tensor  # of the rows' lowest ones; 0 where a loss is 0
     noted = False
 
     def note(self, gradient: torch.Tensor) -> None:
         """Notes the targets of a batch in its backward pass."""
-        negative = (gradient < 0).flatten(0, -2)
-        used, unclear = negative.any(0), ~negative.any(1).all()
+        gradient = gradient.flatten(0, -2)
+        lowest, highest = gradient.amin(0), gradient.amin(1).amax()
         if self.noted:
-            used = used | self.used.to(used.device)
-            unclear = unclear | self.unclear.to(used.device)
-        self.used, self.unclear, self.noted = used, unclear, True
+            lowest = lowest.fmin(self.lowest.to(lowest.device))
+            highest = highest.fmax(self.highest.to(lowest.device))
+        self.lowest, self.highest, self.noted = lowest, highest, True
 
     def warn(self) -> None:
         """Says so if most outputs are no speaker's."""
-        count, classes = int(self.used.sum()), len(self.used)
-        if 2 * count < classes and not self.unclear:
+        count, classes = int((self.lowest < 0).sum()), len(self.lowest)
+        if 2 * count < classes and self.highest < 0:
             logger.warning(
                 f"{count} of {classes} outputs had an utterance in this epoch: "
                 "out_neurons must be the number of training speakers, see "
@@ -248,3 +243,42 @@ class JointClassifier(torch.nn.Module):
             return torch.cat([head(x) for head in self.heads], 1)
         pairs = zip(self.heads, cost.losses, strict=True)
         return cost.total(head(x, targets, loss) for head, loss in pairs)
+
+
+def keep_centers(
+    classifier: torch.nn.Module,
+    state: dict[str, torch.Tensor],
+    trained: Sequence[str],
+    speakers: Sequence[str],
+) -> None:
+    """Makes the trained speakers' state one of ``speakers``, by their names.
+
+    Those who are new have the centers that the classifier has.
+    """
+    row_of = {name: row for row, name in enumerate(trained)}
+    kept = [row for row, name in enumerate(speakers) if name in row_of]
+    old = [row_of[speakers[row]] for row in kept]
+    heads = {
+        f"{name}.weight".removeprefix("."): head
+        for name, head in classifier.named_modules()
+        if isinstance(head, Classifier)
+    }
+    if not heads and trained != speakers:
+        name = type(classifier).__name__
+        raise InputError(f"{name} can't take centers of other speakers")
+    for key, head in heads.items():
+        each = getattr(head, "sub_centers", 1)
+        found = tuple(getattr(state.get(key), "shape", ()))
+        expected = (each * len(trained), head.weight.shape[1])
+        if found != expected:
+            raise InputError(
+                f"the trained centers have shape {found}, expected {expected} "
+                f"for {len(trained)} speakers: pass the options of the training"
+            )
+        centers = head.weight.detach().cpu().unflatten(0, (-1, each)).clone()
+        centers[kept] = state[key].unflatten(0, (-1, each))[old]
+        state[key] = centers.flatten(0, 1)
+    logger.info(
+        f"classifier: {len(kept)} centers kept, {len(speakers) - len(kept)} "
+        f"new, {len(trained) - len(kept)} left out"
+    )

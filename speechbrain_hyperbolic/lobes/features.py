@@ -40,7 +40,7 @@ class MaskedNormalization(torch.nn.Module):
     ) -> torch.Tensor:
         """Features [batch, frames, bands] of relative lengths in (0, 1]."""
         features = self.normalization(features, lengths)
-        if self.training:
+        if self.training and features.dim() > 2:  # no waveforms
             for mask in self.masks:
                 features = mask(features)
         return features

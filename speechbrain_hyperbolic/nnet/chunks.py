@@ -4,8 +4,7 @@ A [batch, classes] matrix never exists. The similarities of each chunk are
 computed twice: for the sum of the softmax, and for the gradients.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -32,85 +31,92 @@ def chunked_margin_softmax(
             "hardest speakers of all chunks are not known in one pass"
         )
     targets = as_column(targets, len(embeddings))
-    loss_fn.count_use(embeddings)
-    scale = loss_fn.scale
-    try:
-        own = centers.detach().index_select(0, targets.squeeze(1))
-    except (IndexError, RuntimeError):
-        explain_labels(targets, len(centers))
-        raise
-    with torch.no_grad():
-        output = compare(similarity, embeddings, own).diagonal().unsqueeze(1)
-        lowest = scale * loss_fn.on_target(output)[0]
-
-    def scaled(outputs: torch.Tensor) -> torch.Tensor:
-        logits = scale * outputs
-        if loss_fn.real:
-            logits = logits.masked_fill(logits < lowest, 0)
-        return logits
-
-    def chunk(
-        x: torch.Tensor, part: torch.Tensor, first: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        outputs = compare(similarity, x, part)
-        # No shape depends on the labels: where the target is in another chunk,
-        # some column takes its place and keeps its value.
-        column = targets - first
-        here = (column >= 0) & (column < len(part))
-        column = column.clamp(0, len(part) - 1)
-        output = outputs.gather(1, column)
-        logit = scaled(output).masked_fill(here, -math.inf)
-        others = scaled(outputs).scatter(1, column, logit)
-        return others.logsumexp(1, keepdim=True), output.masked_fill(~here, 0)
-
-    others, output = _SumOfChunks.apply(
-        chunk, chunk_size, embeddings, centers, *similarity.parameters()
-    )
-    logit = scale * loss_fn.on_target(output)[0]
-    return (torch.logaddexp(others, logit) - logit).mean()
+    inputs = embeddings, centers, *similarity.parameters()
+    options = targets, similarity, loss_fn, chunk_size
+    return _ChunkedSoftmax.apply(*options, *inputs)
 
 
-class _SumOfChunks(torch.autograd.Function):
-    """log(sum(exp(logit))) of the other classes, and the targets' outputs."""
+def _chunks(
+    centers: torch.Tensor, targets: torch.Tensor, size: int
+) -> Iterable[tuple[torch.Tensor, ...]]:
+    """Some centers; the targets' columns among them; and which are there.
+
+    No shape depends on the labels: where a target is not there, the first
+    column takes its place, and must keep its value.
+    """
+    first = torch.arange(0, len(centers), size, device=targets.device)
+    columns = targets - first.view(-1, 1, 1)
+    here = (columns >= 0) & (columns < size)
+    return zip(centers.split(size), columns * here, here, strict=True)
+
+
+class _ChunkedSoftmax(torch.autograd.Function):
+    """The mean of log(sum_j exp(z_j)) - z_target over logits z."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        chunk: Callable,
+        targets: torch.Tensor,
+        similarity: InnerProduct,
+        loss_fn: AdditiveMargin,
         chunk_size: int,
         x: torch.Tensor,
         centers: torch.Tensor,
         *parameters: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        total = x.new_full((len(x), 1), -math.inf)
-        output = x.new_zeros(len(x), 1)
-        for number, part in enumerate(centers.split(chunk_size)):
-            others, own = chunk(x, part, number * chunk_size)
-            total, output = torch.logaddexp(total, others), output + own
-        ctx.options = chunk, chunk_size, parameters
-        ctx.save_for_backward(x, centers, total)
-        return total, output
+    ) -> torch.Tensor:
+        try:
+            own = centers.index_select(0, targets.squeeze(1))
+        except (IndexError, RuntimeError):
+            explain_labels(targets, len(centers))
+            raise
+        output = compare(similarity, x, own).diagonal().unsqueeze(1)
+        output, slopes = loss_fn.on_target(output)
+        target = loss_fn.scale * output
+        highest, shares = [], []
+        for part, column, here in _chunks(centers, targets, chunk_size):
+            logits = loss_fn.scale * compare(similarity, x, part)
+            own = logits.gather(1, column)
+            logits.scatter_(1, column, torch.where(here, target, own))
+            if loss_fn.real:
+                logits.masked_fill_(logits < target, 0)
+            highest.append(logits.amax(1))
+            shares.append(logits.softmax(1).amax(1))
+        # log(p) = logit - log_total also holds for the highest logit.
+        log_totals = torch.stack(highest) - torch.stack(shares).log()
+        log_total = log_totals.logsumexp(0).unsqueeze(1)
+        by_target = torch.expm1(target - log_total)
+        if slopes is not None:
+            by_target *= slopes
+        ctx.options = similarity, loss_fn, chunk_size, parameters
+        ctx.save_for_backward(x, centers, targets, target, log_total, by_target)
+        return (log_total - target).mean()
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, by_total: torch.Tensor, by_output: torch.Tensor
+        ctx: Any, gradient: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
-        x, centers, total = ctx.saved_tensors
-        chunk, chunk_size, parameters = ctx.options
+        x, centers, targets, target, log_total, by_target = ctx.saved_tensors
+        similarity, loss_fn, chunk_size, parameters = ctx.options
+        factor = gradient * (loss_fn.scale / len(x))
         inputs = [x.detach().requires_grad_(), *parameters]
         gradients = [torch.zeros_like(v) for v in inputs]
         by_centers = torch.empty_like(centers)
-        for number, part in enumerate(centers.split(chunk_size)):
+        chunks = _chunks(centers, targets, chunk_size)
+        pairs = zip(by_centers.split(chunk_size), chunks, strict=True)
+        for by_part, (part, column, here) in pairs:
             part = part.detach().requires_grad_()
-            first = number * chunk_size
             with torch.enable_grad():
-                others, own = chunk(inputs[0], part, first)
-            by_others = by_total * (others.detach() - total).exp()
-            by_part, *more = torch.autograd.grad(
-                [others, own], [part, *inputs], [by_others, by_output]
-            )
-            by_centers[first : first + chunk_size] = by_part
-            for gradient, found in zip(gradients, more, strict=True):
-                gradient += found
-        return None, None, gradients[0], by_centers, *gradients[1:]
+                outputs = compare(similarity, inputs[0], part)
+            logits = loss_fn.scale * outputs.detach()
+            rows = (logits - log_total).exp_()
+            if loss_fn.real:
+                rows.masked_fill_(logits < target, 0)
+            own = rows.gather(1, column)
+            rows.scatter_(1, column, torch.where(here, by_target, own))
+            found = torch.autograd.grad(outputs, [part, *inputs], rows)
+            torch.mul(factor, found[0], out=by_part)
+            for total, by_input in zip(gradients, found[1:], strict=True):
+                total.addcmul_(factor, by_input)
+        nothing = (None,) * 4
+        return *nothing, gradients[0], by_centers, *gradients[1:]

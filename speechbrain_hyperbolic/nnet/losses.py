@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import nll_loss
 
 from speechbrain_hyperbolic.errors import InputError, is_finite
 from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
@@ -72,7 +73,6 @@ class MarginSoftmax(torch.nn.Module):
         if outputs.dim() == 3:
             outputs = outputs.squeeze(1)
         targets = as_column(targets, len(outputs))
-        self.loss_fn.count_use(outputs)
         dtype = torch.promote_types(outputs.dtype, torch.float32)
         outputs = outputs.to(dtype)
         try:
@@ -94,30 +94,28 @@ class _MarginSoftmax(torch.autograd.Function):
     ) -> torch.Tensor:
         changed = loss_fn.change(outputs, targets)
         logits, ignored = loss_fn.logits(outputs, changed)
-        probabilities = logits.softmax(1)
-        # log(p) = logit - log_total also holds for the highest logit.
-        log_total = logits.amax(1) - probabilities.amax(1).log()
+        log_p = logits.log_softmax(1)
+        loss = nll_loss(log_p, targets.squeeze(1))
+        # The gradient of each row, but for a common factor: p - 1 or p, by
+        # the slopes where the margin changes outputs
+        rows = log_p.exp_()
+        if ignored is not None:
+            rows.masked_fill_(ignored, 0)
+        own = rows.gather(1, changed.classes)
+        own[:, :1].sub_(1)
+        if changed.slopes is not None:
+            own.mul_(changed.slopes)
         ctx.factor = loss_fn.scale / len(outputs)
-        ctx.save_for_backward(
-            probabilities, ignored, changed.classes, changed.slopes
-        )
-        return (log_total - loss_fn.scale * changed.outputs[:, 0]).mean()
+        ctx.save_for_backward(rows.scatter_(1, changed.classes, own))
+        return loss
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, gradient: torch.Tensor
     ) -> tuple[torch.Tensor, None, None]:
-        probabilities, ignored, classes, slopes = ctx.saved_tensors
-        factor = gradient * ctx.factor
-        by_outputs = probabilities * factor
-        if ignored is not None:
-            by_outputs.masked_fill_(ignored, 0)
-        changed = by_outputs.gather(1, classes)
-        changed[:, :1].sub_(factor)
-        if slopes is not None:
-            changed *= slopes
-        return by_outputs.scatter_(1, classes, changed), None, None
+        (rows,) = ctx.saved_tensors
+        return rows * (gradient * ctx.factor), None, None
 
 
 class JointLoss(torch.nn.Module):

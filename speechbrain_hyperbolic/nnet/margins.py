@@ -93,7 +93,6 @@ class AdditiveMargin(torch.nn.Module):
         self, outputs: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
         """Logits of outputs and one-hot targets, all [batch, classes]."""
-        self.count_use(outputs)
         labels = targets.int().argmax(1, keepdim=True)
         return self.logits(outputs, self.change(outputs, labels))[0]
 
@@ -127,12 +126,6 @@ class AdditiveMargin(torch.nn.Module):
         if isinstance(self.margin, MarginSchedule):
             return self.margin.value
         return self.margin
-
-    def count_use(self, outputs: torch.Tensor) -> None:
-        """Tells a schedule about a training forward, so that it can warn."""
-        training = torch.is_grad_enabled() and outputs.requires_grad
-        if training and isinstance(self.margin, MarginSchedule):
-            self.margin.count_use()
 
 
 class RealAdditiveMargin(AdditiveMargin):

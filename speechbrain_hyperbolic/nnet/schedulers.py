@@ -20,14 +20,11 @@ def check_margin(margin: float) -> float:
 
 
 class MarginSchedule(torch.nn.Module):
-    """A margin that changes with the training steps.
+    """A margin that changes linearly with the training steps.
 
     It is given to a loss as its margin. ``SpeakerBrain`` steps it once per
     optimizer step; another training loop calls ``step`` itself. The number of
     steps is its state: put it among the checkpointer's recoverables.
-
-    Source of the exponential kind, 1 - 1e-3^t, which is steep first:
-    WeSpeaker's schedule.
 
     Arguments
     ---------
@@ -39,8 +36,6 @@ class MarginSchedule(torch.nn.Module):
         Number of optimizer steps, >= 0.
     last_step : int
         Number of optimizer steps, above ``first_step``.
-    kind : str
-        "linear" or "exponential".
 
     Raises
     ------
@@ -56,8 +51,7 @@ class MarginSchedule(torch.nn.Module):
     0.1
     """
 
-    KINDS = ("linear", "exponential")
-    # Training forwards without a step, after which a user is warned
+    # Uses without a step, after which a user is warned
     PATIENCE = 1000
 
     def __init__(
@@ -66,7 +60,6 @@ class MarginSchedule(torch.nn.Module):
         end: float = 0.2,
         first_step: int = 0,
         last_step: int = 10000,
-        kind: str = "linear",
     ) -> None:
         super().__init__()
         self.start, self.end = check_margin(start), check_margin(end)
@@ -75,43 +68,32 @@ class MarginSchedule(torch.nn.Module):
                 f"first_step is {first_step} and last_step is {last_step}, "
                 "expected 0 <= first_step < last_step"
             )
-        if kind not in self.KINDS:
-            raise InputError(f"kind is {kind!r}, expected one of {self.KINDS}")
         self.first_step, self.last_step = first_step, last_step
-        self.kind = kind
         # No buffer: reading one on a GPU would wait for the GPU.
         self.steps = 0
         self._unstepped_uses = 0
 
     @property
     def value(self) -> float:
-        """The margin now."""
-        share = (self.steps - self.first_step) / (
-            self.last_step - self.first_step
-        )
-        share = min(max(share, 0.0), 1.0)
-        if self.kind == "exponential":
-            share = (1 - 1e-3**share) / (1 - 1e-3)
+        """The margin now; warns once if a training loop never steps it."""
+        silent = self.start == self.end or torch.compiler.is_compiling()
+        if not self.steps and not silent:
+            self._unstepped_uses += 1
+            if self._unstepped_uses == self.PATIENCE:
+                warnings.warn(
+                    f"the margin is still {self.start:g} after {self.PATIENCE} "
+                    "batches: nothing steps its MarginSchedule; train with "
+                    "SpeakerBrain or call schedule.step() after each "
+                    "optimizer step",
+                    stacklevel=2,
+                )
+        done = self.steps - self.first_step
+        share = min(max(done / (self.last_step - self.first_step), 0.0), 1.0)
         return self.start + (self.end - self.start) * share
 
     def step(self) -> None:
         """Counts one optimizer step."""
         self.steps += 1
-
-    def count_use(self) -> None:
-        """Warns once if a training loop uses the margin but never steps it."""
-        constant = self.start == self.end
-        if constant or self.steps or torch.compiler.is_compiling():
-            return
-        self._unstepped_uses += 1
-        if self._unstepped_uses == self.PATIENCE:
-            warnings.warn(
-                f"the margin is still {self.value:g} after {self.PATIENCE} "
-                "batches: nothing steps its MarginSchedule; train with "
-                "SpeakerBrain or call schedule.step() after each "
-                "optimizer step",
-                stacklevel=2,
-            )
 
     def get_extra_state(self) -> dict[str, int]:
         """The number of steps, for ``state_dict``."""
@@ -123,11 +105,7 @@ class MarginSchedule(torch.nn.Module):
 
 
 def margin_schedules(cost: Callable) -> list[MarginSchedule]:
-    """The distinct margin schedules within a cost, each to be stepped once.
-
-    >>> margin_schedules(torch.nn.ModuleList([MarginSchedule(), None]))
-    [MarginSchedule()]
-    """
+    """The distinct margin schedules within a cost, each to be stepped once."""
     if not isinstance(cost, torch.nn.Module):
         return []  # a plain function
     return [m for m in cost.modules() if isinstance(m, MarginSchedule)]

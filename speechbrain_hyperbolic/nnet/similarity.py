@@ -5,6 +5,7 @@ to a point, see ``geometry``. Embeddings are [N, D], centers [M, D], outputs
 [N, M].
 """
 
+import functools
 import math
 from typing import Any
 
@@ -14,13 +15,15 @@ from torch.nn.functional import normalize, softsign
 from speechbrain_hyperbolic.errors import InputError, check_positive
 from speechbrain_hyperbolic.geometry import (
     MAX_RADIUS,
+    Map,
     Points,
     cap_norm,
     check_c,
-    clip_to_ball,
-    exponential_map,
-    pairwise_distance,
+    clipped,
+    exponential,
+    map_points,
     product,
+    scaled_distance,
     smooth_cap,
 )
 
@@ -57,6 +60,7 @@ class HyperbolicSimilarity(InnerProduct):
 
     # Published: the centers find their radius from there.
     init_std = 1e-3
+    map: Map
     # The largest radius that the map allows, in units of curvature -1
     cap = math.inf
     # Absolute value of the curvature of the space whose distances these are
@@ -73,22 +77,22 @@ class HyperbolicSimilarity(InnerProduct):
         """The factor of the embeddings: a float, or a scalar if learned."""
         return self._scale()
 
-    def map(self, vectors: torch.Tensor) -> Points:
-        """The points of vectors."""
-        raise NotImplementedError
-
     def points(self, vectors: torch.Tensor, embeddings: bool = False) -> Points:
         """Points of centers, or of embeddings, which are scaled first."""
-        scale = self.embedding_scale if embeddings else 1.0
-        return self.map(_times(scale, vectors))
+        return map_points(self._scaled(vectors, embeddings), self.map)
 
     def forward(
         self, embeddings: torch.Tensor, centers: torch.Tensor
     ) -> torch.Tensor:
-        distance = pairwise_distance(
-            self.points(embeddings, embeddings=True), self.points(centers)
-        )
-        return distance * -(self.curvature**-0.5)
+        x, y = self._scaled(embeddings, True), self._scaled(centers, False)
+        unit = self.curvature**-0.5
+        if isinstance(unit, float):
+            return scaled_distance(x, y, self.map, -unit)
+        return unit * scaled_distance(x, y, self.map, -1.0)
+
+    def _scaled(self, vectors: torch.Tensor, embeddings: bool) -> torch.Tensor:
+        scale = self.embedding_scale if embeddings else 1.0
+        return _times(scale * self.curvature**0.5, vectors)
 
 
 class ClippedDistance(HyperbolicSimilarity):
@@ -96,11 +100,8 @@ class ClippedDistance(HyperbolicSimilarity):
 
     def __init__(self, c: float = 3.0, **scale: Any) -> None:
         super().__init__(**scale)
-        self.c = check_c(c)
-        self.cap = 2 * math.atanh(cap_norm(self.c))
-
-    def map(self, vectors: torch.Tensor) -> Points:
-        return clip_to_ball(vectors, self.c)
+        self.map = functools.partial(clipped, c=check_c(c))
+        self.cap = 2 * math.atanh(cap_norm(c))
 
 
 class ExponentialDistance(HyperbolicSimilarity):
@@ -118,15 +119,13 @@ class ExponentialDistance(HyperbolicSimilarity):
         **scale: Any,
     ) -> None:
         super().__init__(**scale)
+        self.map = exponential
         self._curvature = Positive("curvature", curvature, learn_curvature)
 
     @property
     def curvature(self) -> float | torch.Tensor:  # type: ignore[override]
         """kappa: a float, or a scalar if learned."""
         return self._curvature()
-
-    def map(self, vectors: torch.Tensor) -> Points:
-        return exponential_map(_times(self.curvature**0.5, vectors))
 
 
 class SmoothCapDistance(HyperbolicSimilarity):
@@ -135,9 +134,7 @@ class SmoothCapDistance(HyperbolicSimilarity):
     def __init__(self, cap: float = 2.3, **scale: Any) -> None:
         super().__init__(**scale)
         self.cap = check_positive("cap", cap)
-
-    def map(self, vectors: torch.Tensor) -> Points:
-        return smooth_cap(vectors, self.cap)
+        self.map = functools.partial(smooth_cap, cap=self.cap)
 
 
 class Positive(torch.nn.Module):

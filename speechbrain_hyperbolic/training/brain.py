@@ -29,8 +29,7 @@ from speechbrain_hyperbolic.training.monitor import (
     duration,
     stop_diverged,
 )
-from speechbrain_hyperbolic.training.processes import gather
-from speechbrain_hyperbolic.training.resume import RunState
+from speechbrain_hyperbolic.training.processes import gather, seed_step
 
 logger = get_logger(__name__)
 
@@ -41,8 +40,11 @@ PREFETCH = 4  # batches that each worker reads ahead
 def fused(opt_class: Callable) -> Callable:
     """An optimizer's class that takes its step in few kernels, if it can."""
     parameters = inspect.signature(opt_class).parameters
-    chosen = getattr(opt_class, "keywords", {}).keys() & {"fused", "foreach"}
-    if "fused" not in parameters or chosen:
+    keywords = getattr(opt_class, "keywords", {})
+    if "opt_class" in keywords:  # of fine_tuning_optimizer
+        inner = fused(keywords["opt_class"])
+        return functools.partial(opt_class, opt_class=inner)
+    if "fused" not in parameters or keywords.keys() & {"fused", "foreach"}:
         return opt_class
     return functools.partial(opt_class, fused=True)
 
@@ -51,12 +53,10 @@ class SpeakerBrain(sb.Brain):
     """Trains an encoder and a classifier on speaker labels, as the stock
     recipe does and from the same keys of an hparams file.
 
-    In addition, the losses of an utterance's views are added, as published;
-    statistics of the geometry are written to ``geometry.csv`` each epoch, and
-    to TensorBoard if there is a ``tensorboard_folder``; margin schedules
-    advance with the optimizer; a killed run resumes exactly. A loss or gradient
-    that is not finite ends the training, unless ``nonfinite_patience``
-    (default: 0) allows to skip that many batches per epoch.
+    But the losses of an utterance's views are added, as published; statistics
+    of the geometry are logged; margin schedules advance with the optimizer; a
+    killed run resumes exactly. A loss or gradient that is not finite ends the
+    training, unless ``nonfinite_patience`` (0) allows so many in an epoch.
 
     Arguments
     ---------
@@ -83,13 +83,17 @@ class SpeakerBrain(sb.Brain):
     ) -> None:
         defaults = {
             "nonfinite_patience": 0,
+            "wav_augment": None,
+            "tensorboard_folder": None,
+            "seed": 0,
+            "deterministic": False,
             "compile_module_keys": ["embedding_model"],  # if --compile is given
         }
         hparams = defaults | (hparams or {})
         super().__init__(modules, opt_class, hparams, *args, **kwargs)
         if opt_class is not None and self.device_type == "cuda":
             self.opt_class = fused(opt_class)
-        if getattr(self.hparams, "deterministic", False):
+        if self.hparams.deterministic:
             # A warning names what can't repeat its bits on CUDA, such as the
             # gradient of ECAPA's reflection padding.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -104,14 +108,10 @@ class SpeakerBrain(sb.Brain):
         try:
             super().fit(*args, **kwargs)
         except torch.OutOfMemoryError as error:
-            batch, channels, chunk = (
-                f"--{key} (now {getattr(self.hparams, key, None)})"
-                for key in ("batch_size", "channels", "chunk_size")
-            )
+            what = ". ".join(str(error).split(". ")[:2])
             raise InputError(
-                f"{'. '.join(str(error).split('. ')[:2])}: lower {batch} or "
-                f"{channels}; with very many speakers, set or lower {chunk}; "
-                "--precision=bf16 also takes less"
+                f"{what}: lower --batch_size, --channels or, with very many "
+                "speakers, --chunk_size; --precision=bf16 also takes less"
             ) from error
 
     def compute_forward(
@@ -120,7 +120,7 @@ class SpeakerBrain(sb.Brain):
         """The outputs, or with a ``chunk_size`` the loss; and the lengths."""
         batch = batch.to(self.device, non_blocking=True)
         waveforms, lengths = batch.sig
-        augment = getattr(self.hparams, "wav_augment", None)
+        augment = self.hparams.wav_augment
         if stage == sb.Stage.TRAIN and augment is not None:
             if isinstance(augment, SpeakerAugmenter):
                 augment.go_to(self.hparams.epoch_counter.current, self.step)
@@ -129,15 +129,14 @@ class SpeakerBrain(sb.Brain):
         features = self.modules.compute_features(waveforms)
         features = self.modules.mean_var_norm(features, lengths)
         embeddings = self.modules.embedding_model(features, lengths)
-        if stage != sb.Stage.TRAIN:
-            return self.modules.classifier(embeddings), lengths
-
-        self.statistics.add_embeddings(embeddings)
-        cost = self.hparams.compute_cost
-        chunked = getattr(cost, "chunk_size", None)
-        if chunked and not self.data_parallel_backend:
-            labels = self.labels(batch, stage)
-            return self.modules.classifier(embeddings, labels, cost), lengths
+        if stage == sb.Stage.TRAIN:
+            self.statistics.add_embeddings(embeddings)
+            cost = self.hparams.compute_cost
+            chunked = getattr(cost, "chunk_size", None)
+            if chunked and not self.data_parallel_backend:
+                labels = self.labels(batch, stage)
+                loss = self.modules.classifier(embeddings, labels, cost)
+                return loss, lengths
         return self.modules.classifier(embeddings), lengths
 
     def compute_objectives(
@@ -163,13 +162,15 @@ class SpeakerBrain(sb.Brain):
     def labels(self, batch: PaddedBatch, stage: sb.Stage) -> torch.Tensor:
         """The label of each view, shape [views * batch, 1]."""
         labels = batch.spk_id_encoded.data
-        augment = getattr(self.hparams, "wav_augment", None)
+        augment = self.hparams.wav_augment
         if stage == sb.Stage.TRAIN and augment is not None:
             labels = augment.replicate_labels(labels)
         return labels
 
     def fit_batch(self, batch: PaddedBatch) -> torch.Tensor:
         """As the stock method, but it waits for the device only once."""
+        epoch = self.hparams.epoch_counter.current
+        seed_step(self.hparams.seed, epoch, self.step)
         should_step = self.step % self.grad_accumulation_factor == 0
         self.on_fit_batch_start(batch, should_step)
         with self.no_sync(not should_step):
@@ -209,9 +210,9 @@ class SpeakerBrain(sb.Brain):
     def clip_gradients(self) -> torch.Tensor:
         """Scales a large gradient down and returns its norm before."""
         self.scaler.unscale_(self.optimizer)
-        groups = self.optimizer.param_groups
-        parameters = [p for group in groups for p in group["params"]]
-        return torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        return torch.nn.utils.clip_grad_norm_(
+            self.modules.parameters(), self.max_grad_norm
+        )
 
     def skip_batch(self, batch: PaddedBatch, loss: float, norm: float) -> None:
         """Drops the gradient, or ends the training if patience is lost."""
@@ -226,7 +227,6 @@ class SpeakerBrain(sb.Brain):
                 lr=self.optimizer.param_groups[0]["lr"],
             )
         self.zero_grad(set_to_none=True)
-        self.statistics.embeddings.pop()
         logger.warning(
             f"Batch {self.step} is skipped: its loss is {loss} and the norm "
             f"of its gradient {norm}."
@@ -236,20 +236,18 @@ class SpeakerBrain(sb.Brain):
         self, dataset: Any, stage: sb.Stage, *args: Any, **loader_kwargs: Any
     ) -> torch.utils.data.DataLoader:
         """As the stock method; shards have an order of their own."""
+        workers = bool(loader_kwargs.get("num_workers"))
+        shared = isinstance(self.hparams.epoch_counter, SharedEpochCounter)
         options: dict[str, Any] = {
             # Workers' seeds drawn from the global generator, as by default,
             # would be drawn again in a resumed epoch and change what follows.
             "generator": torch.Generator(),
             "pin_memory": self.device_type == "cuda",
-        }
-        if loader_kwargs.get("num_workers"):
             # Workers may stay for all epochs if they see which epoch it is.
-            counter = self.hparams.epoch_counter
-            options["persistent_workers"] = isinstance(
-                counter, SharedEpochCounter
-            )
-            options["prefetch_factor"] = PREFETCH
-        options |= loader_kwargs
+            "persistent_workers": workers and shared,
+            "prefetch_factor": PREFETCH if workers else None,
+            **loader_kwargs,
+        }
         sampler = getattr(dataset, "sampler", None)
         if stage == sb.Stage.TRAIN and sampler is not None:
             options |= {"sampler": sampler, "shuffle": False}
@@ -274,10 +272,8 @@ class SpeakerBrain(sb.Brain):
 
     def on_fit_start(self) -> None:
         """Resumes from the newest checkpoint and says so."""
-        run_state = RunState(self)
         if self.checkpointer is not None:
             add = self.checkpointer.add_recoverable
-            add("run_state", run_state, optional_load=True)
             for number, schedule in enumerate(self.schedules):
                 add(f"margin_schedule{number}", schedule, optional_load=True)
         super().on_fit_start()
@@ -285,8 +281,9 @@ class SpeakerBrain(sb.Brain):
         counter = self.hparams.epoch_counter
         self.statistics_log = StatisticsLog(
             self.hparams.output_folder,
-            getattr(self.hparams, "tensorboard_folder", None),
+            self.hparams.tensorboard_folder,
             first_epoch=counter.current + 1,
+            train_log=getattr(self.hparams.train_logger, "save_file", None),
         )
         newest = self.checkpointer and self.checkpointer.find_checkpoint()
         if newest:
@@ -294,7 +291,6 @@ class SpeakerBrain(sb.Brain):
                 f"Resuming from {newest.path}, after epoch {counter.current} "
                 f"of {counter.limit}."
             )
-        run_state.restore()
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Begins an epoch's statistics."""
@@ -343,12 +339,6 @@ class SpeakerBrain(sb.Brain):
             wrong = round(count * valid["ErrorRate"])
             error = f"{wrong} of {count} utterances wrong"
             valid["utterances"] = count
-            if not self.epoch_seconds:
-                logger.warning(
-                    f"Validation has {count} utterance(s), too few for an "
-                    "error rate: pass a split_ratio such as [90, 10], and "
-                    "another --output_folder."
-                )
         train_logger = self.hparams.train_logger
         with naming_the_file(getattr(train_logger, "save_file", "train_log")):
             train_logger.log_stats(meta, train_loss, valid, verbose=False)

@@ -1,18 +1,17 @@
 """Checkpoints that are whole, and the average of the last epochs."""
 
-import contextlib
 import copy
 import hashlib
 import logging
 import os
 import pathlib
 import shutil
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 import yaml
+from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.checkpoints import (
     Checkpoint,
     Checkpointer,
@@ -23,11 +22,17 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.parameter_transfer import Pretrainer
 
-from speechbrain_hyperbolic.dataio.files import naming_the_file
+from speechbrain_hyperbolic.dataio.files import (
+    StrPath,
+    naming_the_file,
+    write_text,
+)
 from speechbrain_hyperbolic.errors import InputError, message_of
+from speechbrain_hyperbolic.lobes.classifiers import keep_centers
 
 logger = get_logger(__name__)
 
+LABELS = "label_encoder.txt"  # which output is which speaker
 SUMS = "SHA256SUMS"  # as ``sha256sum --check`` reads it
 
 
@@ -69,7 +74,7 @@ class RecentCheckpointer(Checkpointer):
 
     def __init__(
         self,
-        checkpoints_dir: str | pathlib.Path,
+        checkpoints_dir: StrPath,
         keep_epochs: int = 5,
         pretrainer: "AveragedPretrainer | None" = None,
         **options: Any,
@@ -120,7 +125,7 @@ class RecentCheckpointer(Checkpointer):
                     "another --output_folder"
                 )
         if self.pretrainer:
-            self.pretrainer.load_collected()
+            self.pretrainer.load_collected(labels=self.checkpoints_dir / LABELS)
         return None
 
     def save_checkpoint(
@@ -132,21 +137,19 @@ class RecentCheckpointer(Checkpointer):
     ) -> Checkpoint | None:
         """As the stock method, but a failed write leaves no trace."""
         partial = self.checkpoints_dir / "partial"
-        naming: contextlib.AbstractContextManager = contextlib.nullcontext()
         if if_main_process():
             shutil.rmtree(partial, ignore_errors=True)  # left by a kill
             name = name or self._new_checkpoint_dirpath().name[len("CKPT+") :]
-            meta = {"unixtime": self._now(), **(meta or {})}
-            naming = naming_the_file(lambda: _newest_file(partial))
         staging = copy.copy(self)
         staging.checkpoints_dir = partial
         try:
-            with naming:
+            with naming_the_file(partial / f"CKPT+{name}" / "CKPT.yaml"):
                 saved = Checkpointer.save_checkpoint(
-                    staging, meta, end_of_epoch, name, logging.DEBUG
+                    staging, meta or {}, end_of_epoch, name, logging.DEBUG
                 )
                 if saved:
-                    _write_sums(saved.path)
+                    lines = _checksums(saved.path)
+                    write_text(saved.path / SUMS, "\n".join([*lines, ""]))
         except OSError:
             shutil.rmtree(partial, ignore_errors=True)  # frees the space
             raise
@@ -158,11 +161,6 @@ class RecentCheckpointer(Checkpointer):
             logger.log(verbosity, f"Saved a checkpoint in {path}")
         ddp_barrier()  # no process looks for checkpoints before it is there
         return saved
-
-    def _now(self) -> float:
-        """The time, but later than of all checkpoints: clocks are set back."""
-        newest = self.find_checkpoint()
-        return max(time.time(), newest.meta["unixtime"] + 1e-3 if newest else 0)
 
     def delete_checkpoints(
         self,
@@ -205,7 +203,7 @@ def _read_checkpoint(path: pathlib.Path) -> Checkpoint:
 
 
 def _find_damage(folder: pathlib.Path) -> str:
-    """Names the first file that is not what was saved; "" if all are."""
+    """Names a file that is not what was saved; "" if all are."""
     try:
         _read_checkpoint(folder)
     except (OSError, TypeError, ValueError, yaml.YAMLError):
@@ -213,47 +211,28 @@ def _find_damage(folder: pathlib.Path) -> str:
     sums = folder / SUMS
     if not sums.is_file():
         return ""  # saved by the stock class
-    text = sums.read_text(encoding="utf-8", errors="replace")
-    lines = [line.partition("  ") for line in text.splitlines()]
-    digests = {name: digest for digest, _, name in lines}
-    found = [path.name for path in folder.glob("[!.]*.ckpt")]
-    for name in [*found, *digests]:
-        if not (folder / name).is_file():
-            return f"{name} is missing"
-        if _digest(folder / name) != digests.get(name):
-            return f"{name} is not as in {SUMS}"
-    return ""
+    saved = sums.read_text(encoding="utf-8", errors="replace").splitlines()
+    differing = {*saved} ^ {*_checksums(folder)}
+    if not differing:
+        return ""
+    name = min(differing).rpartition("  ")[2]
+    return f"{name} is missing or not as in {SUMS}"
 
 
-def _write_sums(folder: pathlib.Path) -> None:
-    files = sorted(folder.iterdir())
-    lines = [f"{_digest(path)}  {path.name}\n" for path in files]
-    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
-
-
-def _digest(path: pathlib.Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _newest_file(folder: pathlib.Path) -> pathlib.Path:
-    """The file whose write has just failed: of one clock tick, the longest."""
-
-    def age(path: pathlib.Path) -> tuple[int, int]:
-        return path.stat().st_mtime_ns, path.stat().st_size
-
-    return max(
-        filter(pathlib.Path.is_file, folder.rglob("*")), key=age, default=folder
-    )
+def _checksums(folder: pathlib.Path) -> list[str]:
+    """The lines of SHA256SUMS."""
+    lines = []
+    for path in [folder / "CKPT.yaml", *sorted(folder.glob("[!.]*.ckpt"))]:
+        digest = hashlib.sha256()
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+        lines.append(f"{digest.hexdigest()}  {path.name}")
+    return lines
 
 
 def average_epochs(
-    checkpoints_dir: str | pathlib.Path,
-    count: int = 5,
-    name: str = "embedding_model",
+    checkpoints_dir: StrPath, count: int = 5, name: str = "embedding_model"
 ) -> dict[str, torch.Tensor]:
     """The mean of a module's state dict over the last epochs."""
     epochs = []
@@ -271,7 +250,7 @@ def average_epochs(
     return {key: value.to(dtypes[key]) for key, value in mean.items()}
 
 
-def read_state(path: str | pathlib.Path) -> dict[str, Any]:
+def read_state(path: StrPath) -> dict[str, Any]:
     """The state dict of a file, whose code is not run."""
     try:
         return torch.load(path, "cpu", weights_only=True)
@@ -286,7 +265,7 @@ def load_weights(
     name: str,
     module: torch.nn.Module,
     state: dict[str, Any],
-    path: str | pathlib.Path,
+    path: StrPath,
 ) -> None:
     """Loads weights, or refuses those of other names or shapes."""
     try:
@@ -335,7 +314,7 @@ class AveragedPretrainer(Pretrainer):
 
     def __init__(
         self,
-        path: str | pathlib.Path | None,
+        path: StrPath | None,
         count: int = 5,
         loadables: Mapping[str, torch.nn.Module] | None = None,
         names: Sequence[str] | None = None,
@@ -354,8 +333,10 @@ class AveragedPretrainer(Pretrainer):
     def collect_files(self, *args: Any, **kwargs: Any) -> None:
         """Does nothing: the files are local."""
 
-    def load_collected(self, *args: Any, **kwargs: Any) -> None:
-        """Loads the modules."""
+    def load_collected(
+        self, *args: Any, labels: pathlib.Path | None = None, **kwargs: Any
+    ) -> None:
+        """Loads the modules; centers go to the speakers in ``labels``."""
         if self.path is None:
             return
         folder = pathlib.Path(self.path)
@@ -371,5 +352,21 @@ class AveragedPretrainer(Pretrainer):
                     "training as --pretrain_path, or start from what it has "
                     'by --pretrain_modules="[embedding_model]"'
                 )
+            if name == "classifier" and labels is not None:
+                keep_centers(module, state, *map(_speakers, (folder, labels)))
             load_weights(name, module, state, folder)
         logger.info(f"Loaded {', '.join(self.loadables)} from {folder}.")
+
+
+def _speakers(path: pathlib.Path) -> list[str]:
+    """The speakers of a classifier, from their file or its folder."""
+    files = [path, path / LABELS, path / "label_encoder.ckpt"]  # the stock's
+    encoder = CategoricalEncoder()
+    if not (found := [file for file in files if file.is_file()]):
+        raise InputError(
+            f"{path} has no {LABELS}, which says whose the centers are: start "
+            "from the save folder of their training, or pass "
+            '--pretrain_modules="[embedding_model]"'
+        )
+    encoder.load(found[0])
+    return [name for _, name in sorted(encoder.ind2lab.items())]

@@ -9,9 +9,15 @@ from typing import Any
 
 import torch
 from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.logger import get_logger
 
-from speechbrain_hyperbolic.errors import InputError, is_finite
+from speechbrain_hyperbolic.dataio.files import StrPath
+from speechbrain_hyperbolic.errors import InputError, is_finite, message_of
+from speechbrain_hyperbolic.hparams import HPARAMS, read_settings
+from speechbrain_hyperbolic.inference.model import check_device
 from speechbrain_hyperbolic.training.monitor import summary_writer_class
+
+logger = get_logger(__name__)
 
 # key -> (the smallest value, whether it is an integer, what is expected)
 _NUMBERS = {
@@ -24,6 +30,11 @@ _NUMBERS = {
 }
 # What lies in a run's folder that must outlive an error
 _RESULTS = ("save/CKPT*", "save/skipped.txt", "diverged.json", "scores.txt")
+# What a resumed run may change, besides names that end as "_folder"
+_MAY_CHANGE = """
+number_of_epochs num_workers skip_prep check_audio ckpt_interval_minutes
+epochs_to_average pretrain_path verification_file train_log
+""".split()
 
 
 def check_training(settings: dict[str, Any], run_opts: Any) -> None:
@@ -42,7 +53,7 @@ def check_training(settings: dict[str, Any], run_opts: Any) -> None:
         )
     if settings.get("tensorboard_folder"):
         summary_writer_class()
-    device = check_device(run_opts)
+    device = check_device(run_opts["device"])
     for key in ("precision", "eval_precision"):
         # As in SpeechBrain, the command line comes before the hparams file.
         given = key in run_opts.overridden_args or key not in settings
@@ -56,23 +67,6 @@ def check_training(settings: dict[str, Any], run_opts: Any) -> None:
             "data_parallel_backend needs a GPU: leave it out; torchrun "
             "--nproc_per_node=N starts several processes"
         )
-
-
-def check_device(run_opts: Any) -> str:
-    """The type of the device, which PyTorch can use."""
-    given = run_opts["device"]
-    if given is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        if given.startswith("cuda") and not torch.cuda.is_available():
-            raise RuntimeError("it finds no GPU")
-        return torch.empty(0, device=given).device.type
-    except (AssertionError, RuntimeError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(
-            f"device is {given}, which PyTorch can't use ({reason}): leave it "
-            "out, or pass --device=cpu"
-        ) from error
 
 
 def check_space(hparams: dict[str, Any]) -> None:
@@ -96,8 +90,38 @@ def check_space(hparams: dict[str, Any]) -> None:
         )
 
 
+def check_resumable(
+    hparams_file: StrPath, overrides: str | dict, hparams: dict[str, Any]
+) -> None:
+    """Refuses weights that do not fit, and warns of other settings."""
+    try:
+        newest = hparams["checkpointer"].recover_if_possible()
+    except RuntimeError as error:
+        message = message_of(error)
+        raise InputError(
+            f"the weights in {hparams['save_folder']} do not fit ({message}): "
+            "pass the options of that run, or another --output_folder"
+        ) from error
+    saved = pathlib.Path(hparams["output_folder"]) / HPARAMS
+    if newest is None or not saved.is_file():
+        return
+    then = read_settings(saved)
+    now = read_settings(hparams_file, overrides)
+    told = [
+        f"{key} {then.get(key)} -> {now.get(key)}"
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key)
+        and key not in _MAY_CHANGE
+        and not key.endswith(("_folder", "_annotation"))
+    ]
+    if told:
+        logger.warning(
+            f"{saved.parent} is resumed with other settings: {', '.join(told)}"
+        )
+
+
 @contextlib.contextmanager
-def no_trace_if_refused(folder: str | pathlib.Path) -> Iterator[None]:
+def no_trace_if_refused(folder: StrPath) -> Iterator[None]:
     """Removes the folder that a refused run has made, if nothing came of it."""
     folder = pathlib.Path(folder).absolute()
     missing = [p for p in (folder, *folder.parents) if not p.exists()]

@@ -21,13 +21,13 @@ from speechbrain_hyperbolic.dataio.shards import (
 )
 from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.dataio.trials import (
+    check_names,
     fetch_trials,
     read_trials,
     trial_speakers,
 )
 from speechbrain_hyperbolic.errors import InputError, shown
-
-LABELS = "label_encoder.txt"  # which output is which speaker
+from speechbrain_hyperbolic.training.checkpoints import LABELS
 
 
 def prepare(hparams: dict[str, Any]) -> None:
@@ -42,11 +42,9 @@ def prepare(hparams: dict[str, Any]) -> None:
     )
     source, test_speakers = hparams["verification_file"], set()
     if source is not None:  # null: all speakers train
-        trials = read_trials(
-            fetch_trials(source, hparams["save_folder"]),
-            hparams.get("enrollment_file"),
-            corpus,
-        )
+        path = fetch_trials(source, hparams["save_folder"])
+        trials = read_trials(path, hparams.get("enrollment_file"), corpus)
+        check_names(trials, corpus, path)
         test_speakers = trial_speakers(trials)
     prepare_corpus(
         corpus,
@@ -56,6 +54,7 @@ def prepare(hparams: dict[str, Any]) -> None:
         sample_rate=hparams["sample_rate"],
         check_audio=hparams.get("check_audio", "header"),
         seed=hparams["seed"],
+        vad=hparams.get("vad", False),
     )
 
 
@@ -142,25 +141,11 @@ def save_labels(
 ) -> None:
     """Writes which output is which speaker, if what is resumed has the same."""
     path = pathlib.Path(hparams["save_folder"]) / LABELS
-    checkpointer = hparams["checkpointer"]
-    start = getattr(checkpointer, "pretrainer", None)
     with atomic_path(path) as temporary:
         label_encoder.save(temporary)
-        labels = temporary.read_text(encoding="utf-8")
-        if checkpointer.list_checkpoints() and _differs(path, labels):
+        same = path.is_file() and path.read_bytes() == temporary.read_bytes()
+        if hparams["checkpointer"].list_checkpoints() and not same:
             raise InputError(
                 f"{path.parent} holds a run on other speakers: pass another "
                 "--output_folder"
             )
-        if start and start.path and "classifier" in start.loadables:
-            source = pathlib.Path(start.path) / LABELS
-            if source.is_file() and _differs(source, labels):
-                raise InputError(
-                    f"{source} has other speakers than {path.parent}, so its "
-                    "centers do not fit: fine-tune on the speakers of that "
-                    'run, or pass --pretrain_modules="[embedding_model]"'
-                )
-
-
-def _differs(path: pathlib.Path, labels: str) -> bool:
-    return not path.is_file() or path.read_text(encoding="utf-8") != labels

@@ -1,10 +1,10 @@
 """What training logs about its geometry, and reports when it diverges."""
 
-import collections
-import csv
 import json
 import math
+import os
 import pathlib
+import re
 from typing import Any, NoReturn
 
 import torch
@@ -15,10 +15,12 @@ from speechbrain.utils.distributed import (
 )
 
 from speechbrain_hyperbolic.dataio.files import (
-    atomic_path,
+    StrPath,
     naming_the_file,
     write_text,
 )
+from speechbrain_hyperbolic.dataio.preparation import write_csv
+from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.errors import InputError, how_to_install
 from speechbrain_hyperbolic.training.processes import gather
 
@@ -33,15 +35,15 @@ class EpochStatistics:
     """Collects a training epoch's statistics without reading the device."""
 
     def __init__(self) -> None:
-        self.embeddings: collections.deque[torch.Tensor] = collections.deque()
+        self.embeddings: torch.Tensor | None = None
         self.gradient_norms: list[float] = []
 
     def add_embeddings(self, embeddings: torch.Tensor) -> None:
         """Keeps the last embeddings, shape [batch, 1, D]."""
-        self.embeddings.append(embeddings.detach().squeeze(1)[-SAMPLE:])
-        kept = sum(map(len, self.embeddings))
-        while kept - len(self.embeddings[0]) >= SAMPLE:
-            kept -= len(self.embeddings.popleft())
+        last = embeddings.detach().squeeze(1)
+        if self.embeddings is not None:
+            last = torch.cat([self.embeddings, last])
+        self.embeddings = last[-SAMPLE:]
 
     def summarize(
         self, classifier: torch.nn.Module, cost: torch.nn.Module | None
@@ -51,8 +53,8 @@ class EpochStatistics:
         if norms := self.gradient_norms:
             statistics["gradient_norm"] = math.fsum(norms) / len(norms)
         embeddings = None
-        if self.embeddings:
-            last = torch.cat(list(self.embeddings))[-SAMPLE:]
+        if self.embeddings is not None:
+            last = self.embeddings[self.embeddings.isfinite().all(dim=1)]
             embeddings = torch.cat(gather(last.cpu())).to(last.device)
         return statistics | geometry_statistics(classifier, cost, embeddings)
 
@@ -64,13 +66,9 @@ def geometry_statistics(
 ) -> dict[str, float]:
     """Statistics of hyperbolic heads; other heads have none.
 
-    - ``cap_embeddings``, ``cap_centers``: the shares on the cap, the largest
-      radius that the map allows.
-    - ``radius_embeddings_05``, ``_50``, ``_95``, and the same for centers:
-      quantiles, in units of curvature -1, after the embedding scale.
-    - ``curvature`` (absolute value), ``embedding_scale``, ``margin``: now.
-
-    A joint classifier's names start with ``head1_``, ``head2_``, ...
+    ``cap_...`` are shares on the cap, the largest radius that the map allows;
+    ``radius_...`` are quantiles, in units of curvature -1, after the embedding
+    scale. A joint classifier's names start with ``head1_``, ``head2_``, ...
     """
     heads: Any = getattr(classifier, "heads", [classifier])
     losses: Any = getattr(cost, "losses", [cost] * len(heads))
@@ -90,7 +88,7 @@ def _head_statistics(
     if not hasattr(similarity, "points"):
         return {}
     statistics: dict[str, float] = {}
-    if embeddings is not None:
+    if embeddings is not None and len(embeddings):
         # In float32, as in the head: autocast gives bfloat16 embeddings.
         dtype = torch.promote_types(embeddings.dtype, torch.float32)
         vectors = embeddings.to(dtype).unsqueeze(1)
@@ -138,21 +136,26 @@ def summary_writer_class() -> Any:
 class StatisticsLog:
     """Each epoch's statistics: the geometry as a table, all in TensorBoard.
 
-    A resumed run continues both, without what follows its checkpoint.
+    A resumed run drops what follows its checkpoint, in the train log too.
     """
 
     def __init__(
         self,
-        output_folder: str | pathlib.Path,
-        tensorboard_folder: str | pathlib.Path | None = None,
+        output_folder: StrPath,
+        tensorboard_folder: StrPath | None = None,
         first_epoch: int = 1,
+        train_log: StrPath | None = None,
     ) -> None:
         self.path = pathlib.Path(output_folder) / "geometry.csv"
         self.rows: list[dict[str, Any]] = []
         if self.path.is_file():
-            with open(self.path, newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
+            rows = [row for _, row in read_table(self.path, ["epoch"])]
             self.rows = [row for row in rows if int(row["epoch"]) < first_epoch]
+        if train_log and if_main_process() and os.path.isfile(train_log):
+            text = pathlib.Path(train_log).read_text("utf-8")
+            late = re.search(rf"^epoch: {first_epoch}\b", text, re.MULTILINE)
+            if late:
+                write_text(train_log, text[: late.start()])
         self.board: Any = None
         if tensorboard_folder and if_main_process():
             # The stock TensorboardLogger would begin at step 1 again.
@@ -170,12 +173,9 @@ class StatisticsLog:
         """An epoch's, named as the arguments of a stock train logger."""
         row = {k: f"{v:.6g}" for k, v in train.items() if k != "loss"}
         self.rows.append({"epoch": meta["epoch"], **row})
-        names = dict.fromkeys(name for row in self.rows for name in row)
-        with atomic_path(self.path) as temporary:
-            with open(temporary, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, list(names))
-                writer.writeheader()
-                writer.writerows(self.rows)
+        names = [*dict.fromkeys(name for row in self.rows for name in row)]
+        rows = ([row.get(name, "") for name in names] for row in self.rows)
+        write_csv(rows, self.path, names)
         if self.board is None:
             return
         values = {"lr": meta["lr"]}
@@ -197,7 +197,7 @@ def duration(seconds: float) -> str:
 
 
 def stop_diverged(
-    output_folder: str | pathlib.Path,
+    output_folder: StrPath,
     ids: list[str],
     loss: float,
     gradient_norm: float,

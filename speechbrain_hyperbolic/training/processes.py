@@ -1,27 +1,18 @@
-"""Processes that train together, and the memory that each keeps."""
+"""Processes that train together; each one's random numbers and memory."""
 
-import contextlib
 import ctypes
-import datetime
-import os
-import re
-import signal
-import sys
-from collections.abc import Iterator
-from typing import Any, NoReturn
+import random
+from typing import Any
 
+import numpy as np
 import torch
 from speechbrain.utils.distributed import (
     ddp_init_group,
+    get_rank,
     is_distributed_initialized,
 )
 
-from speechbrain_hyperbolic.errors import InputError, one_line
-
-# What gloo and NCCL report when another process has ended
-_CONNECTION_LOST = re.compile(
-    r"connection (closed|reset)|broken pipe|remote process exit", re.I
-)
+from speechbrain_hyperbolic.errors import InputError
 
 # From glibc's malloc.h
 _M_TRIM_THRESHOLD = -1
@@ -50,66 +41,18 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
-@contextlib.contextmanager
-def end_together() -> Iterator[None]:
-    """Under torchrun, only the first process that fails reports its error."""
-    if "LOCAL_RANK" not in os.environ:
-        yield
-        return
-    # torchrun terminates the other processes when one has ended.
-    before = signal.signal(signal.SIGTERM, lambda *_: _exit_after_another())
-    try:
-        yield
-        # Threads that gloo leaves running can abort the process at its exit.
-        if is_distributed_initialized():
-            torch.distributed.destroy_process_group()
-        signal.signal(signal.SIGTERM, before)
-    except (Exception, KeyboardInterrupt) as error:
-        if isinstance(error, RuntimeError) and _CONNECTION_LOST.search(
-            str(error)
-        ):
-            _exit_after_another()
-        expected = isinstance(error, KeyboardInterrupt) or one_line(error)
-        if expected and not _is_first_to_report():
-            sys.exit(2)
-        raise  # if it is a bug, every process shows its traceback
-
-
-def _exit_after_another() -> NoReturn:
-    if _is_first_to_report():
-        # On a line of its own, below another process's progress bar
-        print(
-            "\nerror: the training has stopped because one of its processes "
-            "ended, for example for lack of memory: run the same command again "
-            "to resume",
-            file=sys.stderr,
-        )
-    sys.exit(2)
-
-
-def _is_first_to_report() -> bool:
-    """Whether no process has reported yet, as counted in torchrun's store."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # finish the message
-    try:
-        store = torch.distributed.TCPStore(
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
-            is_master=False,
-            wait_for_workers=False,
-            timeout=datetime.timedelta(seconds=5),
-        )
-        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        return store.add(f"{__name__}/{restart}", 1) == 1
-    except (RuntimeError, KeyError):
-        return True  # without a store, better twice than not at all
+def seed_step(seed: int, epoch: int, step: int) -> None:
+    """Makes random numbers a function of these and of the process's rank."""
+    seeds = np.random.SeedSequence([seed, epoch, step, get_rank() or 0])
+    number = int(seeds.generate_state(1)[0])
+    torch.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number)
 
 
 def keep_freed_memory() -> bool:
-    """Makes glibc keep freed memory for the next training step.
-
-    Returning it to the system, as by default, costs a sixth of the time on the
-    CPU. The result is False with other C libraries.
-    """
+    """Makes glibc, if it is there, keep freed memory for the next step."""
+    # To return it to the system costs a sixth of the time on the CPU.
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):

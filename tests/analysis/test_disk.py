@@ -104,7 +104,7 @@ def test_names_cover_no_other():
 
 
 def test_speakers_are_drawn_in_the_color_of_their_group(table):
-    points, column = some_points(), columns_of(table, SPEAKERS)["sex"]
+    points, column = some_points(), columns_of(table, SPEAKERS)[0]
     _, found = drawn(points, SPEAKERS, column=column)
     z = place_by_tree(points)[0][:30]
     assert list(found) == ["f (15)", "m (14)", "unknown (1)"]
@@ -115,7 +115,7 @@ def test_speakers_are_drawn_in_the_color_of_their_group(table):
 def test_the_rarest_of_many_categories_are_others():
     values = dict(enumerate([*"abcdefgh", *"hgfed", "", "d "]))
     table = {key: {"spk_id": "a", "x": x} for key, x in values.items()}
-    (column,) = columns_of(table, list(values)).values()
+    (column,) = columns_of(table, list(values))
     assert list(column.styles) == [*"defgh", "other", "unknown"]
     assert column.groups.tolist() == [
         *("other", "other", "other", *"defgh", *"hgfed", "unknown", "d")

@@ -15,7 +15,6 @@ from benchmarks.losses.report import Report
 from benchmarks.losses.systems import SYSTEMS, CurvedCosine, find_system
 from benchmarks.losses.trials import describe, make_trials
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.evaluation.metrics import eer
 from speechbrain_hyperbolic.hparams import load_hparams
 from speechbrain_hyperbolic.nnet.similarity import ClippedDistance
 
@@ -116,22 +115,18 @@ def test_every_loss_sees_the_same(work_folder, tmp_path, monkeypatch):
         return forward(encoder, features, lengths)
 
     monkeypatch.setattr(ECAPA_TDNN, "forward", record)
+    frames, rows, made_from = features.read(work_folder)
     for name in ("am", "ham", "curve", "eh_am"):
         seen[name] = []
-        train(work_folder, name, tmp_path / name)
+        settings = cells.settings_of(name, made_from, TINY, "cpu")
+        hparams = cells.HPARAMS / settings["hparams"]
+        given = training.select(rows), frames, settings, hparams
+        training.train(1, *given, tmp_path / name)
     expected = seen.pop("am")
     assert len(expected) == 1 + 2 * (24 // 8)
     for found in seen.values():
         pairs = zip(expected, found, strict=True)
         assert all(x.equal(y) for x, y in pairs)
-
-
-def train(work_folder, system, folder):
-    frames, rows, made_from = features.read(work_folder)
-    settings = cells.settings_of(system, made_from, TINY, "cpu")
-    hparams = cells.HPARAMS / settings["hparams"]
-    selected = training.select(rows)
-    return training.train(1, selected, frames, settings, hparams, folder)
 
 
 def test_cells_and_report(work_folder, tmp_path, capsys):
@@ -191,19 +186,3 @@ def test_seeds_that_disagree_widen_the_interval():
     change, (low, high), p = draws.difference(*sides)
     assert (change, low, high) == pytest.approx((25, 25, 25)) and p < 0.01
     assert draws.difference(([4], [None]), ([5], [None])) == (25, None, None)
-
-
-def test_draws_are_those_of_repeated_trials():
-    random = np.random.default_rng(0)
-    a, b = random.integers(12, size=(2, 2000))
-    b = np.where(random.random(2000) < 0.3, a, b)
-    scores = random.normal(size=2000) + 1.5 * (a == b)
-    found = draws.draw_eers(scores, a, b)
-    random = np.random.default_rng(0)
-    weights = random.multinomial(12, np.full(12, 1 / 12), 1000)
-    for times, drawn in zip(weights[:5], found, strict=False):
-        counts = times[a] * np.where(a == b, 1, times[b])
-        classes = [
-            np.repeat(scores[mask], counts[mask]) for mask in (a == b, a != b)
-        ]
-        assert drawn == pytest.approx(eer(*classes)[0], abs=1e-9)

@@ -1,19 +1,17 @@
 """Reading audio of every kind, and refusing what can't be used."""
 
-import contextlib
 import io
 import os
-import re
 
 import av
 import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechbrain_hyperbolic.dataio import audio, windows
+from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.errors import InputError
 
 
@@ -52,11 +50,7 @@ def write_by_av(path, samples, rate, form, codec, bit_rate=None, **options):
 
 
 EXTENSIONS = [".wav", ".flac", ".ogg", ".m4a"]
-ANY = settings(
-    max_examples=200,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+ANY = settings(max_examples=200)
 
 
 @pytest.mark.parametrize("subtype", ["FLOAT", "PCM_16"])
@@ -81,28 +75,11 @@ def test_any_rate_is_resampled(tmp_path, rate):
     middle = slice(200, 31800)
     expected = torch.from_numpy(tone(2.0))
     assert (waveform[middle] - expected[middle]).abs().max() < 1e-3
-
-
-@pytest.mark.parametrize("extension", EXTENSIONS)
-@pytest.mark.parametrize("rate", [8000, 16000, 44100])
-def test_every_format_gives_the_signal_and_its_crops(tmp_path, extension, rate):
-    """Also where a crop is found by seeking, and in a file object."""
-    path = write(tmp_path / f"a{extension}", tone(3.0, rate), rate)
-    header = audio.info(path)
-    assert header.sample_rate == rate and header.channels == 1
-    # AAC pads to whole frames of 1024 samples, one of them before the start.
-    assert abs(header.frames - 3 * rate) <= 2048 * (extension == ".m4a")
-    whole = audio.load(path, 16000)
-    assert whole.dtype is torch.float32
-    assert torch.fft.rfft(whole[8000:24000]).abs().argmax() == 440  # Hz
-    crop = audio.load(path, 16000, start=20000, stop=36000)
+    crop = audio.load(path, 16000, start=9000, stop=25000)
     assert len(crop) == 16000
-    middle = slice(2000, -2000)  # resampling sees no context at the ends
-    difference = (crop - whole[20000:36000])[middle].abs().max()
-    assert difference < (1e-6 if rate == 16000 else 0.02)
-    file = io.BytesIO(path.read_bytes())
-    name = f"shard.tar/1{extension}"
-    assert torch.equal(audio.load(name, 16000, 20000, 36000, file), crop)
+    # Resampling sees no context at the ends.
+    difference = (crop - expected[9000:25000])[2000:-2000].abs().max()
+    assert difference < 0.02
 
 
 @pytest.mark.parametrize("bit_rate", [12000, 24000, 128000])
@@ -114,8 +91,11 @@ def test_crops_of_m4a_are_exact(tmp_path, bit_rate):
 
 
 def check_crops(path, rate):
-    """Crops are slices of the whole, bit by bit."""
+    """Crops are slices of the whole, bit by bit; a file object is the file."""
     whole = audio.load(path, rate)
+    file = io.BytesIO(path.read_bytes())
+    crop = audio.load("shard.tar/1", rate, 20000, 36000, file)
+    assert torch.equal(crop, whole[20000:36000])
     for start in range(0, len(whole) - 5000, 7001):
         crop = audio.load(path, rate, start=start, stop=start + 5000)
         assert torch.equal(crop, whole[start : start + 5000])
@@ -126,6 +106,7 @@ def check_crops(path, rate):
 
 
 BY_AV = {
+    "m4a": ("mp4", "aac", 44100, {}),
     "adts": ("adts", "aac", 16000, {}),
     "fragments": ("mp4", "aac", 16000, {"movflags": "empty_moov+frag_custom"}),
     "alac": ("ipod", "alac", 44100, {}),
@@ -136,6 +117,9 @@ BY_AV = {
     "mp3 in wav": ("wav", "libmp3lame", 16000, {}),
 }
 BY_SOUNDFILE = {
+    "wav": ("WAV", "PCM_16"),
+    "flac": ("FLAC", "PCM_16"),
+    "ogg": ("OGG", "VORBIS"),
     "GSM": ("WAV", "GSM610"),
     "24 bits": ("WAV", "PCM_24"),
     "WAVEX": ("WAVEX", "PCM_16"),
@@ -272,22 +256,6 @@ def test_unusable_samples_and_rates(tmp_path):
             read(path)
 
 
-def info_of_both(path):
-    """The header by libsndfile and by this package; None if refused."""
-    theirs = ours = None
-    with contextlib.suppress(soundfile.SoundFileError):
-        header = soundfile.info(str(path))
-        low, high = audio.SAMPLE_RATES
-        log = header.extra_info
-        size = re.search(r"data : (\d+) \(should be (\d+)", log)
-        whole = not size or not int(size[2]) < int(size[1]) < 0x7FFFF000
-        if header.frames and low <= header.samplerate <= high and whole:
-            theirs = header.samplerate, header.frames, header.channels
-    with contextlib.suppress(InputError):
-        ours = tuple(audio.info(path))
-    return theirs, ours
-
-
 @given(data=st.data())
 @ANY
 def test_any_bytes_give_audio_or_an_input_error(tmp_path, data):
@@ -300,27 +268,26 @@ def test_any_bytes_give_audio_or_an_input_error(tmp_path, data):
         end = place + data.draw(st.integers(0, 8))
         content[place:end] = data.draw(st.binary(max_size=8))
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
-    if extension == ".wav":
-        theirs, ours = info_of_both(path)
-        assert ours == theirs
     for read in (audio.info, audio.load):
         try:
             found = read(path)
         except InputError as error:
             assert str(path) in str(error) and "\n" not in str(error)
-        else:
-            if read is audio.load:
-                assert found.isfinite().all() and found.ndim == 1
+            continue
+        if read is audio.load:
+            assert found.isfinite().all() and found.ndim == 1
+        elif extension == ".wav":
+            header = soundfile.info(str(path))
+            theirs = header.samplerate, header.frames, header.channels
+            assert found == theirs
 
 
 def test_windows_are_the_file(tmp_path):
     path = write(tmp_path / "a.m4a", noise(100, 8000), 8000)
     whole = audio.load(path, 8000)
-    count, parts = windows.read_windows(path, 8000)
-    parts = list(parts)
-    assert count == len(parts) == 3
-    assert [len(part) for part in parts[:2]] == [30 * 8000] * 2
-    torch.testing.assert_close(torch.cat(parts), whole)
-    count, split = windows.split_windows(whole, 8000)
-    assert count == 3
-    assert all(map(torch.equal, parts, split))
+    first, second, last = audio.read_windows(path, 8000)
+    assert len(first) == len(second) == 30 * 8000
+    torch.testing.assert_close(torch.cat([first, second, last]), whole)
+    split = audio.split_windows(whole, 8000)
+    for part, expected in zip([first, second, last], split, strict=True):
+        assert torch.equal(part, expected)

@@ -8,11 +8,7 @@ import time
 
 import pytest
 
-from speechbrain_hyperbolic.dataio.files import (
-    atomic_path,
-    lock_run,
-    naming_the_file,
-)
+from speechbrain_hyperbolic.dataio.files import atomic_path, lock_run
 from speechbrain_hyperbolic.errors import InputError
 
 
@@ -33,16 +29,6 @@ def test_a_file_is_whole_or_as_before(tmp_path):
         temporary.write_text("third")
     os.umask(umask)
     assert path.stat().st_mode & 0o777 == 0o640
-
-
-def test_an_error_of_no_write_names_no_file(tmp_path):
-    """Those of writes: tests/training."""
-    path = tmp_path / "train_log.txt"
-    path.write_text("epoch: 1")
-    for name in (path, lambda: path, tmp_path / "none"):
-        with pytest.raises(RuntimeError, match="lost"), naming_the_file(name):
-            raise RuntimeError("lost the other process")
-    assert path.read_text() == "epoch: 1"
 
 
 def hold(folder, connection):

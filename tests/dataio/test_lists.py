@@ -90,7 +90,7 @@ def test_a_list_is_as_good_as_a_folder(tmp_path, make):
         assert next(iter(corpus.recordings.values())).session == "s0"
 
 
-@pytest.mark.parametrize("kind", ["segments", "manifest", "train.csv"])
+@pytest.mark.parametrize("kind", ["segments", "manifest"])
 def test_segments(tmp_path, kind):
     """Two speakers in one file; what is heard are their parts."""
     samples = np.arange(48000) / 96000
@@ -102,7 +102,7 @@ def test_segments(tmp_path, kind):
         (tmp_path / "utt2spk").write_text("u1 a\nu2 b\n")
         lines = [f"{u} call {p[1]} {p[2]}\n" for u, p in parts.items()]
         (tmp_path / "segments").write_text("".join(lines))
-    elif kind == "manifest":
+    else:
         source = tmp_path / "m.jsonl"
         rows = [
             {"audio_filepath": "call.wav", "speaker": s, "offset": x}
@@ -110,14 +110,6 @@ def test_segments(tmp_path, kind):
             for s, x, y in parts.values()
         ]
         source.write_text("\n".join(map(json.dumps, rows)))
-    else:
-        source = tmp_path / "train.csv"
-        lines = [
-            f"{s}/{u},{y - x},call.wav,{int(x * 8000)},{int(y * 8000)},{s}\n"
-            for u, (s, x, y) in parts.items()
-        ]
-        header = "ID,duration,wav,start,stop,spk_id\n"
-        source.write_text(header + "".join(lines))
     paths = read_corpus(source).paths()
     assert [id[0] for id in paths] == ["a", "b"]
     for path, part in zip(paths.values(), parts.values(), strict=True):

@@ -127,11 +127,10 @@ def test_damaged_files_are_counted_and_named(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         bank = make(tmp_path, tmp_path / "mine")
     assert number(bank, "noise") == 1
-    (said,) = (r.getMessage() for r in caplog.records)
-    assert "3 of 4 files" in said
+    assert "3 of 4 files" in caplog.text and str(bank.index) in caplog.text
+    named = " ".join(json.loads(bank.index.read_text())["left_out"])
     for name in ("silent.wav is silent", "cut.wav", "README"):
-        assert name in said
-    assert len(json.loads(bank.index.read_text())["left_out"]) == 3
+        assert name in named
 
 
 def test_a_failed_download_names_the_option_for_generated_sounds(

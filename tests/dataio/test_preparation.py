@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.dataio.preparation import (
     Utterance,
     prepare_corpus,
@@ -76,6 +77,7 @@ def test_unusable_files_are_left_out_and_named(
     write(data / f"a/silent{extension}", 0 * noise(5.0), 16000)
     nan = np.full(16000, np.nan, np.float32)
     soundfile.write(data / "a/nan.wav", nan, 16000, subtype="FLOAT")
+    (data / "a/notes.txt").touch()
 
     prepare_corpus(data, tmp_path, [], check_audio=check_audio)
     train, dev = prepared(tmp_path)
@@ -87,9 +89,32 @@ def test_unusable_files_are_left_out_and_named(
         left_out |= {"a/silent", "a/nan"}
     assert kept == {"a/truncated", "a/silent", "a/nan"} - left_out
     named = (tmp_path / "skipped.txt").read_text().splitlines()
-    assert len(named) == len(left_out)
+    assert f"left out {len(named)} (" in caplog.text
+    assert "a/notes.txt is no audio" in named.pop()
     for name, line in zip(sorted(left_out), named, strict=True):
-        assert f"/{name}." in line and f"left out: {line}" in caplog.text
+        assert f"/{name}." in line
+
+
+def test_speech_only(tmp_path, speechocean):
+    """Each file has a second of nothing, a sentence and two of nothing."""
+    for speaker in "ab":
+        add(tmp_path / "data", f"{speaker}/tone.wav", seconds=3)
+        for number, path in enumerate(
+            sorted(speechocean.glob("audio/*/*.ogg"))[:2]
+        ):
+            voice = audio.load(path)
+            voice = np.pad(voice, (16000, 32000))
+            write(tmp_path / f"data/{speaker}/{number}.wav", voice, 16000)
+    prepare_corpus(tmp_path / "data", tmp_path, [], [50, 50], 8000, vad=True)
+    train, dev = prepared(tmp_path)
+    assert set(train | dev) == {"a/0", "a/1", "b/0", "b/1"}
+    for row in (train | dev).values():
+        whole = audio.info(row["wav"]).frames / 2
+        assert 4000 < row["start"] < 16000
+        assert whole - 28000 < row["stop"] < whole - 12000
+        assert row["duration"] == (row["stop"] - row["start"]) / 8000
+    skipped = (tmp_path / "skipped.txt").read_text().splitlines()
+    assert len(skipped) == 2 and "a/tone.wav no speech" in skipped[0]
 
 
 def test_preparation_is_not_repeated(tmp_path, caplog):

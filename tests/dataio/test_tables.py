@@ -49,14 +49,11 @@ WRONG = {
         ("\n", "has no trials"),
         ("enroll,test,label\n", "has no trials"),
         (GOOD + "-1 a/1 c/1\n", "line 3: label -1 after 0"),
-        (GOOD + "1 a/1", "line 3: '1 a/1' is no trial, exp"),
         (GOOD + "a/1 b/1 1", "line 3: 'a/1 b/1 1' is no trial, exp"),
         (GOOD + "1 a/1 b/1 0.5", "line 3: '1 a/1 b/1 0.5' is no trial, exp"),
         (GOOD + "0 a/1 a/2", "line 3: line 1 has the same trial"),
-        (GOOD + "0 a/1 ../x/1", "line 3: ../x/1 leaves the corpus"),
         (GOOD + "0 a/1 a/../../x", "line 3: .* leaves the corpus"),
         (GOOD + "0 a/1 ../\x1b[2J", "line 3: .* leaves the corpus"),
-        (GOOD + "0 a/1 /elsewhere/a/1.wav", "line 3: .* leaves the corpus"),
         (GOOD + "0 a/1 C:\\data\\a\\1.wav", "line 3: .* leaves the corpus"),
     ],
     "enroll.map": [
@@ -72,7 +69,6 @@ WRONG = {
         ("\n", "has no scores"),
         ("a/1 a/2 1 0.5\na/1 b/1 0 nan\n", "line 2: 'a/1 b/1 0 nan' is not a"),
         ("a/1\x0ca/2 1 0.5\n\na/1 b/1 1\n", "line 3: 'a/1 b/1 1' is not a"),
-        ("a/1 b/1 1 0,5\n", "line 1: 'a/1 b/1 1 0,5' is not a score line"),
     ],
     "train.csv": [
         (None, "train.csv is missing"),

@@ -1,8 +1,5 @@
 """Batches against a loop, what the cache keeps, and what is refused."""
 
-import os
-import time
-
 import numpy as np
 import pytest
 import soundfile
@@ -10,7 +7,7 @@ import torch
 
 from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.evaluation.cache import Cache, arithmetic, identity
+from speechbrain_hyperbolic.evaluation.cache import arithmetic
 from speechbrain_hyperbolic.evaluation.extraction import (
     Encoder,
     extract,
@@ -104,27 +101,6 @@ def test_crops(tmp_path):
     assert_close(found.views[:, :1], extract(counting(), paths).views)
 
 
-def test_reading_ahead_is_bounded(tmp_path, monkeypatch):
-    """Three batches at most are in memory."""
-    paths = make(tmp_path, [0.5] * 40)
-    read, embedded, held = [], [], []
-    load = audio.load
-    monkeypatch.setattr(
-        audio, "load", lambda *a, **k: (read.append(1), load(*a, **k))[1]
-    )
-
-    class Slow(Encoder):
-        def __call__(self, waveforms):
-            time.sleep(0.05)
-            held.append(len(read) - len(embedded))
-            embedded.extend(waveforms)
-            return super().__call__(waveforms)
-
-    extract(Slow(*small_modules()), paths, batch_seconds=1.0)
-    assert len(read) == len(embedded) == 40
-    assert 2 < max(held) <= 6
-
-
 def test_the_cache_is_used(tmp_path):
     paths = make(tmp_path)
     settings = {"n_crops": 2, "crop_length": 0.5}
@@ -158,6 +134,26 @@ def test_a_broken_file_is_named_and_the_rest_is_kept(tmp_path):
     paths["spk/7"].write_bytes(whole)
     extract(encoder, paths, **settings)
     assert len(encoder.batches) == len(paths)
+    paths["spk/7"].unlink()
+    with pytest.raises(InputError, match="7.flac cannot be read"):
+        extract(encoder, paths, **settings)
+
+
+def test_only_speech_is_embedded(tmp_path, speechocean):
+    voice, rate = soundfile.read(next(speechocean.glob("audio/*/*.ogg")))
+    paths = {name: tmp_path / f"{name}.wav" for name in ("voice", "noise")}
+    room = np.random.default_rng(0).normal(0, 10**-3.5, 5 * rate)
+    soundfile.write(paths["voice"], np.append(voice, room), rate)
+    soundfile.write(paths["noise"], room * 100, rate)
+    settings = {"n_crops": 1, "cache_folder": tmp_path / "cache"}
+    encoder = counting()
+    whole = extract(encoder, paths, **settings)
+    with pytest.raises(InputError, match=r"noise.wav has no speech: leave it"):
+        extract(encoder, paths, vad=True, **settings)
+    del paths["noise"], encoder.batches[:]
+    found = extract(encoder, paths, vad=True, **settings)
+    assert encoder.batches[0][1] < len(voice) + 0.5 * rate
+    assert found.durations[0] == whole.durations[0]  # of all audio
 
 
 class Diverged(torch.nn.Module):
@@ -211,49 +207,23 @@ def test_fingerprints_tell_models_apart():
     assert weights_fingerprint(state)[:8] == "67ea5d3e"
 
 
-def some(n, seed=0):
-    """Keys, and what the cache holds of each."""
-    generator = np.random.default_rng(seed)
-    return {
-        generator.bytes(16): (
-            generator.standard_normal((3, 4)).astype(np.float32),
-            generator.uniform(1, 9),
-        )
-        for _ in range(n)
-    }
-
-
 @pytest.mark.parametrize("harm", ["truncated", "flipped"])
 def test_damaged_shards_are_skipped(tmp_path, caplog, harm):
-    cache = Cache(tmp_path, "f" * 64, "whole")
-    with cache:
-        cache.add(some(50))
-    [path] = cache.folder.iterdir()
+    paths, cache = make(tmp_path), tmp_path / "cache"
+    extract(counting(), paths, cache_folder=cache)
+    (path,) = cache.glob("*/shard-*")
     raw = bytearray(path.read_bytes())
-    with cache:
-        cache.add(others := some(2, seed=1))
     if harm == "truncated":
-        path.write_bytes(raw[: len(raw) // 2])
+        del raw[len(raw) // 2 :]
     else:
         raw[len(raw) // 2] ^= 1
-        path.write_bytes(raw)
-    assert set(cache.find([*some(50), *others])) == set(others)
-    assert f"{path} is damaged" in caplog.text
+    path.write_bytes(raw)
+    again = counting()
+    extract(again, paths, cache_folder=cache)
+    assert again.batches and f"{path} is damaged" in caplog.text
 
 
-def test_identity(tmp_path, monkeypatch):
-    path = tmp_path / "a.wav"
-    path.touch()
-    first = identity(path)
-    monkeypatch.chdir(tmp_path)
-    assert identity("a.wav") == first != identity(path, "another cache")
-    os.utime(path, ns=(0, 100))
-    assert identity(path) != first
-    with pytest.raises(InputError, match="missing.wav cannot be read"):
-        identity("missing.wav")
-
-
-def test_other_arithmetic_has_another_cache(tmp_path):
+def test_other_arithmetic_has_another_cache():
     """TF32 and bfloat16 move embeddings by more than 1e-5."""
     flags = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [flag.allow_tf32 for flag in flags]
@@ -266,10 +236,6 @@ def test_other_arithmetic_has_another_cache(tmp_path):
     finally:
         for flag, value in zip(flags, before, strict=True):
             flag.allow_tf32 = value
-    assert found == ["", "-cuda", "", "-cuda-tf32"]
+    assert found == ["cpu", "cuda", "cpu", "cuda-tf32"]
     with torch.autocast("cpu", torch.bfloat16):
-        assert arithmetic("cpu") == "-bfloat16"
-    folders = [
-        Cache(tmp_path, "f" * 64, "s", d).folder for d in ("cpu", "cuda")
-    ]
-    assert folders[0].name == "v1-" + "f" * 32 + "-s" != folders[1].name
+        assert arithmetic("cpu") == "cpu-bfloat16"

@@ -1,6 +1,5 @@
 """The metrics against loops over all thresholds; calibration."""
 
-import json
 import math
 from fractions import Fraction
 
@@ -146,10 +145,3 @@ def test_separable_classes_stay_finite(gap):
     llr = Calibration.fit(scores, [0, 0, 1, 1])(scores)
     assert np.isfinite(llr).all() and (np.diff(llr) > 0).all()
     assert llr.max() < 1000
-
-
-def test_saved_as_json(tmp_path):
-    calibration = Calibration([1 / 3, 2.0, -1e-9], 0.1, ["radius"], 0.05)
-    calibration.save(tmp_path / "c.json")
-    saved = json.loads((tmp_path / "c.json").read_text())
-    assert Calibration(**saved) == calibration

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
 from speechbrain_hyperbolic.inference.model import (
     ModelConfig,
@@ -39,11 +39,7 @@ ENCODERS = {
     "own": {"class": "tests.inference.models.OwnEncoder", "size": 8},
 }
 OWN = (ENCODERS["own"]["class"],)
-FUZZ = settings(
-    max_examples=100,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+FUZZ = settings(max_examples=100)
 
 
 class OwnEncoder(torch.nn.Module):

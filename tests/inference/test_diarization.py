@@ -13,11 +13,7 @@ from torchaudio.functional import detect_pitch_frequency
 from benchmarks.diarization import error_rate, mix
 from speechbrain_hyperbolic.cli import main
 from speechbrain_hyperbolic.errors import InputError
-from speechbrain_hyperbolic.inference.diarization import (
-    Turn,
-    diarize,
-    write_rttm,
-)
+from speechbrain_hyperbolic.inference.diarization import diarize
 
 RATE = 16000
 
@@ -68,16 +64,6 @@ def test_what_cannot_be_done(conversation):
         diarize(MODEL, waveform, speakers=0)
     with pytest.raises(InputError, match="no speech"):
         diarize(MODEL, torch.sin(torch.arange(5.0 * RATE) / 10) / 2)
-
-
-def test_rttm_is_read_by_others(tmp_path):
-    turns = [Turn(0.5, 2.0, "speaker1"), Turn(2.0, 3.25, "speaker2")]
-    write_rttm(tmp_path / "a.rttm", {"a b": turns})
-    read = load_rttm(tmp_path / "a.rttm")["a_b"]
-    found = [
-        (s.start, s.end, v) for s, _, v in read.itertracks(yield_label=True)
-    ]
-    assert found == [tuple(turn) for turn in turns]
 
 
 def test_the_command(folder, speechocean, tmp_path, capsys):

@@ -8,7 +8,6 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,15 +76,6 @@ def test_a_class_that_is_not_trusted_is_not_even_imported(
         load_model(copy, trusted=["evil_module.X"])
 
 
-def test_a_module_of_a_folder_in_yaml(folder):
-    name = "speechbrain_hyperbolic.pretrained_module"
-    yaml = f"encoder: !apply:{name} [{folder}, embedding_model]"
-    found = load_hyperpyyaml(yaml)["encoder"].state_dict()
-    _, modules = load_model(folder)
-    expected = modules["embedding_model"].state_dict()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-
-
 def test_thresholds_by_definition():
     rng = np.random.default_rng(0)
     target, nontarget = rng.integers(0, 60, 99), rng.integers(0, 40, 1000)
@@ -96,10 +86,6 @@ def test_thresholds_by_definition():
     for rate, threshold in found.false_accepts.items():
         assert np.mean(nontarget > threshold) <= float(rate)
         assert np.mean(nontarget > threshold - 1) > float(rate)
-    gaps = [
-        abs(np.mean(target <= t) - np.mean(nontarget > t)) for t in range(60)
-    ]
-    assert gaps[int(found.eer)] == min(gaps)
 
 
 def test_thresholds_between_the_measured_rates():
@@ -197,11 +183,6 @@ def test_damaged_weights(copy, folder, data):
         assert WEIGHTS in refusal(copy)
 
 
-def test_missing_weights(copy):
-    (copy / WEIGHTS).unlink()
-    assert f"{WEIGHTS} is missing" in refusal(copy)
-
-
 def test_a_model_that_does_not_work_is_not_saved(copy):
     before = {path.name: path.read_bytes() for path in copy.iterdir()}
     config = read_config(copy)
@@ -212,9 +193,3 @@ def test_a_model_that_does_not_work_is_not_saved(copy):
             save_model(copy, config, weights)
         after = {path.name: path.read_bytes() for path in copy.iterdir()}
         assert after == before
-
-
-def test_a_folder_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="can't be written"):
-        make_model(tmp_path / "file")

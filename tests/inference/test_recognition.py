@@ -101,27 +101,6 @@ def test_enroll(model, clips):
     same(found, expected)
     assert found.dtype == np.float32
     same(model.enroll([clips[0]]), vectors[0])
-    with pytest.raises(InputError, match="enrollment is 'median'"):
-        model.enroll(clips, how="median")
-
-
-def test_log_likelihood_ratio(model, clips, tmp_path):
-    a, b = map(model.embed, clips[:2])
-    assert model.log_likelihood_ratio(a, b) is None
-    weights = {"weights": [10.0, 1.0, -2.0], "quality": ["duration"]}
-    make_model(tmp_path, calibration={**weights, "offset": 3.0})
-    found = load(tmp_path).log_likelihood_ratio(b, a)
-    longer, shorter = b.seconds, a.seconds
-    expected = 10 * model.score(a, b) + np.log(shorter)
-    same(found, expected - 2 * np.log(longer) + 3, 1e-4)
-
-
-def test_the_midpoint_is_in_the_middle(hyperbolic, clips):
-    a, b = (hyperbolic.embed(clip).vector for clip in clips[:2])
-    middle = hyperbolic.enroll(clips[:2], how="midpoint")
-    half = distance(a, b) / 2
-    same(hyperbolic.score(a, middle), -half, 1e-3)
-    same(hyperbolic.score(b, middle), -half, 1e-3)
 
 
 def test_identify(hyperbolic):
@@ -131,10 +110,10 @@ def test_identify(hyperbolic):
     probe = voice(3, 1)
     vector = hyperbolic.embed(probe).vector
     pairs = zip(store.vectors, store.names, strict=True)
-    expected = sorted((distance(v, vector), name) for v, name in pairs)[:3]
+    expected = sorted((distance(v, vector), name) for v, name in pairs)[:5]
     best = -expected[0][0]
     for threshold, name in ((best - 0.01, expected[0][1]), (best + 0.01, None)):
-        found = hyperbolic.identify(probe, store, threshold, top=3)
+        found = hyperbolic.identify(probe, store, threshold)
         assert found.name == name
         assert found.threshold == threshold
         assert [n for n, _ in found.ranking] == [n for _, n in expected]

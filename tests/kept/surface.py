@@ -40,9 +40,7 @@ def chunked_loss(head, embeddings, labels, chunk_size):
 
 
 def exponential_distance(x, y):
-    return geometry.pairwise_distance(
-        geometry.exponential_map(x), geometry.exponential_map(y)
-    )
+    return geometry.scaled_distance(x, y, geometry.exponential, 1.0)
 
 
 def eer(target, nontarget):
@@ -100,7 +98,7 @@ def small_modules():
 
 def extract(modules, paths, cache):
     embeddings = extraction.extract(
-        extraction.Encoder(*modules), paths, cache_folder=cache, num_workers=0
+        extraction.Encoder(*modules), paths, cache_folder=cache
     )
     return embeddings.views.numpy()
 

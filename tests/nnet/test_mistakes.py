@@ -33,7 +33,6 @@ def head(**options):
         (lambda: AdditiveMargin(penalty=-1), "penalty is -1, expected"),
         (lambda: MarginSchedule(last_step=0), "first_step is 0"),
         (lambda: MarginSchedule(first_step=-1), "first_step is -1"),
-        (lambda: MarginSchedule(kind="cosine"), "kind is 'cosine'"),
         (lambda: MarginSchedule(end=-1), "margin is -1"),
         (lambda: make_similarity("exponential", curvature=0), "curvature is 0"),
         (lambda: make_similarity("smooth_cap", cap="3"), "cap is .* expected"),
@@ -55,6 +54,7 @@ def head(**options):
         ),
         (lambda: head(map="ball"), "map is 'ball', expected one of clip"),
         (lambda: head(sub_centers="3"), "sub_centers is '3', expected"),
+        (lambda: head()(torch.zeros(2, 7)), r"shape .2, 7., expected"),
         (lambda: head(device=5), "pass the number of speakers as out_neurons"),
     ],
 )

@@ -7,26 +7,33 @@ import shutil
 
 import pytest
 
+from benchmarks.corpus import write_sounds
+from speechbrain_hyperbolic.dataio.scores import read_score_table
 from speechbrain_hyperbolic.evaluation.metrics import eer
 from speechbrain_hyperbolic.evaluation.results import read_results
 from speechbrain_hyperbolic.hub.export import export_model
 from tests.conftest import SPEAKERS
-from tests.corpora import make_sounds
 from tests.processes import run_python
 from tests.recipes.conftest import VERIFY
 from tests.scripts import ROOT, TRAIN, succeed
 
 # Two entries of the stock train_ecapa_tdnn.yaml, and what replaces them
 CHANGES = {
-    "classifier: !new:speechbrain.lobes.models.ECAPA_TDNN.Classifier": (
-        "classifier: !new:speechbrain_hyperbolic.HyperbolicClassifier"
+    "speechbrain.lobes.models.ECAPA_TDNN.Classifier": (
+        "speechbrain_hyperbolic.HyperbolicClassifier"
     ),
-    "loss_fn: !new:speechbrain.nnet.losses.AdditiveAngularMargin": (
-        "loss_fn: !new:speechbrain.nnet.losses.AngularMargin"
+    "speechbrain.nnet.losses.AdditiveAngularMargin": (
+        "speechbrain.nnet.losses.AngularMargin"
     ),
 }
 EPOCHS = 2
 ENCODER = "--embedding_model={channels: [16, 16, 16, 16, 48]}"
+SMALL = [
+    f"--out_n_neurons={SPEAKERS}",
+    f"--number_of_epochs={EPOCHS}",
+    "--batch_size=8",
+    "--num_workers=0",
+]
 
 
 @pytest.fixture(scope="module")
@@ -49,40 +56,19 @@ def voxceleb(demo, tmp_path_factory):
     trials = demo.trials.read_text()
     trials = re.sub(r"(\w+)/(\w+)", r"\1/s/\2.wav", trials)
     (folder / "trials.txt").write_text(trials)
-    sounds = make_sounds(folder / "sounds")
-    for kind in ("noise", "rir"):
-        rows = ["ID,duration,wav,wav_format,wav_opts"]
-        for path in sorted((sounds / kind).glob("*.wav")):
-            duration = 10.0 if kind == "noise" else 0.125
-            rows.append(f"{kind}{path.stem},{duration},{path},wav,")
-        (folder / f"{kind}.csv").write_text("\n".join(rows) + "\n")
+    write_sounds(folder / "sounds", 3)
     return folder
-
-
-@pytest.fixture(scope="module")
-def two_entries(clone, voxceleb):
-    """The stock file with two entries replaced, made small by overrides."""
-    text = (clone / "hparams" / "train_ecapa_tdnn.yaml").read_text()
-    for old, new in CHANGES.items():
-        assert text.count(old) == 1
-        text = text.replace(old, new)
-    path = voxceleb / "two_entries.yaml"
-    path.write_text(text)
-    return path
 
 
 @pytest.fixture(scope="module")
 def small(voxceleb):
     """Options that the stock file takes, for a small encoder without net."""
     return [
-        f"--out_n_neurons={SPEAKERS}",
-        f"--number_of_epochs={EPOCHS}",
-        "--batch_size=8",
-        "--num_workers=0",
+        *SMALL,
         "--sentence_len=1.0",
         ENCODER,
-        f"--noise_annotation={voxceleb / 'noise.csv'}",
-        f"--rir_annotation={voxceleb / 'rir.csv'}",
+        f"--noise_annotation={voxceleb / 'sounds' / 'noise.csv'}",
+        f"--rir_annotation={voxceleb / 'sounds' / 'rir.csv'}",
         # These would download archives.
         "--prepare_noise_data=!name:builtins.dict",
         "--prepare_rir_data=!name:builtins.dict",
@@ -132,17 +118,12 @@ def verify_by_both(stock, data, output, model):
         *data,
     )
     theirs, ours = (
-        [line.split() for line in (output / name / "scores.txt").open()]
-        for name in ("stock", "ours")
+        read_score_table(output / name) for name in ("stock", "ours")
     )
-    assert [line[:3] for line in theirs] == [line[:3] for line in ours]
+    assert theirs[:2] == ours[:2] and (theirs.labels == ours.labels).all()
     # The stock script pads the utterances of a batch to one length.
-    for a, b in zip(theirs, ours, strict=True):
-        assert float(a[3]) == pytest.approx(float(b[3]), abs=0.1)
-    scores = [
-        [float(line[3]) for line in theirs if line[2] == label]
-        for label in ("1", "0")
-    ]
+    assert ours.scores == pytest.approx(theirs.scores, abs=0.1)
+    scores = [theirs.scores[theirs.labels == label] for label in (1, 0)]
     assert stock_eer == pytest.approx(eer(*scores)[0], abs=0.01)
     return read_results(output / "ours" / "results.json")["all trials"]["eer"]
 
@@ -153,11 +134,8 @@ def test_our_files_in_the_stock_scripts(stock, data, voxceleb, tmp_path):
         "train_speaker_embeddings.py",
         ROOT / "hparams" / "ham_ecapa.yaml",
         f"--output_folder={tmp_path / 'run'}",
-        f"--out_n_neurons={SPEAKERS}",
-        f"--number_of_epochs={EPOCHS}",
+        *SMALL,
         "--channels=16",
-        "--batch_size=8",
-        "--num_workers=0",
         "--split_ratio=[80, 20]",
         f"--noise_source={voxceleb / 'sounds'}",
         f"--rir_source={voxceleb / 'sounds' / 'rir'}",
@@ -169,9 +147,15 @@ def test_our_files_in_the_stock_scripts(stock, data, voxceleb, tmp_path):
 
 
 def test_two_entries_make_the_stock_recipe_hyperbolic(
-    clone, stock, data, small, two_entries, tmp_path
+    clone, stock, data, small, tmp_path
 ):
     """Trained by the stock script and by ours, verified by both."""
+    text = (clone / "hparams" / "train_ecapa_tdnn.yaml").read_text()
+    for old, new in CHANGES.items():
+        assert text.count(f"!new:{old}\n") == 1
+        text = text.replace(f"!new:{old}\n", f"!new:{new}\n")
+    two_entries = tmp_path / "two_entries.yaml"
+    two_entries.write_text(text)
     outputs = [tmp_path / "stock_run", tmp_path / "our_run"]
     options = [[f"--output_folder={path}", *small] for path in outputs]
     stock("train_speaker_embeddings.py", two_entries, *options[0])

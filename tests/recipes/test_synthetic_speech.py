@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from recipes.OwnCorpus import synthetic_speech
 from recipes.OwnCorpus.synthetic_speech import make_synthetic_corpus
 from speechbrain_hyperbolic.errors import InputError
 from tests.conftest import ROOT
-from tests.processes import run_python
+from tests.scripts import run_script, succeed
 
 loader = pytest.importorskip("espeakng_loader")
 
@@ -27,15 +26,6 @@ SCRIPT = ROOT / "recipes" / "OwnCorpus" / "synthetic_speech.py"
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     return make_synthetic_corpus(tmp_path_factory.mktemp("c") / "c", **TINY)
-
-
-def start(folder):
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, folder],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def content(folder):
@@ -58,49 +48,46 @@ def test_layout_and_audio(corpus):
     assert set(content(corpus)) == expected
     seconds = 0
     for path in corpus.glob("*/*.wav"):
-        info = soundfile.info(path)
-        assert (info.samplerate, info.channels) == (16000, 1)
-        assert (info.format, info.subtype) == ("WAV", "PCM_16")
-        assert 2 < info.duration < 4.5
-        seconds += info.duration
-        samples, _ = soundfile.read(path)
+        samples, rate = soundfile.read(path)
+        assert (rate, soundfile.info(path).subtype) == (16000, "PCM_16")
+        assert 2 * rate < len(samples) < 4.5 * rate
         assert 0.015 < samples.std() < 0.07 and np.abs(samples).max() < 0.96
+        seconds += len(samples) / rate
     manifest = json.loads((corpus / "corpus.json").read_text())
     assert manifest["utterances"] == 3 * 3 + 2 * 2
     assert manifest["hours"] == pytest.approx(seconds / 3600, abs=0.001)
     assert "synthetic" in manifest["about"]
 
 
-def test_the_arguments_alone_make_the_bytes(corpus, tmp_path):
-    code = (
-        "import sys; from recipes.OwnCorpus import synthetic_speech as s;"
-        f" s.make_synthetic_corpus(sys.argv[1], **{TINY})"
-    )
-    environment = {**os.environ, "PYTHONHASHSEED": "7"}
-    run_python("-c", code, tmp_path / "same", cwd=ROOT, env=environment)
-    assert content(tmp_path / "same") == content(corpus)
-    # A speaker does not depend on the others.
+def test_a_killed_process_leaves_nothing_that_looks_finished(corpus, tmp_path):
+    """Made again, it has the bytes of one that was not killed."""
+    code = f"""
+import os, sys, soundfile
+from recipes.OwnCorpus.synthetic_speech import make_synthetic_corpus
+
+write = soundfile.write
+def killed(path, *given):
+    os.kill(os.getpid(), 9) if "spk003" in str(path) else write(path, *given)
+soundfile.write = killed
+make_synthetic_corpus(sys.argv[1], **{TINY})
+"""
+    command = [sys.executable, "-c", code, tmp_path / "c"]
+    assert subprocess.run(command, cwd=ROOT).returncode == -9
+    (unfinished,) = tmp_path.iterdir()
+    assert unfinished.name != "c"
+    make_synthetic_corpus(tmp_path / "c", **TINY)
+    assert os.listdir(tmp_path) == ["c"]
+    assert content(tmp_path / "c") == content(corpus)
+
+
+def test_the_arguments_make_the_bytes(corpus, tmp_path):
+    """A speaker does not depend on the others' number of utterances."""
     less = {**TINY, "utterances": (1, 2)}
     made = content(make_synthetic_corpus(tmp_path / "less", **less))
     made.pop("corpus.json")
     assert made.items() <= content(corpus).items()
     other = content(make_synthetic_corpus(tmp_path / "other", seed=1, **TINY))
     assert not set(other.values()) & set(content(corpus).values())
-
-
-def test_a_killed_process_leaves_nothing_that_looks_finished(corpus, tmp_path):
-    folder = tmp_path / "c"
-    child = start(folder)
-    give_up = time.monotonic() + 60
-    while not list(tmp_path.rglob("spk003/*.wav")):
-        assert child.poll() is None and time.monotonic() < give_up
-        time.sleep(0.02)
-    child.kill()
-    child.communicate()
-    assert not folder.exists()
-    make_synthetic_corpus(folder, **TINY)
-    assert content(folder) == content(corpus)
-    assert os.listdir(tmp_path) == ["c"]
 
 
 @pytest.mark.parametrize("manifest", [None, b"{", b"[1]"])
@@ -160,11 +147,10 @@ def test_command_line(corpus, tmp_path):
     manifest = json.loads((corpus / "corpus.json").read_text())
     manifest["made_from"].update(n_train=50, n_test=30, utterances=[16, 12])
     (folder / "corpus.json").write_text(json.dumps(manifest))
-    child = start(folder)
-    out, _ = child.communicate(timeout=60)
-    assert child.returncode == 0 and out.startswith(f"{folder}\n")
-    assert "synthetic speech made with eSpeak NG, no recordings" in out
-    child = start(corpus)  # of other parameters
-    out, err = child.communicate(timeout=60)
-    assert (child.returncode, out) == (2, "")
-    assert err.startswith(f"error: {corpus} holds ") and err.count("\n") == 1
+    printed = succeed(SCRIPT, folder)
+    assert printed.startswith(f"{folder}\n")
+    assert "synthetic speech made with eSpeak NG, no recordings" in printed
+    code, printed = run_script(SCRIPT, corpus)  # of other parameters
+    assert code == 2
+    assert printed.startswith(f"error: {corpus} holds ")
+    assert printed.count("\n") == 1

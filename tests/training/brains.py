@@ -18,6 +18,7 @@ from speechbrain_hyperbolic.nnet.losses import JointLoss, MarginSoftmax
 from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
 from speechbrain_hyperbolic.training.brain import SpeakerBrain
 from speechbrain_hyperbolic.training.checkpoints import RecentCheckpointer
+from speechbrain_hyperbolic.training.finetuning import fine_tuning_optimizer
 
 DIM, SPEAKERS, BATCH = 6, 5, 8
 ERROR = functools.partial(classification_error, reduction="batch")
@@ -89,12 +90,23 @@ def make_brain(
     epochs=1,
     run_opts=None,
     brain_class=SpeakerBrain,
+    fine_tuning=None,
     **hparams,
 ):
+    """With ``fine_tuning``, the options of ``fine_tuning_optimizer``."""
     torch.manual_seed(0)
     folder.mkdir(exist_ok=True)
     encoder = Encoder(DIM, DIM)
     counter = hparams.setdefault("epoch_counter", EpochCounter(epochs))
+    opt_class = functools.partial(torch.optim.SGD, lr=0.01)
+    if fine_tuning is not None:
+        opt_class = functools.partial(
+            fine_tuning_optimizer,
+            opt_class=opt_class,
+            module=encoder,
+            epoch_counter=counter,
+            **fine_tuning,
+        )
     return brain_class(
         modules={
             "compute_features": Same(),
@@ -102,7 +114,7 @@ def make_brain(
             "embedding_model": encoder,
             "classifier": classifier,
         },
-        opt_class=lambda parameters: torch.optim.SGD(parameters, lr=0.01),
+        opt_class=opt_class,
         hparams={
             "classifier": classifier,
             "compute_cost": cost,

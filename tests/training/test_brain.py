@@ -176,10 +176,13 @@ def test_patience_skips_a_bad_batch(tmp_path, accumulation):
     assert all(map(math.isfinite, brain.train_stats.values()))
 
 
+FROZEN = {"epochs": 2, "fine_tuning": {"freeze": 1}}  # then the encoder learns
+
+
 def train_as(rank, folder):
     run_opts, board = {"distributed_backend": "gloo"}, str(folder / "board")
     brain = make_brain(
-        folder, *ham(), run_opts=run_opts, tensorboard_folder=board
+        folder, *ham(), **FROZEN, run_opts=run_opts, tensorboard_folder=board
     )
     fit(brain, batches=make_batches(4, seed=rank))
     torch.save((parameters_of(brain), brain.train_stats), folder / f"{rank}.pt")
@@ -190,12 +193,12 @@ def test_two_processes_train_as_one(tmp_path):
     run_as_two(train_as, tmp_path)
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     assert torch.equal(found[0][0], found[1][0]) and found[0][1] == found[1][1]
-    assert len((tmp_path / "train_log.txt").read_text().splitlines()) == 1
+    assert len((tmp_path / "train_log.txt").read_text().splitlines()) == 2
     assert len(list(tmp_path.glob("board/*"))) == 1
 
     pairs = zip(*(make_batches(4, seed=rank) for rank in (0, 1)), strict=True)
     run_opts = {"grad_accumulation_factor": 2}
-    brain = make_brain(tmp_path / "one", *ham(), run_opts=run_opts)
+    brain = make_brain(tmp_path / "one", *ham(), **FROZEN, run_opts=run_opts)
     fit(brain, batches=[batch for pair in pairs for batch in pair])
     torch.testing.assert_close(found[0][0], parameters_of(brain))
 

@@ -107,7 +107,7 @@ def save_too_large(folder):
     with pytest.raises(OSError) as raised:
         saver.save_and_keep_only()
     line = one_line(raised.value)
-    assert f"{folder}/partial/CKPT" in line and "large.ckpt: File too" in line
+    assert f"{folder}/partial/CKPT" in line and "free some space" in line
 
 
 def test_a_failed_write_leaves_what_there_was(tmp_path):
@@ -222,14 +222,3 @@ def test_weights_that_a_folder_lacks(tmp_path):
     AveragedPretrainer(tmp_path, loadables=both, names=names).load_collected()
     with pytest.raises(InputError, match="pretrain_modules has encoder"):
         AveragedPretrainer(tmp_path, loadables=both, names=["encoder"])
-
-
-def test_a_clock_that_is_set_back(tmp_path, monkeypatch):
-    """The newest checkpoint is the last saved, for the stock class too."""
-    checkpointer, now = checkpointer_on(tmp_path), time.time()
-    for value, days in enumerate([1, 0, -1, 2, -2]):
-        monkeypatch.setattr(time, "time", lambda d=days: now + 86400 * d)
-        save(checkpointer, [value])
-        assert recovered(tmp_path) == recovered(tmp_path, Checkpointer) == value
-        expected = (value + max(value - 1, 0)) / 2
-        assert average_epochs(tmp_path, 2)["0.bias"][0] == expected

@@ -3,7 +3,6 @@
 import csv
 import math
 import re
-import sys
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from tensorboard.backend.event_processing.event_accumulator import (
     EventAccumulator,
 )
 
-from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.lobes.classifiers import (
     HyperbolicClassifier,
     JointClassifier,
@@ -20,7 +18,6 @@ from speechbrain_hyperbolic.nnet.losses import JointLoss, MarginSoftmax
 from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
 from speechbrain_hyperbolic.training.monitor import (
     EpochStatistics,
-    StatisticsLog,
     duration,
     geometry_statistics,
 )
@@ -109,13 +106,7 @@ def test_the_last_embeddings_of_an_epoch():
     found = epoch.summarize(head, None)
     expected = norms[-2048:].quantile(0.05).item()
     assert found["radius_embeddings_05"] == pytest.approx(expected, rel=1e-4)
-    assert sum(map(len, epoch.embeddings)) < 2048 + max(sizes)
-
-
-def test_tensorboard_is_missing(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(InputError, match=r"pip install .*\[tensorboard\]'"):
-        StatisticsLog(tmp_path, tmp_path / "board")
+    assert len(epoch.embeddings) == 2048
 
 
 def test_the_logs_of_a_resumed_run(tmp_path):
@@ -155,7 +146,6 @@ def test_the_line_of_an_epoch(tmp_path, caplog):
         first,
     )
     assert last.startswith("epoch 2/2: ") and "left" not in last
-    assert sum("Validation has 8 utterance" in line for line in lines) == 1
     log = (tmp_path / "train_log.txt").read_text().splitlines()[0]
     assert "cap_" not in log and log.endswith("valid utterances: 8")
 

@@ -4,17 +4,13 @@ import random
 import re
 import shutil
 import time
-import types
 
-import numpy as np
 import pytest
 import torch
 
 from speechbrain_hyperbolic.dataio.preparation import prepare_corpus
 from speechbrain_hyperbolic.dataio.shards import pack
 from speechbrain_hyperbolic.training.checkpoints import RecentCheckpointer
-from speechbrain_hyperbolic.training.resume import RunState
-from tests.processes import run_as_two
 from tests.training.runs import Run, assert_identical
 
 # The warm-up and the margin are on their way; there are sounds of every kind,
@@ -73,7 +69,7 @@ def test_killed_at_random_moments(corpus, options, whole, tmp_path):
     epochs = re.findall(r"epoch \d/3: .*, ([\d.]+) s\b", printed)
     longest = min(map(float, epochs)) / 2
     assert expected["log"].count("\n") == 3
-    assert {"margin_schedule0", "run_state"} <= expected.keys()
+    assert "margin_schedule0" in expected
     for workers in (1, 0, 2):
         more = f"--num_workers={workers}"
         with Run(corpus, tmp_path / "out", *options, more) as run:
@@ -97,24 +93,3 @@ def test_other_settings_are_told_or_refused(corpus, options, whole, tmp_path):
         printed = run.succeed()
     told = "is resumed with other settings: lr 0.001 -> 0.1, scale 30 -> 20"
     assert told in printed and "after epoch 3 of 3" in printed
-
-
-def resume_as(rank, folder):
-    """One of two processes, that saves its state and resumes from it."""
-    brain = types.SimpleNamespace(
-        hparams=types.SimpleNamespace(), avg_train_loss=float(rank)
-    )
-    state = RunState(brain)
-    checkpointer = RecentCheckpointer(folder, recoverables={"state": state})
-    torch.manual_seed(rank)
-    checkpointer.save_checkpoint()
-    expected = [torch.rand(1), random.gauss(0, 1), np.random.rand()]
-    brain.avg_train_loss = None
-    checkpointer.recover_if_possible()
-    state.restore()
-    assert [torch.rand(1), random.gauss(0, 1), np.random.rand()] == expected
-    assert brain.avg_train_loss == rank
-
-
-def test_each_process_resumes_its_own_state(tmp_path):
-    run_as_two(resume_as, tmp_path)
