@@ -143,16 +143,23 @@ class SpeakerAugmenter:
         if not self.noises.spans.get("speech"):
             self._add_babble(noise, waveforms, draws)
 
-        ends = (lengths * time).round()[:, None]
-        valid = torch.arange(time, device=device) < ends
-        clean = waveforms * valid
-        noise *= valid
+        clean = waveforms
+        # On a CPU, the host may ask whether there is padding to leave alone.
+        padded = waveforms.is_cuda or bool((lengths < 1).any())
+        if padded:
+            ends = (lengths * time).round()[:, None]
+            inside = torch.arange(time, device=device) < ends
+            valid = inside.to(waveforms.dtype)  # faster than a bool
+            clean = waveforms * valid
+            noise *= valid
         both = waveforms.new_empty(2 * batch, time)
         both[:batch] = waveforms
         copies = mix(clean, noise, snr, out=both[batch:])
         if len(rooms):
             dry = clean[in_room]
-            wet = reverberate(dry, rooms, direct) * valid[in_room]
+            wet = reverberate(dry, rooms, direct)
+            if padded:
+                wet *= valid[in_room]
             copies.index_copy_(0, in_room, rescale(wet, dry))
         return both, torch.cat([lengths, lengths])
 

@@ -25,7 +25,7 @@ exit codes:
   0  done, or the same speaker
   1  different speakers, or unknown
   2  a wrong argument or file
-  3  a fault of the program
+  3  an internal error
 """
 
 
@@ -48,7 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The options of all commands."""
     parser = argparse.ArgumentParser(
         prog="sb-hyperbolic",
-        description="Verify and identify speakers, share models.",
+        description="Verify and identify speakers, and share models.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -69,14 +69,14 @@ def make_parser() -> argparse.ArgumentParser:
             text = "accept this share of other speakers, e.g. 1%% or 0.01"
             either("--false-accepts", type=_rate, metavar="RATE", help=text)
     add[verify]("a", help="a recording of the speaker")
-    add[enroll]("name")
+    add[enroll]("name", help="the speaker's name")
     for run in speaking:
         add[run]("files", nargs="+", metavar="file", help="files or folders")
         text = f"a folder, or user/model on the Hub (default: ${_MODEL})"
         add[run]("--model", default=os.environ.get(_MODEL), help=text)
         text = "one channel, from 0 (default: mean)"
         add[run]("--channel", type=int, help=text)
-        add[run]("--revision", help="of a model on the Hub")
+        add[run]("--revision", help="Hub branch, tag or commit")
         add[run]("--device", help="cpu, cuda or mps (default: a GPU, if any)")
     for run in (verify, enroll, identify, embed):
         text = "do not look for speech: embed all of a recording"
@@ -87,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
         text = "include the names of the training speakers"
         add[run]("--speaker-names", action="store_true", help=text)
 
-    text = "to the speaker's earlier files, which are replaced otherwise"
+    text = "add to the speaker's earlier files instead of replacing them"
     add[enroll]("--add", action="store_true", help=text)
     add[embed]("-o", "--output", required=True, help="the .npz file to write")
     text = "also write the scores of all pairs of files"
@@ -95,23 +95,24 @@ def make_parser() -> argparse.ArgumentParser:
     add[diarize]("-o", "--output", help="the RTTM file to write")
     text = "how many there are (default: estimated)"
     add[diarize]("--speakers", type=int, metavar="N", help=text)
-    add[speakers]("--remove", nargs="+", default=[], metavar="NAME")
+    text = "speakers to remove"
+    add[speakers]("--remove", nargs="+", default=[], metavar="NAME", help=text)
 
     argument = add[export]
     argument("run_folder", help="the training's output folder")
     argument("folder", help="the model folder to create")
-    text = "the verification's output folder"
+    text = "the verification's output folder (default: the run's own)"
     argument("--verification", dest="verification_folder", help=text)
     argument("--clips", nargs=2, metavar="file", help="two example recordings")
     argument("--training-data", default="", help="Markdown for the card")
-    argument("--license", help="of the model, e.g. cc-by-4.0 (default: asked)")
+    argument("--license", help="e.g. cc-by-4.0 (default: a terminal asks)")
     argument("--language", nargs="+", help="of the training data, e.g. en")
     argument("--datasets", nargs="+", default=[], help="their names on the Hub")
     argument("--onnx", action="store_true", help="also write model.onnx")
     text = "replace an earlier export"
     argument("--force", dest="overwrite", action="store_true", help=text)
 
-    add[push]("folder")
+    add[push]("folder", help="the model folder")
     add[push]("repo_id", metavar="user/model")
     add[push]("--private", action="store_true", help="only you can see it")
 
@@ -119,8 +120,10 @@ def make_parser() -> argparse.ArgumentParser:
 
     add[check]("data_folder", metavar="data", help="a corpus: a folder or list")
     add[check]("--trials", help="a trial list")
-    add[check]("--enrollment-file", help="of the models of the trial list")
-    text = "the speaker's folder: its number, or a pattern with one group"
+    add[check](
+        "--enrollment-file", help="the utterances of each model in the list"
+    )
+    text = "folder that names the speaker (1, 2, ...), or a regex with a group"
     add[check]("--speaker-level", "--speaker_level", help=text)
     return parser
 

@@ -64,8 +64,8 @@ PARTS = {"audio", "wav", "aac", "flac", "data", "clips"}
 SMALL = {
     "channels": "96",
     "batch_size": "32",
-    "number_of_epochs": "15",
-    "lr_decay": "0.9",
+    "number_of_epochs": "11",
+    "lr_decay": "0.87",
     "num_workers": "1",
     "split_ratio": "[90, 10]",
     "check_audio": "decode",

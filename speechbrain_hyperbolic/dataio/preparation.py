@@ -5,7 +5,6 @@ Headers are read in parallel; files that can't be used are left out and listed.
 
 import csv
 import hashlib
-import itertools
 import json
 import os
 import pathlib
@@ -13,10 +12,11 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from speechbrain.utils.logger import get_logger
-from tqdm.contrib.concurrent import thread_map
+from tqdm import tqdm
 
 from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.dataio.corpus import (
@@ -146,10 +146,13 @@ def read_utterances(
 
     items = list(paths.items())
     chunks = [items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK)]
-    unit = f" x {_CHUNK} files"
-    results = thread_map(read, chunks, desc="Reading audio", unit=unit)
+    found: list[Utterance | str] = []
+    bar = tqdm(total=len(items), desc="Reading audio", unit="file")
+    with bar, ThreadPoolExecutor() as pool:
+        for results in pool.map(read, chunks):
+            found += results
+            bar.update(len(results))
     utterances, problems = [], {}
-    found = itertools.chain.from_iterable(results)
     for path, result in zip(paths.values(), found, strict=True):
         if isinstance(result, str):
             problems[path] = result
