@@ -217,6 +217,7 @@ def read_corpus(
     # Beside the speakers, in any case, which disks may not tell apart
     inside = itertools.chain(*(s.iterdir() for s in sources if s.is_dir()))
     for table in (p for p in inside if p.name.lower() == "speakers.csv"):
+        corpus.skipped.pop(str(table), None)
         for name, row in read_speaker_table(table).items():
             # A spreadsheet takes leading zeros.
             name = corpus.match_speaker(name) or name
@@ -238,8 +239,8 @@ def count_reasons(skipped: Mapping[str, str]) -> Counter[str]:
 def in_words(skipped: Mapping[str, str]) -> str:
     """How many files are left out, and how many for which reason."""
     reasons = count_reasons(skipped).most_common()
-    counts = ", ".join(f"{number} {why}" for why, number in reasons)
-    return f"{len(skipped)} ({counts})" if skipped else "0"
+    counts = "; ".join(f"{why}: {number}" for why, number in reasons)
+    return f"{len(skipped)} files ({counts})" if skipped else "no file"
 
 
 def _add(corpus: Corpus, recording: Recording, owners: dict[str, str]) -> None:

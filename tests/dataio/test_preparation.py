@@ -89,7 +89,7 @@ def test_unusable_files_are_left_out_and_named(
         left_out |= {"a/silent", "a/nan"}
     assert kept == {"a/truncated", "a/silent", "a/nan"} - left_out
     named = (tmp_path / "skipped.txt").read_text().splitlines()
-    assert f"left out {len(named)} (" in caplog.text
+    assert f"left out {len(named)} files (" in caplog.text
     assert "a/notes.txt is no audio" in named.pop()
     for name, line in zip(sorted(left_out), named, strict=True):
         assert f"/{name}." in line
