@@ -22,7 +22,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_hyperbolic.dataio.corpus import read_corpus
 from speechbrain_hyperbolic.dataio.scores import write_scores
 from speechbrain_hyperbolic.dataio.trials import fetch_trials, read_trials
-from speechbrain_hyperbolic.errors import exit_on_error
+from speechbrain_hyperbolic.errors import check_positive, exit_on_error
 from speechbrain_hyperbolic.evaluation import results, scorer
 from speechbrain_hyperbolic.evaluation.calibration import (
     Calibration,
@@ -173,6 +173,8 @@ def verify(hparams_file, run_opts, overrides, hparams):
 
 def check_options(hparams):
     """The score, after all options are checked, before long computations."""
+    for key in ("bootstrap_replicates", "crop_length"):
+        check_positive(key, hparams[key])
     if hparams["clip_c"] is None:
         hparams["clip_c"] = read_config(hparams["model_folder"]).clip_c
     check_c(hparams["clip_c"])
