@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import csv
 import functools
 import json
 
@@ -17,6 +16,7 @@ from benchmarks.losses.systems import EUCLIDEAN
 from benchmarks.losses.training import select
 from benchmarks.losses.trials import make_trials
 from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.dataio.tables import write_table
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation.plots import COLORS
 
@@ -108,12 +108,9 @@ class Report:
             for condition, of in result["metrics"].items():
                 line |= {f"{condition}_{key}": of[key] for key in of}
             lines.append(line)
-        names = dict.fromkeys(name for line in lines for name in line)
-        with atomic_path(path) as temporary:
-            with open(temporary, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, names)
-                writer.writeheader()
-                writer.writerows(lines)
+        names = [*dict.fromkeys(name for line in lines for name in line)]
+        rows = ([line.get(name, "") for name in names] for line in lines)
+        write_table(rows, path, names)
 
     def write_plot(self, path):
         """Seeds, mean and interval of each system that trained on all."""

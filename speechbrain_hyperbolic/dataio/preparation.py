@@ -3,7 +3,6 @@
 Headers are read in parallel; files that can't be used are left out and listed.
 """
 
-import csv
 import hashlib
 import json
 import os
@@ -25,9 +24,13 @@ from speechbrain_hyperbolic.dataio.corpus import (
     read_corpus,
     speaker_of,
 )
-from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path, write_text
+from speechbrain_hyperbolic.dataio.files import StrPath, write_text
 from speechbrain_hyperbolic.dataio.speech import is_silent, speech_segments
-from speechbrain_hyperbolic.dataio.tables import check_name, read_table
+from speechbrain_hyperbolic.dataio.tables import (
+    check_name,
+    read_table,
+    write_table,
+)
 from speechbrain_hyperbolic.errors import InputError, shown
 
 logger = get_logger(__name__)
@@ -222,17 +225,9 @@ def split_utterances(
     return train, dev
 
 
-def write_csv(
-    rows: Iterable[Sequence], path: StrPath, columns: Sequence[str] = COLUMNS
-) -> None:
-    """Writes utterances in the columns of the stock recipe, or other rows."""
-    with (
-        atomic_path(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(rows)
+def write_csv(utterances: Iterable[Utterance], path: StrPath) -> None:
+    """Writes utterances in the columns of the stock recipe."""
+    write_table(utterances, path, COLUMNS)
 
 
 def read_csv(

@@ -25,11 +25,8 @@ import tqdm
 from speechbrain.utils.epoch_loop import EpochCounter
 
 from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path, existing
-from speechbrain_hyperbolic.dataio.preparation import (
-    COLUMNS,
-    read_csv,
-    write_csv,
-)
+from speechbrain_hyperbolic.dataio.preparation import COLUMNS, read_csv
+from speechbrain_hyperbolic.dataio.tables import write_table
 from speechbrain_hyperbolic.errors import InputError, exit_on_error
 
 SHUFFLE_BUFFER = 1000
@@ -58,7 +55,7 @@ def pack(
         # Written last: a packing that was killed has no list.
         columns = [*COLUMNS, "offset", "size"]
         lines = ([row[name] for name in columns] for row in packed)
-        write_csv(lines, out / f"{split}.csv", columns)
+        write_table(lines, out / f"{split}.csv", columns)
 
 
 def _write_shard(

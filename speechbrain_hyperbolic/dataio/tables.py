@@ -3,10 +3,16 @@
 import codecs
 import csv
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import (
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from pathlib import Path
 
-from speechbrain_hyperbolic.dataio.files import StrPath, existing
+from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path, existing
 from speechbrain_hyperbolic.errors import InputError, shown
 
 # A column's name -> names that it has elsewhere: Common Voice, VoxCeleb, ...
@@ -127,3 +133,16 @@ def check_name(path: StrPath, line: int, column: str, text: str) -> None:
             f"{path}, line {line}: {column} is {shown(text)!r}, expected "
             "printable text"
         )
+
+
+def write_table(
+    rows: Iterable[Sequence], path: StrPath, columns: Sequence[str]
+) -> None:
+    """Writes a CSV file with a header, which appears once it is complete."""
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)

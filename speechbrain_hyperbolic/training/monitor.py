@@ -19,8 +19,7 @@ from speechbrain_hyperbolic.dataio.files import (
     naming_the_file,
     write_text,
 )
-from speechbrain_hyperbolic.dataio.preparation import write_csv
-from speechbrain_hyperbolic.dataio.tables import read_table
+from speechbrain_hyperbolic.dataio.tables import read_table, write_table
 from speechbrain_hyperbolic.errors import InputError, how_to_install
 from speechbrain_hyperbolic.training.processes import gather
 
@@ -175,7 +174,7 @@ class StatisticsLog:
         self.rows.append({"epoch": meta["epoch"], **row})
         names = [*dict.fromkeys(name for row in self.rows for name in row)]
         rows = ([row.get(name, "") for name in names] for row in self.rows)
-        write_csv(rows, self.path, names)
+        write_table(rows, self.path, names)
         if self.board is None:
             return
         values = {"lr": meta["lr"]}
