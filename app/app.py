@@ -25,7 +25,7 @@ from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.errors import (
     InputError,
     exit_on_error,
-    how_to_install,
+    requires,
 )
 from speechbrain_hyperbolic.geometry import cap_norm, clip_to_ball
 from speechbrain_hyperbolic.inference.recognition import (
@@ -33,13 +33,8 @@ from speechbrain_hyperbolic.inference.recognition import (
 )
 from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
 
-with exit_on_error():
-    try:
-        import gradio as gr
-    except ImportError as error:
-        raise InputError(
-            f"the page needs gradio: {how_to_install('app')}"
-        ) from error
+with exit_on_error(), requires("app", "the page"):
+    import gradio as gr
 
 logger = get_logger(__name__)
 

@@ -46,18 +46,20 @@ def difference(base, other):
     """How far an EER is above another: change in %, its interval, and p.
 
     Each side is the EERs of the same seeds and their draws, a list of arrays.
-    Without draws, and with one seed, there is neither interval nor p.
+    Without draws there is no interval; with one seed it is over speakers only,
+    and there is no p.
     """
     (rates, drawn), (other_rates, other_drawn) = base, other
     mean = np.mean(rates)
     change = 100 * (np.mean(other_rates) / mean - 1) if mean else np.nan
-    if len(rates) < 2 or any(of is None for of in [*drawn, *other_drawn]):
+    if any(of is None for of in [*drawn, *other_drawn]):
         return change, None, None
     a, b = over_seeds(np.array(drawn), np.array(other_drawn))
     if not a.all():
         return change, None, None
     drawn = 100 * (b / a - 1)
-    return change, interval(drawn), p_value(np.round(drawn, 9))
+    p = p_value(np.round(drawn, 9)) if len(rates) > 1 else None
+    return change, interval(drawn), p
 
 
 def in_words(change, bounds, p):
@@ -65,7 +67,8 @@ def in_words(change, bounds, p):
     text = f"{change:+.1f} %"
     if bounds is None:
         return f"{text} (no interval)"
-    return f"{text} ({bounds[0]:+.1f} to {bounds[1]:+.1f}), p {p:.3f}"
+    text += f" ({bounds[0]:+.1f} to {bounds[1]:+.1f})"
+    return f"{text}, one seed" if p is None else f"{text}, p {p:.3f}"
 
 
 def mean_text(values, digits=2):

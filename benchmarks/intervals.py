@@ -87,8 +87,8 @@ def coverage(case, n_data_sets, replicates=400, seed=0):
 def main():
     data_sets = read_options(__doc__, data_sets=300).data_sets
     rows = []
-    for case in CASES:
-        both = true_values(case[1]), coverage(case, data_sets)
+    for seed, case in enumerate(CASES, 100):
+        both = true_values(case[1]), coverage(case, data_sets, seed=seed)
         names = metric_names()
         for name, truth, (given, held) in zip(names, *both, strict=True):
             row = {"speakers": case[0], "metric": name, "truth": truth}

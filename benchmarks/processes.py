@@ -3,9 +3,12 @@
 > python -m benchmarks.processes
 
 Each process has one thread, the same encoder and batch, and the processes of
-a gloo group average their gradients. One and two take turns.
+a gloo group average their gradients. One, two, and two separate trainings,
+which the machine alone slows down, take turns.
 """
 
+import concurrent.futures
+import math
 import os
 import pathlib
 import statistics
@@ -18,13 +21,31 @@ from benchmarks.trainings import HPARAMS, SCRIPT, measure, options_of
 SPEAKERS = 1211
 
 
+CASES = {  # trainings at one time, processes of each
+    "1": (1, 1),
+    "2 of a group": (1, 2),
+    "2 separate": (2, 1),
+}
+
+
+def step_of(outputs, options, steps, processes):
+    """Seconds of a step of trainings that run at one time, of the slowest."""
+    common = SCRIPT, HPARAMS / "ham_ecapa.yaml"
+
+    def run(output):
+        return measure(*common, output, options, steps, processes)["step"]
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return max(pool.map(run, outputs))
+
+
 def main():
     options = read_options(
         __doc__, channels=128, batch_size=16, steps=10, rounds=3
     )
     os.environ["OMP_NUM_THREADS"] = "1"
     batch, steps = options.batch_size, options.steps
-    times = {1: [], 2: []}
+    times = {case: [] for case in CASES}
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         recordings = write_recordings(folder / "recordings", 50, (2.1, 4))
@@ -38,15 +59,18 @@ def main():
             "distributed_backend": "gloo",
         }
         for number in range(options.rounds):
-            for processes, found in times.items():
-                output = folder / f"{processes}-{number}"
-                run = SCRIPT, HPARAMS / "ham_ecapa.yaml", output, given, steps
-                found.append(measure(*run, processes)["step"])
+            for case, (trainings, processes) in CASES.items():
+                outputs = [
+                    folder / f"{number}-{trainings}-{processes}-{i}"
+                    for i in range(trainings)
+                ]
+                times[case].append(step_of(outputs, given, steps, processes))
     rows = []
-    for processes, found in times.items():
-        speed = processes * batch / statistics.median(found)
-        ratio = processes * median_ratio(times[1], found)
-        row = {"processes": processes, "examples/s": speed}
+    for case, found in times.items():
+        count = math.prod(CASES[case])
+        speed = count * batch / statistics.median(found)
+        ratio = count * median_ratio(times["1"], found)
+        row = {"processes": case, "examples/s": speed}
         rows.append(row | {"as many as of one": ratio})
     print(table(rows))
 

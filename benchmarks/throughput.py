@@ -1,11 +1,11 @@
 """Training examples per second, by this package's script and by the stock's.
 
 > SPEECHBRAIN_CLONE=/path/to/speechbrain OMP_NUM_THREADS=2 \
-      python -m benchmarks.throughput [--data_folder CORPUS]
+      python -m benchmarks.throughput
 
-Both train the same encoder on the same utterances, of noise without a corpus,
-with the same batches and augmentation. They take turns, each time in a process
-of its own.
+Both train the same encoder on the same utterances of noise, in the same
+batches, with one augmented copy of each. They take turns, each time in a
+process of its own.
 """
 
 import pathlib
@@ -19,16 +19,8 @@ from benchmarks import (
     stock_clone,
     table,
 )
-from benchmarks.corpus import RATE, write_recordings, write_sounds
-from benchmarks.trainings import (
-    HPARAMS,
-    SCRIPT,
-    SENTENCE,
-    measure,
-    options_of,
-)
-from speechbrain_hyperbolic.dataio import audio
-from speechbrain_hyperbolic.dataio.corpus import read_corpus
+from benchmarks.corpus import write_recordings, write_sounds
+from benchmarks.trainings import HPARAMS, SCRIPT, measure, options_of
 from speechbrain_hyperbolic.errors import InputError, exit_on_error
 
 SPEAKERS = 5994
@@ -43,20 +35,42 @@ compute_cost: !new:speechbrain.nnet.losses.LogSoftmaxWrapper
         scale: !ref <scale>
 
 """
+STOCK_AUGMENT = """\
+wav_augment: !new:speechbrain.augment.augmenter.Augmenter
+    parallel_augment: True
+    concat_original: True
+    shuffle_augmentations: True
+    min_augmentations: 1
+    max_augmentations: 1
+    augmentations:
+        - !new:speechbrain.augment.time_domain.AddNoise
+            csv_file: !ref <noise_source>/noise.csv
+            snr_low: 0
+            snr_high: 15
+            num_workers: !ref <num_workers>
+        - !new:speechbrain.augment.time_domain.AddReverb
+            csv_file: !ref <noise_source>/rir.csv
+            num_workers: !ref <num_workers>
+
+prepare_noise_data: !name:builtins.dict
+prepare_rir_data: !name:builtins.dict
+
+"""
 
 
-def write_stock_aam(path):
-    """aam_ecapa.yaml with the stock's head and loss."""
+def write_stock(path):
+    """aam_ecapa.yaml with the stock's head, loss and augmentation."""
     text = (HPARAMS / "aam_ecapa.yaml").read_text()
     before, _, after = text.partition("classifier: !new:")
     after = after[after.index("epoch_counter: !new:") :]
-    path.write_text(before + STOCK_LOSS + after)
+    kept, _, after = after.partition("wav_augment: !new:")
+    after = STOCK_AUGMENT + after[after.index("######") :]
+    path.write_text(before + STOCK_LOSS + kept + after)
 
 
 def main():
     options = read_options(
         __doc__,
-        data_folder="",
         device="cpu",
         channels=64,
         batch_size=32,
@@ -64,24 +78,16 @@ def main():
         rounds=5,
         batches=10,
     )
-    clone, steps = stock_clone(), options.batches
+    clone, steps, size = stock_clone(), options.batches, options.batch_size
     if not clone:
-        raise InputError(
-            "SPEECHBRAIN_CLONE is not set: name a clone of SpeechBrain, whose "
-            "recipe this compares with"
-        )
+        raise InputError("set SPEECHBRAIN_CLONE to a clone of SpeechBrain")
     stock = clone / STOCK_RECIPE / "train_speaker_embeddings.py"
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         write_sounds(folder / "sounds", 8)
-        if options.data_folder:
-            paths = read_corpus(options.data_folder).paths().values()
-            # The stock script stops at a recording shorter than a crop.
-            long = [p for p in paths if audio.info(p).frames > SENTENCE * RATE]
-        else:
-            long = write_recordings(folder / "recordings", 50, (2.1, 4))
-        given = options_of(folder, long, options.batch_size, steps, SPEAKERS)
+        recordings = write_recordings(folder / "recordings", 50, (2.1, 4))
+        given = options_of(folder, recordings, size, steps, SPEAKERS)
         given |= {
             "device": options.device,
             "channels": options.channels,
@@ -90,12 +96,11 @@ def main():
             "rir_source": folder / "sounds" / "rir",
             "data_folder_noise": folder,
         }
-        stock_aam = folder / "stock_aam.yaml"
-        write_stock_aam(stock_aam)
+        write_stock(folder / "stock.yaml")
         ham, aam = (HPARAMS / f"{loss}_ecapa.yaml" for loss in ("ham", "aam"))
         for what, files in {
-            "HAM-Softmax, ham_ecapa.yaml in both": (ham, ham),
-            "AAM-Softmax, stock head and loss against ours": (stock_aam, aam),
+            "HAM-Softmax, ham_ecapa.yaml in both scripts": (ham, ham),
+            "AAM-Softmax, stock recipe and ours": (folder / "stock.yaml", aam),
         }.items():
             found = [], []
             for number in range(options.rounds):
@@ -105,12 +110,13 @@ def main():
                         measure(script, files[kind], output, given, steps)
                     )
             times = [[run["step"] for run in runs] for runs in found]
-            speeds = [options.batch_size / statistics.median(t) for t in times]
+            speeds = [size / statistics.median(t) for t in times]
             ratios = [a / b for a, b in zip(*times, strict=True)]
-            low, high = min(ratios), max(ratios)
             row = {"what": what, "stock, examples/s": speeds[0]}
             row |= {"ours": speeds[1], "ours / stock": median_ratio(*times)}
-            row["lowest and highest"] = f"{low:.2f} to {high:.2f}"
+            row["lowest and highest"] = (
+                f"{min(ratios):.2f} to {max(ratios):.2f}"
+            )
             first = [runs[0]["loss"] for runs in found]
             row |= {"first loss, stock": first[0], "first loss, ours": first[1]}
             rows.append(row)

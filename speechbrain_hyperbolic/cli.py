@@ -7,13 +7,14 @@ import os
 import pathlib
 import sys
 import traceback
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 # Its names are imported at first use: SpeechBrain takes seconds, too long for
 # --help. For the same reason functions import here what they need.
 import speechbrain_hyperbolic as sh
-from speechbrain_hyperbolic.errors import InputError, exit_on_error
+from speechbrain_hyperbolic.errors import InputError, exit_on_error, is_finite
 
 SAME, DIFFERENT, FAULT = 0, 1, 3
 _MODEL = "SB_HYPERBOLIC_MODEL"
@@ -67,7 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
             text = "accept scores above this (default: measured at the EER)"
             either("--threshold", type=float, help=text)
             text = "accept this share of other speakers, e.g. 1%% or 0.01"
-            either("--false-accepts", type=_rate, metavar="RATE", help=text)
+            either("--false-accepts", type=rate, metavar="RATE", help=text)
     add[verify]("a", help="a recording of the speaker")
     add[enroll]("name", help="the speaker's name")
     for run in speaking:
@@ -155,7 +156,7 @@ def verify(options: argparse.Namespace) -> int:
 
 def enroll(options: argparse.Namespace) -> None:
     """Add a speaker to a store of voiceprints."""
-    name = options.name
+    name = unicodedata.normalize("NFC", options.name.strip())
     if os.path.isfile(name):
         raise InputError(f"{name} is a file: enroll NAME FILE ...")
     model = _load(options)
@@ -240,10 +241,11 @@ def embed(options: argparse.Namespace) -> None:
     }
     if options.scores:
         arrays["scores"] = model.score_matrix(vectors, vectors)
-    with atomic_path(options.output) as path, open(path, "wb") as file:
+    output = f"{options.output.removesuffix('.npz')}.npz"  # never a recording
+    with atomic_path(output) as path, open(path, "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    text = f"{options.output} has the embeddings of {len(found)} file(s)"
-    _say(options, text, output=options.output, files=len(found))
+    text = f"{output} has the embeddings of {len(found)} file(s)"
+    _say(options, text, output=output, files=len(found))
 
 
 def diarize(options: argparse.Namespace) -> None:
@@ -261,11 +263,10 @@ def diarize(options: argparse.Namespace) -> None:
             text = f"{path}: {text}" if len(found) > 1 else text
             _say(options, text, file=path, **turn._asdict())
     if options.output:
-        names = {
-            pathlib.Path(path).stem: turns for path, turns in found.items()
-        }
+        names = {pathlib.Path(p).stem: turns for p, turns in found.items()}
         same = len(names) < len(found)  # a/1.wav and b/1.wav
-        diarization.write_rttm(options.output, found if same else names)
+        output = f"{options.output.removesuffix('.rttm')}.rttm"
+        diarization.write_rttm(output, found if same else names)
 
 
 def export(options: argparse.Namespace) -> None:
@@ -326,8 +327,7 @@ def _find_files(arguments: Sequence[str]) -> list[str]:
         if not os.path.isdir(argument):
             found.append(argument)
             continue
-        inside = walk(pathlib.Path(argument), None, {})
-        some = sorted(path for _, path, _ in inside)
+        some = sorted(p for _, p, _ in walk(pathlib.Path(argument), None, {}))
         if not some:
             raise InputError(f"{argument} is a folder without audio files")
         found += some
@@ -356,20 +356,22 @@ def _each(
         _warn(f"{passed_over} of {len(paths)} files were passed over")
 
 
-def _rate(text: str) -> float:
+def rate(text: str) -> float:
     """A rate such as 0.01, 1% or 0.5 %."""
     number, percent, _ = text.partition("%")
-    rate = float(number) / (100 if percent else 1)
-    if not 0 < rate < 1:
+    share = float(number) / (100 if percent else 1)
+    if not 0 < share < 1:
         raise argparse.ArgumentTypeError(
             f"{text} is not a rate between 0 and 1, such as 0.01 or 1%"
         )
-    return rate
+    return share
 
 
 def _threshold(model: Any, options: argparse.Namespace) -> float:
     if options.threshold is None:
         return model.threshold_at(options.false_accepts)
+    if not is_finite(options.threshold):
+        raise InputError(f"threshold is {options.threshold}, expected a number")
     return options.threshold
 
 

@@ -78,9 +78,17 @@ def one_line(error: BaseException) -> str | None:
     return None
 
 
-def how_to_install(extra: str) -> str:
-    """The command, for a clone: there is no release to install from."""
-    return f"in the repository's folder, pip install -e '.[{extra}]'"
+@contextlib.contextmanager
+def requires(extra: str, use: str) -> Iterator[None]:
+    """Says how to install what an import in it lacks."""
+    try:
+        yield
+    except ImportError as error:
+        # In a clone: there is no release to install from.
+        raise InputError(
+            f"{use} needs the package {error.name or extra}: in the "
+            f"repository's folder, pip install -e '.[{extra}]'"
+        ) from error
 
 
 def shown(text: str, most: int = 80) -> str:

@@ -1,4 +1,4 @@
-"""Hyperbolic space of curvature -1 in polar form.
+"""Hyperbolic space of curvature -1 in polar coordinates.
 
 A point is a vector that gives its direction, and its distance from the origin,
 ``radius``. The spatial part of its Lorentz coordinates is the vector at length
@@ -131,25 +131,21 @@ def to_lorentz(points: Points) -> torch.Tensor:
     return torch.cat([points.radius.cosh().unsqueeze(-1), points.spatial], -1)
 
 
-def midpoint(points: Points, weights: torch.Tensor | None = None) -> Points:
-    """The midpoint of points [..., N, D], weighted by [..., N].
+def midpoint(points: Points) -> Points:
+    """The midpoint of points [..., N, D].
 
     It is the normalized sum of their Lorentz coordinates, which minimizes the
-    weighted sum of cosh(distance) and is the gyromidpoint of the Poincare
-    ball. Source: Law et al., "Lorentzian distance learning", ICML 2019.
+    sum of cosh(distance) and is the gyromidpoint of the Poincare ball. Source:
+    Law et al., "Lorentzian distance learning", ICML 2019.
     """
-    if weights is None:
-        weights = torch.ones_like(points.radius)
     # The sum's Lorentzian norm as a sum over pairs: t^2 - |s|^2 would cancel
     # where the points are far out.
     v, r = points
     rows = Points(v.unsqueeze(-2), r.unsqueeze(-1))
     columns = Points(v.unsqueeze(-3), r.unsqueeze(-2))
     haversine = _paired_haversine(rows, columns)
-    pairs = weights.unsqueeze(-1) * weights.unsqueeze(-2)
-    norm = (pairs * (1 + 2 * haversine)).sum((-2, -1)).sqrt()
-    total = (weights.unsqueeze(-1) * points.spatial).sum(-2)
-    spatial = total / norm.unsqueeze(-1)
+    norm = (1 + 2 * haversine).sum((-2, -1)).sqrt()
+    spatial = points.spatial.sum(-2) / norm.unsqueeze(-1)
     radius = torch.linalg.vector_norm(spatial, dim=-1).asinh()
     return Points(spatial, radius)
 
@@ -170,6 +166,7 @@ def scaled_distance(
 def pairwise_distance(x: Points, y: Points) -> torch.Tensor:
     """Distances [N, M] between N and M points, without a gradient."""
     radius = torch.cat([x.radius, y.radius])
+    # Without a gradient, the slopes are not used.
     return scaled_distance(x.vectors, y.vectors, lambda _: (radius, radius), 1)
 
 
@@ -266,7 +263,7 @@ class _ScaledDistance(torch.autograd.Function):
         p, q = (sinh / length).split(sizes)
         a, b = (radius / 2).tanh().mul_(sinh).split(sizes)  # cosh - 1
         cosh_r, cosh_s = cosh.split(sizes)
-        # The factor of all gradients is in p, and leaves the product again.
+        # p carries the factor of all gradients; the output is divided by it.
         in_p = -factor / math.sqrt(2)
         p = (in_p * p).unsqueeze(1)
         xp = x * p

@@ -5,6 +5,7 @@ import io
 import pathlib
 import re
 import shutil
+import traceback
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +13,7 @@ import ruamel.yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from hyperpyyaml.core import recursive_update
 
-from speechbrain_hyperbolic.dataio.files import StrPath, write_text
+from speechbrain_hyperbolic.dataio.files import StrPath, existing, write_text
 from speechbrain_hyperbolic.errors import InputError, message_of, shown
 
 HPARAMS = "hyperparams.yaml"  # in a run's output folder and a model folder
@@ -33,6 +34,10 @@ def load_hparams(path: StrPath, overrides: str | dict = "") -> dict:
         if not _TAG_ERROR.match(str(error.args[0] if error.args else "")):
             raise  # raised by the class itself
         raise InputError(f"{path}: {message_of(error)}") from error
+    except AssertionError as error:  # how SpeechBrain's modules refuse values
+        *_, (file, _, _, code) = traceback.extract_tb(error.__traceback__)
+        file = pathlib.Path(file).name
+        raise InputError(f"{path}: {file} refuses values: {code}") from error
     except ruamel.yaml.constructor.ConstructorError as error:
         raise InputError(f"{path}: {shown(str(error.problem))}") from error
 
@@ -52,7 +57,10 @@ def read_settings(path: StrPath, overrides: str | dict = "") -> dict[str, Any]:
 
 def read_overrides(overrides: str) -> dict[str, Any]:
     """The keys that a command line overrides, as YAML nodes."""
-    return _parse(overrides or "{}", "an option")
+    # As from an unset variable of the shell
+    if empty := re.search(r"^([\w-]+): *$(?!\n[ -])", overrides, re.MULTILINE):
+        raise InputError(f"--{empty[1]} has no value: give one, or null")
+    return _parse(overrides or "{}", "the command line")
 
 
 def check_keys(path: StrPath, keys: Iterable[str], use: str) -> None:
@@ -73,9 +81,7 @@ def find_hparams(path: StrPath, script: StrPath) -> pathlib.Path:
 
 def read_nodes(path: StrPath) -> dict:
     """The top-level keys of a file as YAML nodes, tags included."""
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} is missing: there is no such hparams file")
+    path = existing(path, "hparams file")
     nodes = _parse(path.read_bytes(), path)
     if not isinstance(nodes, dict):
         raise InputError(f"{path} has no keys, expected 'key: value' lines")
@@ -115,7 +121,7 @@ def copy_recipes(folder: StrPath) -> pathlib.Path:
 def _resolved_text(path: StrPath, overrides: str | dict) -> str:
     nodes = read_nodes(path)
     if isinstance(overrides, str):
-        overrides = _parse(overrides or "{}", f"an option given to {path}")
+        overrides = read_overrides(overrides)
     if not isinstance(overrides, dict):
         raise InputError(f"{path}: expected options of the form --key=value")
     for key, value in overrides.items():
@@ -138,7 +144,9 @@ def _resolved_text(path: StrPath, overrides: str | dict) -> str:
 
 def _override(path: StrPath, nodes: dict, key: str, value: Any) -> None:
     if key not in nodes:
-        close = difflib.get_close_matches(str(key), map(str, nodes))
+        initials = "".join(word[:1] for word in str(key).split("_"))
+        close = [n for n in nodes if n == initials]  # learning_rate: lr
+        close = close or difflib.get_close_matches(str(key), map(str, nodes))
         close = close or [n for n in nodes if str(n).endswith(f"_{key}")]
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise InputError(f"{path} has no key {shown(str(key))}{hint}")

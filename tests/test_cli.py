@@ -10,9 +10,7 @@ import soundfile
 from speechbrain_hyperbolic import HyperbolicSpeakerRecognition, cli
 from speechbrain_hyperbolic.inference.config import Thresholds
 from speechbrain_hyperbolic.inference.voiceprints import VoiceprintStore
-from tests.conftest import ROOT
 from tests.inference.models import MEASURED, RATE, make_model, same, voice
-from tests.processes import run_python
 
 
 @pytest.fixture
@@ -133,7 +131,7 @@ def test_files_that_do_not_agree_are_named(here, capsys):
 
 
 def test_embed(here, capsys):
-    arguments = ["embed", ".", "-o", "out.npz", "--scores", "--json"]
+    arguments = ["embed", ".", "-o", "out", "--scores", "--json"]
     _, (found,) = printed(capsys, *arguments)
     assert found == {"output": "out.npz", "files": 3}
     model = HyperbolicSpeakerRecognition.from_pretrained("model")
@@ -160,7 +158,7 @@ def test_a_calibrated_model_tells_its_ratio(here, capsys):
     "arguments, words",
     [
         ("verify none.wav a.wav", "none.wav is missing"),
-        ("verify a.wav a.wav --device=foo", "device is foo, which PyTorch can"),
+        ("verify a.wav a.wav --device=meta", "device is meta, which PyTorch"),
         ("verify a.wav a.wav --model=nothing/at/all", "nothing/at/all is not"),
         ("verify a.wav a.wav --model=", "pass --model, or set SB_HYPERBOLIC"),
         ("enroll a.wav again.wav --store=s", "a.wav is a file: enroll NAME"),
@@ -168,7 +166,7 @@ def test_a_calibrated_model_tells_its_ratio(here, capsys):
         ("identify a.wav --store=none", "none is missing"),
         ("identify a.wav --store=text.wav", "text.wav is not a complete saf"),
         ("verify a.wav a.wav --model=.", "config.json is missing: expected a"),
-        ("export . out", "hyperparams.yaml is missing: there is no such hpar"),
+        ("export . out", "hyperparams.yaml is missing: no such file of a trai"),
         ("push . alice/m", "has no config.json: export the model first"),
         ("recipes model", "model exists: name a new folder"),
     ],
@@ -185,9 +183,3 @@ def test_a_fault_is_no_answer(here, capsys, monkeypatch):
     monkeypatch.setattr(HyperbolicSpeakerRecognition, "score", None)
     assert cli.main(["verify", "a.wav", "again.wav"]) == 3
     assert "TypeError" in capsys.readouterr().err
-
-
-def test_help_does_not_wait_for_torch():
-    code = "import sys; from speechbrain_hyperbolic import cli; "
-    code += "cli.make_parser().format_help(); print('torch' in sys.modules)"
-    assert run_python("-c", code, cwd=ROOT).stdout == "False\n"

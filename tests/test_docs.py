@@ -4,13 +4,13 @@ import json
 import os
 import pathlib
 import re
-import subprocess
 import sys
 
 import pytest
 
 from speechbrain_hyperbolic import __version__
 from tests.conftest import ROOT
+from tests.processes import run_python
 
 TUTORIAL = ROOT / "docs" / "tutorial.ipynb"
 FOLDERS = ("*.md", "docs/*.md", "[a-z]*/README.md", "recipes/*/README.md")
@@ -47,39 +47,22 @@ def test_the_tutorial_runs(tmp_path):
         "MPLBACKEND": "agg",
         "OMP_NUM_THREADS": "1",
     }
-    done = subprocess.run(
-        [sys.executable, script],
-        env=environment,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    logs = [path.read_text() for path in tmp_path.glob("tutorial-*/*.log")]
-    assert done.returncode == 0, "\n".join([done.stdout, done.stderr, *logs])
-    assert "B - A" in done.stdout and "stock score" in done.stdout
+    printed = run_python(script, env=environment, cwd=tmp_path).stdout
+    assert "B - A" in printed and "stock score" in printed
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_to_files(page):
     """The build, ``make docs``, checks those to headings too."""
     text = page.read_text(encoding="utf-8")
+    if page.parent in (ROOT, ROOT / "docs") and page.stem != "CHANGELOG":
+        assert text.count("\n") < 150, f"{page} is longer than a reader follows"
     for target in re.findall(r"\]\(([^)\s#]+)[^)]*\)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), target
-
-
-@pytest.mark.parametrize("name", ["README", "CONTRIBUTING", "docs/*"])
-def test_no_page_is_longer_than_a_reader_follows(name):
-    for page in ROOT.glob(f"{name}.md"):
-        lines = page.read_text(encoding="utf-8").splitlines()
-        assert len(lines) < 150, page
 
 
 def test_the_release_is_cited():
     """The version is stated once more, for those who read no Python."""
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {__version__}\n" in text
-
-
-def test_the_repository_carries_no_megabytes():
-    assert TUTORIAL.stat().st_size < 200_000

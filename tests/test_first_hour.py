@@ -31,12 +31,9 @@ def test_the_training_loop_of_the_readme():
     """Its block runs as it stands, and the loss falls."""
     text = (ROOT / "README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    loops = [block for block in blocks if "backward()" in block]
-    if not loops:
-        pytest.skip("README.md has no training loop")
-    torch.manual_seed(0)
+    (loop,) = (block for block in blocks if "backward()" in block)
     losses = []
-    exec(loops[0], {"print": lambda loss: losses.append(float(loss))})
+    exec(loop, {"print": lambda loss: losses.append(float(loss))})
     assert losses[-1] < losses[0]
 
 
@@ -45,21 +42,18 @@ def test_the_training_loop_of_the_readme():
 @pytest.mark.parametrize("chunk_size", [None, 2])
 def test_shapes(embeddings, labels, chunk_size):
     """One loss, whatever the shapes; outputs have that of the embeddings."""
-    torch.manual_seed(0)
     head = HyperbolicClassifier(6, out_neurons=5)
     cost = MarginSoftmax(AdditiveMargin(), chunk_size)
+    joint = JointClassifier([head, head])
+    both = JointLoss([cost, cost], [0.25, 0.75])
     x, y = torch.randn(8, 6), torch.arange(8) % 5
     expected = cost(head(x), y)
-    outputs = head(x.view(embeddings))
+    x, y = x.view(embeddings), y.view(labels)
+    outputs = head(x)
     assert outputs.shape == (*embeddings[:-1], 5)
-    for found in (
-        cost(outputs, y.view(labels)),
-        head(x.view(embeddings), y.view(labels), cost),
-    ):
-        torch.testing.assert_close(found, expected)
-    joint, both = JointClassifier([head, head]), JointLoss([cost] * 2, [1, 1])
-    found = joint(x.view(embeddings), y.view(labels), both)
-    torch.testing.assert_close(found, 2 * expected)
+    found = [cost(outputs, y), both(joint(x), y)]
+    found += [head(x, y, cost), joint(x, y, both)]
+    torch.testing.assert_close(found, [expected] * 4)
 
 
 @pytest.mark.parametrize("classes, warned", [(64, False), (300, True)])
@@ -117,8 +111,10 @@ def test_nothing_is_said_twice(work, tmp_path):
     """From a run, its model folder and a stock one: its sizes, new speakers."""
     trials = f"--verification_file={work / 'trials.txt'}"
     sizes = ("--channels=16", "--emb_dim=24", "--n_mels=32")
-    printed = train(work, tmp_path / "run", trials, *sizes)
+    # Batch normalization can't train on a last batch of one of 47.
+    printed = train(work, tmp_path / "run", trials, "--batch_size=23", *sizes)
     assert "6 training speakers" in printed
+    assert "The last utterance of each epoch is left out" in printed
     stock = tmp_path / "stock"
     stock.mkdir()
     for name in ("hyperparams.yaml", "embedding_model.ckpt"):

@@ -31,15 +31,11 @@ MAPS = {
 }
 
 
-def points_at(radius, dim, seed, dtype):
+def points_at(radius, dtype):
     """Points of given radii in random directions."""
-    generator = torch.Generator().manual_seed(seed)
-    direction = torch.randn(
-        len(radius), dim, generator=generator, dtype=torch.float64
-    )
+    direction = torch.randn(len(radius), 16, dtype=torch.float64)
     direction /= direction.norm(dim=1, keepdim=True)
-    radius = torch.as_tensor(radius, dtype=torch.float64)
-    return Points(direction.to(dtype), radius.to(dtype))
+    return Points(direction.to(dtype), torch.tensor(radius, dtype=dtype))
 
 
 def row(points, i):
@@ -65,8 +61,8 @@ def exact_distance(x, y):
     "radius", [1e-8, 1e-6, 1e-4, 0.1, 1.3, 2.3, 6.0, 12.0, 14.0]
 )
 def test_distance_against_mpmath(radius, dtype, tolerance):
-    x = points_at([radius] * 4, 16, 0, dtype)
-    y = points_at([radius, radius / 2, 0.9 * radius, radius / 9], 16, 1, dtype)
+    x = points_at([radius] * 4, dtype)
+    y = points_at([radius, radius / 2, 0.9 * radius, radius / 9], dtype)
     pairs = pairwise_distance(x, y)
     for i in range(4):
         for j in range(4):
@@ -79,7 +75,6 @@ def test_distance_against_mpmath(radius, dtype, tolerance):
 
 
 def test_exponential_map_and_coordinates_against_geoopt():
-    torch.manual_seed(0)
     ball, lorentz = geoopt.PoincareBall(c=1.0), geoopt.Lorentz(k=1.0)
     x, y = torch.randn(2, 15, 7, dtype=torch.float64)
     points = [map_points(v, exponential) for v in (x, y)]
@@ -89,25 +84,13 @@ def test_exponential_map_and_coordinates_against_geoopt():
         torch.testing.assert_close(to_ball(ours), their)
     distance = lorentz.dist(*map(to_lorentz, points))
     torch.testing.assert_close(paired_distance(*points), distance)
-    torch.testing.assert_close(ball.dist(*theirs), distance)
-
-
-def test_midpoint_against_geoopt():
-    torch.manual_seed(0)
-    vectors = torch.randn(12, 6, 7, dtype=torch.float64)
-    points = map_points(vectors, exponential)
-    weights = torch.rand(12, 6, dtype=torch.float64)
-    theirs = geoopt.PoincareBall(c=1.0).weighted_midpoint(
-        to_ball(points), weights, reducedim=[1], dim=-1
-    )
-    torch.testing.assert_close(to_ball(midpoint(points, weights)), theirs)
 
 
 @pytest.mark.parametrize("radius", [1e-3, 1.0, 6.0, 12.0])
 def test_midpoint_of_two_far_out(radius):
     """In float32: halfway between two points, where coordinates are huge."""
-    x = points_at([radius] * 5, 16, 0, torch.float32)
-    y = points_at([0.9 * radius] * 5, 16, 1, torch.float32)
+    x = points_at([radius] * 5, torch.float32)
+    y = points_at([0.9 * radius] * 5, torch.float32)
     both = (torch.stack(pair, 1) for pair in zip(x, y, strict=True))
     middle = midpoint(Points(*both))
     for end in (x, y):
@@ -122,7 +105,6 @@ def test_midpoint_of_two_far_out(radius):
 @pytest.mark.parametrize("name", MAPS)
 @pytest.mark.parametrize("norm", [0.01, 0.3, 3.0, 30.0])
 def test_gradcheck(name, norm):
-    torch.manual_seed(0)
     x, y = torch.randn(2, 3, 4, dtype=torch.float64).mul(norm)
     x.requires_grad_()
     y.requires_grad_()
@@ -137,7 +119,6 @@ def test_gradcheck(name, norm):
 @pytest.mark.parametrize("name", MAPS)
 def test_finite_at_extremes(name):
     """float32: the origin, coincident points, norms from 1e-8 to 1e8."""
-    torch.manual_seed(0)
     directions = torch.nn.functional.normalize(torch.randn(17, 64))
     vectors = torch.logspace(-8, 8, 17).unsqueeze(1) * directions
     vectors = torch.cat([torch.zeros(1, 64), vectors, -vectors])
@@ -154,11 +135,10 @@ def test_finite_at_extremes(name):
 @pytest.mark.parametrize("name", MAPS)
 def test_float32_gradients_at_every_norm(name):
     """Against float64, relative to the largest of each vector."""
-    generator = torch.Generator().manual_seed(0)
-    x, w = torch.randn(2, 17, 64, generator=generator, dtype=torch.float64)
+    x, w = torch.randn(2, 17, 64, dtype=torch.float64)
     norms = torch.logspace(-8, 8, 17, dtype=torch.float64).unsqueeze(1)
     x, w = x / x.norm(dim=1, keepdim=True), w / w.norm(dim=1, keepdim=True)
-    weights = torch.rand(17, 17, generator=generator, dtype=torch.float64)
+    weights = torch.rand(17, 17, dtype=torch.float64)
     gradients = []
     for dtype in (torch.float32, torch.float64):
         pair = [(v * norms).to(dtype).requires_grad_() for v in (x, w)]

@@ -20,30 +20,32 @@ VERIFICATION = ROOT / "hparams" / "verification.yaml"
 # script, hparams file, options, what the line says
 SCRIPTS = [
     (TRAIN, HAM, "batch_size=0", "batch_size is 0, expected an integer of 1"),
-    (TRAIN, HAM, "num_workers=-1", "num_workers is -1, expected an integer"),
-    (TRAIN, HAM, "sentence_len=0", "sentence_len is 0, expected seconds"),
-    (TRAIN, HAM, "number_of_epochs=0", "number_of_epochs is 0, expected"),
-    (TRAIN, HAM, "epochs_to_average=0", "keep_epochs is 0, expected at leas"),
+    (TRAIN, HAM, "channels=0", "channels is 0, expected an integer of 1 or"),
+    (TRAIN, HAM, "channels=30", "ECAPA_TDNN.py refuses values: assert in_ch"),
+    (TRAIN, HAM, "weight_decay=-1", "weight_decay is -1, expected a number"),
+    (TRAIN, HAM, "epochs_to_average=0", "epochs_to_average is 0, expected a"),
+    (TRAIN, HAM, "learning_rate=1", "no key learning_rate; did you mean lr?"),
+    (TRAIN, HAM, "c=5", "--c is no option: the c of the paper is --clip_c"),
+    (TRAIN, HAM, "output_folder=", "--output_folder has no value: give one"),
+    (TRAIN, HAM, "output_folder={work}", "results (scores.txt): pass another"),
     (TRAIN, HAM, "epochs=3", "no key epochs; did you mean number_of_epochs?"),
-    (TRAIN, HAM, "lr=-1", "lr is -1, expected a number > 0"),
     (TRAIN, HAM, "split_ratio=[90]", "split_ratio is [90], expected the sha"),
     (TRAIN, HAM, "precision=fp16", "fp16, which needs a GPU: pass --precisi"),
     (TRAIN, HAM, "device=cuda", "device is cuda, which PyTorch can't use (i"),
     (TRAIN, HAM, "data_parallel_backend", "needs a GPU: leave it out"),
-    (TRAIN, HAM, "data_folder=/no/such", "/no/such is not a folder"),
-    (TRAIN, HAM, "verification_file=/no.txt", "/no.txt is missing: no such"),
+    (TRAIN, HAM, "data_folder=/no/such", "/no/such' is not a folder"),
+    (TRAIN, HAM, "verification_file={work}", "is a folder: no such trial"),
     (TRAIN, HAM, "out_n_neurons=5", "5, but {save}/train.csv has 6 speakers"),
     (TRAIN, HAM, "skip_prep=True", "{save}/train.csv is missing"),
     (TRAIN, HAM, "pretrain_path=/no/such", "/no/such, which is no folder: exp"),
     (TRAIN, VERIFICATION, "", "has no classifier, expected a file for train"),
-    (TRAIN, "hamm.yaml", "", "hamm.yaml is missing: there is no such hparams"),
     (VERIFY, HAM, "", "has no model_folder, expected a file for verification"),
     (VERIFY, VERIFICATION, "", "/model/config.json is missing: expected a mo"),
-    (VERIFY, VERIFICATION, "device=cuda", "device is cuda, which PyTorch can"),
+    (VERIFY, VERIFICATION, "output_folder={work}", "(train_log.txt): pass an"),
     (OWN, "", "batch_size=0", "batch_size is 0, expected an integer of 1"),
     (OWN, "", "trials={work}/else.txt", "(2 of 4 utterances are missing)"),
     (OWN, "", "trials={work}/targets.txt", "has 1 target trials and no other"),
-    (OWN, "", "hparams=hm.yaml", "hm.yaml is missing: there is no such hpara"),
+    (OWN, "", "hparams=hm.yaml", "hm.yaml is missing: no such hparams file"),
 ]
 NEEDS_GPU = ("precision=fp16", "device=cuda", "data_parallel_backend")
 
@@ -53,6 +55,8 @@ def work(tmp_path_factory):
     work = make_corpus(tmp_path_factory.mktemp("mistakes"))
     (work / "else.txt").write_text("1 s0/0 s0/1\n0 s0/0 nobody/1\n0 s0/0 x/2\n")
     (work / "targets.txt").write_text("1 s0/0 s0/1\n")
+    (work / "train_log.txt").touch()
+    (work / "scores.txt").touch()
     return work
 
 

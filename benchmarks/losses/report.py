@@ -145,7 +145,8 @@ class Report:
                     change, bounds, _ = found
                     low, high = (change, change) if bounds is None else bounds
                     curves[name].append((size, change, low, high))
-        with _figure(path, "training speakers", 5) as axes:
+        curves = {k: points for k, points in curves.items() if points[1:]}
+        with _figure(path, "training speakers", 4) as axes:
             for number, (name, points) in enumerate(curves.items()):
                 x, y, low, high = np.transpose(points)
                 errors = np.maximum([y - low, high - y], 0)

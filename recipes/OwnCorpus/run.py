@@ -46,6 +46,7 @@ from speechbrain_hyperbolic.hparams import (
 from speechbrain_hyperbolic.hub.export import export_model
 from speechbrain_hyperbolic.hub.run_folder import loss_name
 from speechbrain_hyperbolic.training.checks import (
+    SCORE_FILE,
     check_training,
     no_trace_if_refused,
 )
@@ -111,7 +112,7 @@ def main():
         *extra,
     ]
 
-    with no_trace_if_refused(shared):
+    with no_trace_if_refused(shared, SCORE_FILE):
         _, run_opts, overrides = sb.parse_arguments([*map(str, training)])
         settings = read_settings(hparams_file, overrides)
         check_training(settings, run_opts)

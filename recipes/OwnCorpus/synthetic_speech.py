@@ -22,7 +22,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from speechbrain_hyperbolic.errors import InputError, exit_on_error
+from speechbrain_hyperbolic.errors import InputError, exit_on_error, requires
 
 SAMPLE_RATE = 16000
 ESPEAK_RATE = 22050
@@ -121,13 +121,8 @@ def make_synthetic_corpus(
     if folder.exists():
         _check_same(folder, made_from)
         return folder
-    try:
+    with requires("demo", "the synthetic corpus"):
         import espeakng_loader
-    except ImportError:
-        raise InputError(
-            "the synthetic corpus needs the package espeakng-loader: "
-            "in the repository's folder, pip install -e '.[demo]'"
-        ) from None
     engine = espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
     speakers = _draw_speakers(seed, n_train, n_test)
     unfinished = folder.with_name(f".{folder.name}.unfinished")

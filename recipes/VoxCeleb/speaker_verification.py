@@ -10,6 +10,7 @@ It writes scores.txt, results.json, det.png and scores.png to the output folder.
 After an interruption, run it again to resume.
 """
 
+import dataclasses
 import functools
 import logging
 import os
@@ -20,6 +21,7 @@ from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio.corpus import read_corpus
+from speechbrain_hyperbolic.dataio.files import write_json
 from speechbrain_hyperbolic.dataio.scores import write_scores
 from speechbrain_hyperbolic.dataio.trials import fetch_trials, read_trials
 from speechbrain_hyperbolic.errors import check_positive, exit_on_error
@@ -50,16 +52,20 @@ from speechbrain_hyperbolic.hparams import (
     check_keys,
     find_hparams,
     load_hparams,
+    read_settings,
 )
 from speechbrain_hyperbolic.hub.export import (
-    SCORE_FILE,
     UNCALIBRATED,
     add_thresholds,
     score_steps,
 )
 from speechbrain_hyperbolic.inference.config import MODULES, read_config
 from speechbrain_hyperbolic.inference.model import check_device
-from speechbrain_hyperbolic.training.checks import no_trace_if_refused
+from speechbrain_hyperbolic.training.checks import (
+    SCORE_FILE,
+    TRAIN_LOG,
+    no_trace_if_refused,
+)
 
 logger = get_logger(__name__)
 
@@ -71,8 +77,9 @@ def main():
     use = "verification, such as hparams/verification.yaml"
     check_keys(hparams_file, ["model_folder", "enrollment"], use)
     check_device(run_opts["device"])
-    hparams = load_hparams(hparams_file, overrides)
-    with no_trace_if_refused(os.path.normpath(hparams["output_folder"])):
+    folder = read_settings(hparams_file, overrides)["output_folder"]
+    with no_trace_if_refused(folder, TRAIN_LOG):
+        hparams = load_hparams(hparams_file, overrides)
         verify(hparams_file, run_opts, overrides, hparams)
 
 
@@ -115,7 +122,8 @@ def verify(hparams_file, run_opts, overrides, hparams):
         )
         before = scores
         scores = calibration(features(scores, sides, quality))
-        calibration.save(f"{output_folder}/calibration.json")
+        parameters = dataclasses.asdict(calibration)
+        write_json(f"{output_folder}/calibration.json", parameters)
     columns = (
         [trials.models[row] for row in trials.enroll],
         [trials.utterances[row] for row in trials.test],
@@ -144,7 +152,7 @@ def verify(hparams_file, run_opts, overrides, hparams):
         result["encoder"] = weights_fingerprint(
             hparams["embedding_model"].state_dict()
         )
-    results.write_results(found, f"{output_folder}/results.json")
+    write_json(f"{output_folder}/results.json", found)
     target, nontarget = scores[trials.labels == 1], scores[trials.labels == 0]
     steps = ", ".join(score_steps(hparams))
     system = f"{hparams['model_folder']}: {steps}"
@@ -166,14 +174,14 @@ def verify(hparams_file, run_opts, overrides, hparams):
         f"{results.format_results(found)}\n"
         f"scores.txt, results.json, det.png and scores.png: {output_folder}"
     )
-    if not hparams["n_crops"] and os.path.isfile(f"{run_folder}/train_log.txt"):
-        add_thresholds(hparams["model_folder"], output_folder)
-        logger.info(f"The thresholds are in {hparams['model_folder']} too.")
+    if not hparams["n_crops"] and os.path.isfile(f"{run_folder}/{TRAIN_LOG}"):
+        if add_thresholds(hparams["model_folder"], output_folder):
+            logger.info(f"The thresholds are in {hparams['model_folder']} too.")
 
 
 def check_options(hparams):
     """The score, after all options are checked, before long computations."""
-    for key in ("bootstrap_replicates", "crop_length"):
+    for key in ("bootstrap_replicates", "crop_length", "cohort_utterances"):
         check_positive(key, hparams[key])
     if hparams["clip_c"] is None:
         hparams["clip_c"] = read_config(hparams["model_folder"]).clip_c

@@ -40,6 +40,7 @@ from speechbrain_hyperbolic.hub.start import options_of_start
 from speechbrain_hyperbolic.inference.config import MODULES
 from speechbrain_hyperbolic.training.brain import SpeakerBrain
 from speechbrain_hyperbolic.training.checks import (
+    SCORE_FILE,
     check_resumable,
     check_space,
     check_training,
@@ -64,6 +65,8 @@ def main():
     # All crops have one length, so the auto-tuner pays off.
     torch.backends.cudnn.benchmark = True
     keep_freed_memory()
+    if any(argument.partition("=")[0] == "--c" for argument in sys.argv):
+        raise InputError("--c is no option: the c of the paper is --clip_c")
     hparams_file, run_opts, overrides = sb.parse_arguments(sys.argv[1:])
     start_processes(run_opts)
     hparams_file = find_hparams(hparams_file, __file__)
@@ -71,8 +74,8 @@ def main():
     check_keys(hparams_file, ["classifier", "compute_cost"], use)
     settings = read_settings(hparams_file, overrides)
     check_training(settings, run_opts)
-    output_folder = settings["output_folder"]
-    with no_trace_if_refused(output_folder), lock_run(output_folder):
+    folder = settings["output_folder"]
+    with no_trace_if_refused(folder, SCORE_FILE), lock_run(folder):
         train(hparams_file, run_opts, overrides, settings)
 
 

@@ -10,10 +10,10 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from speechbrain_hyperbolic.analysis.columns import columns_of
 from speechbrain_hyperbolic.analysis.disk import draw_disk
-from speechbrain_hyperbolic.analysis.figures import draw_radii
+from speechbrain_hyperbolic.analysis.groups import columns_of
 from speechbrain_hyperbolic.analysis.page import write_page
+from speechbrain_hyperbolic.analysis.radii import draw_radii
 from speechbrain_hyperbolic.analysis.runs import (
     embed_training,
     is_hyperbolic,

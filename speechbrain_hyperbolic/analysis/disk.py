@@ -20,7 +20,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from speechbrain_hyperbolic import geometry
-from speechbrain_hyperbolic.analysis.columns import Column
+from speechbrain_hyperbolic.analysis.groups import Column
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation.plots import COLORS, new_figure
 from speechbrain_hyperbolic.geometry import Points
@@ -50,7 +50,8 @@ def place_by_tree(points: Points) -> tuple[np.ndarray, np.ndarray]:
     leaves = leaves_list(tree)
     directions = torch.nn.functional.normalize(points.vectors)[leaves]
     cosines = (directions * directions.roll(-1, 0)).sum(1)
-    turns = cosines.clamp(-1, 1).arccos().numpy()  # from each to the next
+    # From each to the next; rounding may leave cosines beyond 1.
+    turns = cosines.clamp(-1, 1).arccos().numpy()
     turns *= 2 * np.pi / max(2 * np.pi, turns.sum())
     parent = np.full(2 * n - 1, -1)
     low, high = np.zeros((2, 2 * n - 1))  # angles, clockwise from the top
@@ -64,7 +65,7 @@ def place_by_tree(points: Points) -> tuple[np.ndarray, np.ndarray]:
         low[node], high[node] = low[children].min(), high[children].max()
         total[node] = total[children].sum(0)
     velocity = np.linalg.norm(total[n:, 1:], axis=1) / total[n:, 0]
-    node_radius = np.arctanh(velocity.clip(max=1 - 1e-15))
+    node_radius = np.arctanh(velocity.clip(max=1 - 1e-15))  # finite below 1
     radius = np.append(points.radius.numpy(), node_radius)
     disk = np.tanh(radius / 2) * 1j * np.exp(-0.5j * (low + high))
     return disk, parent

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from speechbrain_hyperbolic.analysis.columns import Column
 from speechbrain_hyperbolic.analysis.disk import (
     caption,
     distance_matrix,
     place_by_tree,
     visible_cap,
 )
-from speechbrain_hyperbolic.dataio.files import atomic_path
+from speechbrain_hyperbolic.analysis.groups import Column
+from speechbrain_hyperbolic.dataio.files import write_text
 from speechbrain_hyperbolic.geometry import Points
 
 NEAREST = 5
@@ -61,5 +61,4 @@ def write_page(
     )
     page = page.replace("/* STYLE */", style).replace("/* SCRIPT */", script)
     page = page.replace('"DATA"', text)
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(path, page)

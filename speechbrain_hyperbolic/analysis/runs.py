@@ -5,10 +5,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import ruamel.yaml
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from speechbrain.dataio.encoder import CategoricalEncoder
 
 from speechbrain_hyperbolic.dataio.preparation import read_csv
 from speechbrain_hyperbolic.errors import InputError, message_of
@@ -18,8 +18,8 @@ from speechbrain_hyperbolic.hparams import HPARAMS, check_keys, read_nodes
 from speechbrain_hyperbolic.training.checkpoints import (
     average_epochs,
     load_weights,
+    speakers_in,
 )
-from speechbrain_hyperbolic.training.datasets import LABELS
 
 _ENCODER = ("compute_features", "mean_var_norm", "embedding_model")
 # Any radius would do for heads without one: at one radius, distances rank as
@@ -58,14 +58,8 @@ def read_run(folder: str | pathlib.Path) -> Run:
     classifier = _load(folder, nodes, ["classifier"])["classifier"]
     heads = list(getattr(classifier, "heads", [classifier]))
     head = next(filter(is_hyperbolic, heads), heads[0]).eval()
-    path = folder / "save" / LABELS
-    encoder = CategoricalEncoder()
-    if not encoder.load_if_possible(path):
-        raise InputError(f"{path} is missing: it names the speakers")
     sub_centers = getattr(head, "sub_centers", 1)
-    speakers = [
-        encoder.ind2lab[i // sub_centers] for i in range(len(head.weight))
-    ]
+    speakers = np.repeat(speakers_in(folder / "save"), sub_centers).tolist()
     return Run(folder, nodes, head, speakers)
 
 

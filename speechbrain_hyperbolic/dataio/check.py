@@ -8,7 +8,6 @@ from speechbrain_hyperbolic.dataio.corpus import (
     read_corpus,
 )
 from speechbrain_hyperbolic.dataio.files import StrPath
-from speechbrain_hyperbolic.dataio.names import nearest
 from speechbrain_hyperbolic.dataio.preparation import (
     read_utterances,
     summarize,
@@ -67,13 +66,6 @@ def _check_list(
         ),
         "missing": len(trials.missing),
     }
-    if trials.missing:
-        name = trials.missing[0]
-        names = list(corpus.recordings)[:20000]
-        found["problem"] = (
-            f"{len(trials.missing)} utterances of {path} are not in the "
-            f"corpus, such as {name}{nearest(name, names)}"
-        )
     try:
         check_names(trials, corpus, path)
         corpus.held_out(speakers)

@@ -9,10 +9,10 @@ from pathlib import Path
 from speechbrain_hyperbolic.dataio.tables import read_lines, renamed
 from speechbrain_hyperbolic.errors import InputError
 
-_TARGET = "1 1.0 +1 target tgt tar true genuine same match matched"
+_TARGET = "1 1.0 +1 target tgt tar trg true t yes y genuine same match matched"
 _NONTARGET = (
-    "0 0.0 -1 -1.0 nontarget non-target nontgt non imp imposter impostor false "
-    "different diff nonmatch mismatch"
+    "0 0.0 -1 -1.0 nontarget non-target non_target nontgt non imp imposter "
+    "impostor false f no n different diff nonmatch mismatch"
 )
 LABELS = {
     **dict.fromkeys(_TARGET.split(), 1),
@@ -27,8 +27,8 @@ _HEADER = {
     "path1 audio1 reference ref",
     "test": "testid testutt testwav segmentid segment id2 utt2 utterance2 wav2 "
     "file2 path2 audio2 probe verify",
-    "label": "labels target targettype istarget key same issame class truth "
-    "groundtruth trialtype",
+    "label": "labels target targettype istarget key same issame "
+    "samespeaker class truth groundtruth trialtype",
     "side": "channel",
     "score": "scores llr",
 }
@@ -38,6 +38,7 @@ _FORMS = [
     ("enroll", "test", "label"),
     ("enroll", "test", "side"),
     ("enroll", "test", "score"),
+    ("enroll", "label", "test"),
     ("enroll", "test", "label", "score"),
     ("enroll", "test", "side", "label"),
     ("label", "enroll", "test", "score"),

@@ -15,6 +15,7 @@ import pathlib
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from urllib.parse import unquote
 
 from speechbrain.utils.logger import get_logger
 
@@ -44,6 +45,8 @@ _SPLITS = {
     **dict.fromkeys(("dev", "development", "devel"), "dev"),
     **dict.fromkeys(("val", "valid", "validation"), "dev"),
 }
+# Also speakers.tsv, speakers (1).csv and speakers.csv.txt
+_TABLE = re.compile(r"(?i)speakers\b.*\.[ct]sv(?:\.txt)?")
 
 
 @dataclasses.dataclass
@@ -125,6 +128,21 @@ class Corpus:
                 "all of its speakers can train"
             )
         return splits | found
+
+    def may_have(self, utterances: Iterable[str]) -> bool:
+        """Whether all may be utterances of this corpus by other names."""
+        cores = functools.cache(lambda: set(map(_core, self.recordings)))
+        people = {_core(speaker)[0] for speaker in self.speakers}
+
+        def is_here(utterance: str) -> bool:
+            *folders, name = utterance.split("/")
+            by_name = not name.isdecimal() and self.find(name) is not None
+            by_folder = not self.speakers.keys().isdisjoint(folders[1:])
+            core = _core(utterance)  # all cores take seconds
+            alike = core[0] in people and core in cores()
+            return by_name or by_folder or alike
+
+        return all(map(is_here, utterances))
 
     @functools.cached_property
     def _names(self) -> dict[str, Recording | None]:
@@ -216,7 +234,9 @@ def read_corpus(
     corpus.recordings = dict(sorted(corpus.recordings.items()))
     # Beside the speakers, in any case, which disks may not tell apart
     inside = itertools.chain(*(s.iterdir() for s in sources if s.is_dir()))
-    for table in (p for p in inside if p.name.lower() == "speakers.csv"):
+    for table in (p for p in inside if _TABLE.fullmatch(p.name)):
+        if table.read_bytes().startswith(b"READER"):  # LibriTTS's own
+            continue
         corpus.skipped.pop(str(table), None)
         for name, row in read_speaker_table(table).items():
             # A spreadsheet takes leading zeros.
@@ -251,6 +271,10 @@ def _add(corpus: Corpus, recording: Recording, owners: dict[str, str]) -> None:
             f"{path!r} has a space or an unprintable character in its name "
             f"({shown(id)!r}): rename it"
         )
+    known = owners.get(recording.real) == speaker and not recording.for_trials
+    if known and id not in corpus.recordings:
+        corpus.skipped[path] = "is a file that is read already"
+        return
     first = corpus.recordings.setdefault(id, recording)
     if first is not recording:
         corpus.clash = corpus.clash or (
@@ -319,6 +343,13 @@ def _from_folder(
     return layout, found
 
 
+def _core(utterance: str) -> tuple[str, str]:
+    """("3", "1"), who says what, of id003/1, spk_3/session/1 and 003%2F1."""
+    parts = unquote(utterance).split("/")
+    word = re.split("[-_. ]", parts[0])[-1].casefold()
+    return re.sub(r"^[a-z]*0*(?=\d+$)", "", word), parts[-1]
+
+
 def speaker_of(utterance: str) -> str:
     """The speaker of an utterance id: its first folder."""
     # In CN-Celeb's trials it is the name up to a hyphen: of test/NAME,
@@ -335,23 +366,14 @@ def data_folders(data_folder: StrPath) -> list[pathlib.Path]:
     """The folders of a ``data_folder``, comma-separated as in the stock."""
     if os.path.exists(data_folder):  # its own name may have a comma
         return [pathlib.Path(data_folder)]
-    folders = [pathlib.Path(f.strip()) for f in str(data_folder).split(",")]
+    folders = [folder.strip() for folder in str(data_folder).split(",")]
     for folder in folders:
-        if not folder.exists():
+        if not os.path.exists(folder):  # as "" doesn't
             raise InputError(
-                f"data_folder {folder} is not a folder or a list: pass "
+                f"data_folder {folder!r} is not a folder or a list: pass "
                 "--data_folder=/path/to/corpus"
             )
-    return folders
-
-
-def find_audio(
-    data_folder: StrPath | Corpus, utterances: Iterable[str]
-) -> dict[str, str | None]:
-    """Name of an utterance -> path or None."""
-    corpus = read_corpus(data_folder)
-    found = {name: corpus.find(name) for name in utterances}
-    return {name: r.path if r else None for name, r in found.items()}
+    return [*map(pathlib.Path, folders)]
 
 
 def read_speaker_table(path: StrPath) -> dict[str, dict[str, str]]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import pathlib
 import socket
@@ -20,8 +21,10 @@ _SPACE = 2**16  # bytes that a run needs at least, for logs and settings
 
 @contextlib.contextmanager
 def atomic_path(path: StrPath) -> Iterator[pathlib.Path]:
-    """A temporary path that is renamed to ``path`` on success."""
-    path = pathlib.Path(path)
+    """A temporary path that takes the place of ``path``'s target on success."""
+    path = pathlib.Path(path).resolve()
+    if path.exists() and not path.is_file():  # a device would be replaced
+        raise InputError(f"{path} is not a file: choose another path")
     path.parent.mkdir(parents=True, exist_ok=True)
     name = f".{path.name}.{uuid.uuid4().hex[:8]}{path.suffix}"
     temporary = path.with_name(name)
@@ -56,10 +59,16 @@ def write_text(path: StrPath, text: str) -> None:
         temporary.write_text(text, "utf-8", "replace", newline="\n")
 
 
+def write_json(path: StrPath, content: object) -> None:
+    """Writes JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
 def existing(path: StrPath, what: str) -> pathlib.Path:
     path = pathlib.Path(path)
     if not path.is_file():
-        raise InputError(f"{path} is missing: no such {what}")
+        state = "a folder" if path.is_dir() else "missing"
+        raise InputError(f"{path} is {state}: no such {what}")
     return path
 
 

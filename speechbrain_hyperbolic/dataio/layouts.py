@@ -31,7 +31,7 @@ _KNOWN = [
         "TIMIT": r"(?i:dr[1-8])/(?P<speaker>(?i:[fm][a-z]{3})\d)/[^/]+",
         "VCTK": r"wav48[^/]*/(?P<speaker>[ps]\d+)/(?P=speaker)_\w+",
         "CN-Celeb": r"(?:data/(?P<speaker>id\d{5})/(?P<session>\w+-\d+)-\d+"
-        r"|(?P<trial>eval/(?:enroll|test)/id\d{5}-[^/]+))",
+        r"|(?P<trial>(?:eval/)?(?:enroll|test)/id\d{5}-[^/]+))",
         "VoxCeleb": r"(?P<speaker>id\d{5})/(?P<session>[^/]{11})/\d{5}",
         "AISHELL": r"(?P<speaker>S\d{4}|SSB\d{4}|[CDT]\d{4})/"
         r"(?:BAC009|I)?(?P=speaker)W?\d{3,4}",
@@ -46,14 +46,20 @@ _FITS = 0.9  # of all files; the others are left out and listed
 
 _FORMAT = (
     r"wavs?|wav\d+\w*|flac|aac|m4a|ogg|opus|mp3|audios?|audiowav|data|"
-    r"clips|speech|recordings|speakers?|corpus|dataset|raw|wave|vox\d\w*"
+    r"clips|speech(?:data)?|recordings|speakers?|corpus|dataset|raw|wave|vox\d\w*"
 )
 _SPLIT = (
     r"(?:train|training|test|testing|dev|devel|development|val|valid|"
-    r"validation|eval|evaluation)"
+    r"validation|eval|evaluation|enroll|enrollment)"
     r"(?:[-_ .]?(?:set|clean|other|data|wav|aac|part|[a-d]|\d+))*"
 )
 _SEX = "males?|females?|men|women|boys?|girls?"
+# Of Common Voice and others, as en and zh-CN
+_LANGUAGE = re.compile(
+    r"(?i)english|german|french|spanish|mandarin|chinese|hindi|(?:ar|ca|cs|de|"
+    "el|en|es|eu|fa|fi|fr|hi|hu|id|it|ja|ko|nl|pl|pt|ro|ru|sv|ta|th|tr|uk|vi|"
+    r"zh)(?:[-_][a-z]{2})?"
+)
 _CONTAINER = re.compile(f"{_FORMAT}|{_SPLIT}|{_SEX}", re.IGNORECASE)
 _SAME_PEOPLE = re.compile(f"{_FORMAT}|{_SPLIT}", re.IGNORECASE)
 _SPEAKER = re.compile(
@@ -230,8 +236,9 @@ def _why_no_sessions(depth: _Depth, heads: set[str | None]) -> str:
     """Folders in folders that may be speakers as well as sessions."""
     below = defaultdict(set)  # speaker -> folders in it
     for folder, level in depth.items():
-        if len(folder) > level + 1:
-            below[folder[level]].add(folder[level + 1])
+        inner = [name for name in folder[level + 1 :] if not is_container(name)]
+        if inner:
+            below[folder[level]].add(inner[0])
     names = set().union(*below.values())
     speakers = {folder[level] for folder, level in depth.items()}
     repeat = sum(map(len, below.values())) > len(names)
@@ -245,7 +252,8 @@ def _why_no_sessions(depth: _Depth, heads: set[str | None]) -> str:
         or (len(names) < len(speakers) and _all(_NUMBERED, below))
     )
     other = _all(_SESSION, below) or heads <= names
-    if known or (plausible and not other):
+    sure = known or (plausible and not other)
+    if sure and not _all(_LANGUAGE, speakers):
         return ""
     return "these folders may be speakers or groups of them"
 

@@ -28,6 +28,7 @@ from speechbrain_hyperbolic.dataio.tables import (
 from speechbrain_hyperbolic.errors import InputError, shown
 
 _FOLDERS = ("", "clips", "wav", "audio", "data")
+_NOBODY = ("", "nan", "NaN", "None", "null", "<NA>")  # empty, as pandas writes
 _COMMON_VOICE = ("validated.tsv", "train.tsv")
 
 
@@ -94,11 +95,15 @@ def _read_manifest(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 def _recording(folder: Path, where: str, row: Mapping[str, str]) -> Recording:
     path = row.get("path", "").strip()
-    speaker = normalized(row.get("spk_id", ""))
-    if not path or not speaker or not (path + speaker).isprintable():
+    speaker = normalized(row.get("spk_id", "")).replace("/", "-")
+    if not path or speaker in _NOBODY or not (path + speaker).isprintable():
         raise InputError(
             f"{where}: expected a path and a speaker, not {shown(path)!r} and "
             f"{shown(speaker)!r}"
+        )
+    if "start" in row:  # in samples or in seconds
+        raise InputError(
+            f"{where}: give offset and duration, in seconds, in place of start"
         )
     start, length = 0.0, 0.0  # the whole file
     if "offset" in row:
@@ -154,7 +159,11 @@ def _read_kaldi(folder: Path) -> Iterator[tuple[int, dict[str, str]]]:
     )
     for speaker, utterances in _pairs(folder / "spk2utt").items():
         for utterance in utterances.split():
-            speakers.setdefault(utterance, speaker)
+            if speakers.setdefault(utterance, speaker) != speaker:
+                raise InputError(
+                    f"{folder}: utt2spk and spk2utt name two speakers of "
+                    f"{shown(utterance)}: correct one"
+                )
     for key, path in paths.items():
         if path.endswith("|") or path.startswith("|") or path == "-":
             raise InputError(
@@ -197,12 +206,11 @@ def _pairs(path: Path) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for number, line in read_lines(path) if path.is_file() else ():
         key, *rest = line.split(maxsplit=1)
-        if not rest:
+        if not rest or pairs.setdefault(key, rest[0]) != rest[0]:
             raise InputError(
-                f"{path}, line {number}: expected two fields, not "
-                f"{shown(line)!r}"
+                f"{path}, line {number}: expected two fields, and each name "
+                f"once, not {shown(line)!r}"
             )
-        pairs[key] = rest[0]
     return pairs
 
 

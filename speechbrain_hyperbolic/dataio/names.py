@@ -20,10 +20,10 @@ def normalized(name: str) -> str:
 
 
 def clean_path(name: str) -> str:
-    """A path as the ids of utterances have it: slashes, no ``./``."""
+    """A path as ids have it: slashes, no ``./``, ``C:`` or ``file://``."""
     name = normalized(name).replace("\\", "/")
-    drive = re.match("[A-Za-z]:(?=/)", name)
-    name = posixpath.normpath(name[drive.end() :] if drive else name)
+    name = re.sub("^(file:(//[^/]*)?(?=/))?(/?[A-Za-z]:(?=/))?", "", name)
+    name = posixpath.normpath(name)
     return "/" + name.lstrip("/") if name.startswith("/") else name
 
 

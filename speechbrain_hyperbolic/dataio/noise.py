@@ -108,9 +108,9 @@ class SoundBank:
         if self.source == "download":
             folder = self._download()
         if rooms:
-            simulated = _files(folder / "simulated_rirs")
+            simulated = _files(folder, "simulated_rirs")
             return {"reverb": simulated or _files(folder)}
-        found = {k: _files(folder / k) for k in ("noise", "music", "speech")}
+        found = {k: _files(folder, k) for k in ("noise", "music", "speech")}
         others = sorted({*_files(folder)} - {*found["speech"]})
         for kind in ("noise", "music"):
             found[kind] = found[kind] or others
@@ -193,12 +193,16 @@ class SoundBank:
         return np.clip(scaled, -(2**15), 2**15 - 1).astype(np.int16)
 
 
-def _files(folder: pathlib.Path) -> list[_Sound]:
-    """All but hidden ones; reading them tells which are audio."""
+def _files(folder: pathlib.Path, kind: str = "") -> list[_Sound]:
+    """All but hidden ones, or those in folders named as the kind, at any level;
+    reading them tells which are audio.
+    """
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(".")
+        if path.is_file()
+        and not path.name.startswith(".")
+        and kind in ["", *map(str.lower, path.relative_to(folder).parts[:-1])]
     )
 
 

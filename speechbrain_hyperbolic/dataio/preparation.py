@@ -9,6 +9,7 @@ import os
 import pathlib
 import random
 import sys
+import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,8 @@ logger = get_logger(__name__)
 
 COLUMNS = ["ID", "duration", "wav", "start", "stop", "spk_id"]
 _CHUNK = 256  # files that a thread reads at a time
+_PROBE = 64  # files that tell whether the disk makes readers wait
+_WAIT = 1e-4  # seconds for a file, some four times the work of its header
 
 
 class Utterance(NamedTuple):
@@ -151,8 +154,17 @@ def read_utterances(
     chunks = [items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK)]
     found: list[Utterance | str] = []
     bar = tqdm(total=len(items), desc="Reading audio", unit="file")
+    spread = decode or vad
+    if not spread:
+        # Threads that read headers hinder each other, unless a disk is slow.
+        # Not the first files: an earlier try may have left them in memory.
+        some = random.Random().sample(items, min(_PROBE, len(items)))
+        began = time.perf_counter() - time.thread_time()
+        read(some)
+        waited = time.perf_counter() - time.thread_time() - began
+        spread = waited > _WAIT * _PROBE
     with bar, ThreadPoolExecutor() as pool:
-        for results in pool.map(read, chunks):
+        for results in (pool.map if spread else map)(read, chunks):
             found += results
             bar.update(len(results))
     utterances, problems = [], {}
@@ -168,9 +180,11 @@ def _read(
     name: str, path: str, sample_rate: int, decode: bool, vad: bool
 ) -> Utterance | str:
     """The utterance of a file, or why it can't be used."""
-    file, seconds, _ = audio.split_segment(path)
+    file, seconds, end = audio.split_segment(path)
     try:
         rate, frames, _ = audio.info(path)
+        if end and seconds + frames / rate < end - 0.5:  # as Kaldi allows
+            return "ends after its file: correct the segment"
         first, last = 0, frames
         if vad:
             segments = speech_segments(audio.load(path, rate), rate)

@@ -24,7 +24,7 @@ import torch
 import tqdm
 from speechbrain.utils.epoch_loop import EpochCounter
 
-from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path, existing
+from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
 from speechbrain_hyperbolic.dataio.preparation import COLUMNS, read_csv
 from speechbrain_hyperbolic.dataio.tables import write_table
 from speechbrain_hyperbolic.errors import InputError, exit_on_error
@@ -33,9 +33,7 @@ SHUFFLE_BUFFER = 1000
 _Row = tuple[str, dict[str, Any]]  # an id, and its row of a CSV file
 
 
-def pack(
-    save_folder: StrPath, out: StrPath, shard_size: int = 1000, seed: int = 1986
-) -> None:
+def pack(save_folder: StrPath, out: StrPath, shard_size: int = 1000) -> None:
     """Packs train.csv and dev.csv, shuffled, into ``out/train`` and ``dev``."""
     if shard_size < 1:
         raise InputError(f"shard_size is {shard_size}, expected 1 or more")
@@ -46,7 +44,7 @@ def pack(
         )
     for split in ("train", "dev"):
         rows = list(read_csv(pathlib.Path(save_folder, f"{split}.csv")).items())
-        random.Random(seed).shuffle(rows)
+        random.Random(0).shuffle(rows)
         packed: list[dict[str, Any]] = []
         starts = range(0, len(rows), shard_size)
         for number, first in enumerate(tqdm.tqdm(starts, f"Packing {split}")):
@@ -96,13 +94,6 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(content)
     archive.addfile(member, io.BytesIO(content))
-
-
-def shard_lists(folder: StrPath) -> list[pathlib.Path]:
-    """The lists for training and for validation that ``pack`` wrote."""
-    what = "list of shards, as --shards_folder has it after a whole packing"
-    names = "train.csv", "dev.csv"
-    return [existing(pathlib.Path(folder, name), what) for name in names]
 
 
 def read_shard_list(
@@ -183,7 +174,6 @@ def main() -> None:
     parser.add_argument(
         "--shard_size", type=int, default=1000, help="utterances in a shard"
     )
-    parser.add_argument("--seed", type=int, default=1986, help="of the shuffle")
     with exit_on_error():
         pack(**vars(parser.parse_args()))
 

@@ -59,7 +59,8 @@ def speech_segments(
 
     Pauses shorter than ``pause`` seconds stay, and ``margin`` seconds around.
     """
-    if len(waveform) == 0 or is_silent(waveform, sample_rate):
+    enough = len(waveform) >= _SHORTEST * sample_rate  # for the detector
+    if not enough or is_silent(waveform, sample_rate):
         return []
     rate = sample_rate if sample_rate in _RATES else _RATES[-1]
     centered = waveform.float().cpu() - waveform.float().mean().cpu()

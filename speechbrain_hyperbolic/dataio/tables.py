@@ -88,8 +88,8 @@ def read_lines(path: StrPath) -> Iterator[tuple[int, str]]:
     """(number, text) of the lines that are neither empty nor comments."""
     with open(path, encoding=_encoding_of(path), errors="replace") as file:
         for number, line in enumerate(file, 1):
-            text = line.strip("\ufeff").strip()
-            if text and not text.startswith("#"):
+            text = line.strip("\ufeff\u200b\x1a").strip()
+            if text and not text.startswith(("#", "// ")):
                 yield number, text
 
 

@@ -154,22 +154,15 @@ def read_trials(
             f"{path}: {len(missing)} of {len(trials.utterances)} utterances "
             f"are not in the corpus, such as {shown(missing[0])}"
         )
-    _check_labels(trials, path, lines)
+    _check_labels(trials, path, lines, bool(corpus) and not missing)
     return dataclasses.replace(trials, columns=columns, missing=tuple(missing))
 
 
 def check_names(trials: TrialList, corpus: Corpus, path: StrPath) -> None:
     """Refuses a list of this corpus that names all speakers otherwise."""
-
-    # A list of another corpus is fine: VoxCeleb1's, to train on VoxCeleb2.
-    def is_here(utterance: str) -> bool:
-        *folders, name = utterance.split("/")
-        if corpus.speakers.keys() & folders[1:]:
-            return True
-        return not name.isdecimal() and corpus.find(name) is not None
-
     missing, names = trials.missing, trials.utterances
-    if len(missing) == len(names) and all(map(is_here, missing)):
+    # A list of another corpus is fine: VoxCeleb1's, to train on VoxCeleb2.
+    if len(missing) == len(names) and corpus.may_have(missing):
         raise InputError(
             f"{path}: 0 of {len(names)} utterances are in {corpus}, such as "
             f"{shown(missing[0])}, where the corpus has "
@@ -200,11 +193,23 @@ def _ids(corpus: Corpus | None) -> Callable[[str], str]:
 
 
 def _check_labels(
-    trials: TrialList, path: pathlib.Path, lines: list[int]
+    trials: TrialList, path: pathlib.Path, lines: list[int], known: bool
 ) -> None:
-    """Refuses a trial with both labels."""
-    pairs = trials.enroll.astype(np.int64) * len(trials.utterances)
-    pairs += trials.test
+    """Refuses a trial with both labels, in any order; warns of odd ones."""
+    enroll, test = trials.speakers()
+    members = enumerate(trials.members)
+    rows = [m[0] if len(m) == 1 else -1 - i for i, m in members]
+    sides = np.array(rows)[trials.enroll], trials.test
+    doubtful = sides[0] == sides[1]
+    if known:  # a target trial of two speakers, or a nontarget one of one
+        doubtful |= trials.labels == (enroll != test)
+    if doubtful.any():
+        logger.warning(
+            f"{path}: {doubtful.sum()} of {len(test)} trials compare an "
+            "utterance with itself, or have a label that the speakers' names "
+            f"contradict: the first is in line {lines[doubtful.argmax()]}"
+        )
+    pairs = np.minimum(*sides) * len(trials.utterances) + np.maximum(*sides)
     _, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
     first = first[inverse]
     wrong = np.flatnonzero(trials.labels != trials.labels[first])

@@ -29,11 +29,9 @@ from speechbrain_hyperbolic.evaluation import metrics
 MIN_SPEAKERS = 10
 _JACKKNIFE_GROUPS = 100
 _TAILS = (0.025, 0.975)
-# With fewer of either, simulated intervals hold the truth in less than 85 % of
-# cases (benchmarks/intervals.py): they are not given for too few errors, and
-# said to be too narrow for too few speakers.
-MIN_ERRORS = 5
-MIN_ERRORS_OF_EER = 2  # which is no minimum, and so less biased
+# Speakers missed, and pairs of speakers accepted, that make a rate credible
+MIN_ERRORS = 3
+# Of fewer, intervals are said to be too narrow (benchmarks/intervals.py).
 ENOUGH_SPEAKERS = 30
 
 
@@ -53,7 +51,9 @@ def bootstrap_intervals(
 ) -> dict | None:
     """95 % intervals of "eer" and each "min_dcf_<p_target>".
 
-    The result is None for few speakers, and an interval for few errors.
+    The result is None for few speakers, and an interval for few errors. No
+    threshold costs less than the true minimum, so the interval of a minDCF ends
+    no lower than that of the least cost at thresholds with enough errors.
     """
     system = System(scores, labels, enroll_speakers, test_speakers, p_targets)
     count = system.n_speakers
@@ -65,13 +65,15 @@ def bootstrap_intervals(
     without = np.array(
         [system.rates(groups != group) for group in np.unique(groups)]
     )
-    enough = [MIN_ERRORS_OF_EER, *(MIN_ERRORS for _ in p_targets)]
-    return {
-        name: _interval(drawn[:, i], found[i], without[:, i], count)
-        if system.fewest_errors(i) >= enough[i]
-        else None
-        for i, name in enumerate(metric_names(p_targets))
-    }
+    intervals = [
+        _interval(drawn[:, i], found[i], without[:, i], count)
+        for i in range(len(found))
+    ]
+    names = metric_names(p_targets)
+    for i, (_, high) in enumerate(intervals[len(names) :], 1):
+        intervals[i] = intervals[i][0], max(intervals[i][1], high)
+    enough = system.sure.size > 1
+    return {n: intervals[i] if enough else None for i, n in enumerate(names)}
 
 
 def compare_systems(
@@ -146,43 +148,56 @@ class System:
         _, *counts = metrics.operating_points(
             *(scores[t] for t in trials_by_score)
         )
+        pairs = [(enroll[trials], test[trials]) for trials in trials_by_score]
+        missed = _distinct(*pairs[0])[counts[0]]
+        accepted = _distinct(*(side[::-1] for side in pairs[1]))
+        accepted = accepted[counts[1][-1] - counts[1]]
+        sure = np.minimum(missed, accepted) >= MIN_ERRORS
+        # Where trials of one class follow each other, the rates and costs are
+        # least or cross at an end, whatever the draw: only ends are kept.
+        targets, nontargets = (np.diff(count) > 0 for count in counts)
+        kinds = targets + 2 * nontargets
+        kept = np.ones(sure.size, bool)
+        kept[1:-1] = (kinds[1:] != kinds[:-1]) | (kinds[1:] == 3)
+        kept[:-1] |= sure[:-1] != sure[1:]
+        kept[1:] |= sure[:-1] != sure[1:]
+        # The last threshold rejects everything; its cost is known.
+        self.sure = np.append(np.flatnonzero(sure[kept]), -1)
         # The speakers of a class's trials, and how many a threshold rejects
         self.classes = [
-            (enroll[trials], test[trials], count)
-            for trials, count in zip(trials_by_score, counts, strict=True)
+            (*speakers, count[kept])
+            for speakers, count in zip(pairs, counts, strict=True)
         ]
 
     def rates(self, draw: np.ndarray) -> list[float]:
-        """Their values, NaN if a class has no trials in this draw."""
-        return [value for value, _ in self._points(draw)]
-
-    def fewest_errors(self, metric: int) -> int:
-        """At its threshold: speakers missed, or pairs of speakers accepted."""
-        (a, b, missed), (c, d, refused) = self.classes
-        _, i = self._points(np.ones(self.n_speakers))[metric]
-        return min(
-            _distinct(a[: missed[i]], b[: missed[i]]),
-            _distinct(c[refused[i] :], d[refused[i] :]),
-        )
-
-    def _points(self, draw: np.ndarray) -> list[tuple[float, int]]:
-        """The value of each metric, and the index of its threshold."""
+        """The metrics, and the least costs where errors are enough; NaN if a
+        class has no trials in this draw.
+        """
         draw = np.append(draw, 1.0)
         rejected = []
         for enroll, test, count in self.classes:
             weight = np.append(0.0, np.cumsum(draw[enroll] * draw[test]))
             if weight[-1] == 0:
-                return [(np.nan, 0)] * (1 + len(self.p_targets))
+                return [np.nan] * (1 + 2 * len(self.p_targets))
             rejected.append((weight[count], weight[-1]))
         (missed, n_target), (refused, n_nontarget) = rejected
         curve = missed / n_target, (n_nontarget - refused) / n_nontarget
-        costs = [metrics.least_cost(*curve, p) for p in self.p_targets]
-        return [metrics.equal_error(*curve), *costs]
+        sure = curve[0][self.sure], curve[1][self.sure]
+        costs = [
+            metrics.least_cost(*some, p)[0]
+            for some in (curve, sure)
+            for p in self.p_targets
+        ]
+        return [metrics.equal_error(*curve)[0], *costs]
 
 
-def _distinct(enroll: np.ndarray, test: np.ndarray) -> int:
-    """The number of different pairs of speakers."""
-    return np.unique(np.sort([enroll, test], axis=0), axis=1).shape[1]
+def _distinct(enroll: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """How many pairs of speakers are in the first 0, 1, 2, ... trials."""
+    low, high = np.sort([enroll, test], axis=0)
+    pairs = low * (high.max() + 1) + high
+    new = np.zeros(pairs.size + 1, int)
+    new[1 + np.unique(pairs, return_index=True)[1]] = 1
+    return new.cumsum()
 
 
 def draw_rates(
@@ -229,9 +244,7 @@ def p_value(differences: np.ndarray) -> float:
     return min(1.0, float(2 * (1 + least) / (1 + differences.size)))
 
 
-def compare_score_files(
-    path_a: StrPath, path_b: StrPath, replicates: int = 1000, seed: int = 0
-) -> dict:
+def compare_score_files(path_a: StrPath, path_b: StrPath) -> dict:
     """``compare_systems`` for score files of the same trials, in any order."""
     rows_a, rows_b = (
         sorted(zip(*read_score_table(path), strict=True))
@@ -256,8 +269,6 @@ def compare_score_files(
         [label for _, _, label in trials],
         [speakers.get(model) or speaker_of(model) for model, _, _ in trials],
         [speaker_of(test) for _, test, _ in trials],
-        replicates=replicates,
-        seed=seed,
     )
 
 
@@ -282,8 +293,6 @@ def main() -> None:
     path_help = "score file of system %s, lines 'enroll test label score'"
     parser.add_argument("path_a", metavar="A", help=path_help % "A")
     parser.add_argument("path_b", metavar="B", help=path_help % "B")
-    parser.add_argument("--replicates", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     print(format_comparison(compare_score_files(**vars(options))))
     print(

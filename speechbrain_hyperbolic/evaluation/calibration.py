@@ -1,14 +1,12 @@
 """From scores to log-likelihood ratios, by logistic regression."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import logit
 
-from speechbrain_hyperbolic.dataio.files import StrPath, write_text
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation.metrics import check_prior, split_trials
 
@@ -84,11 +82,6 @@ class Calibration:
     def __call__(self, features: npt.ArrayLike) -> np.ndarray:
         """The log-likelihood ratios of trials, float64 [N]."""
         return np.asarray(features) @ self.weights + self.offset
-
-    def save(self, path: StrPath) -> None:
-        """Writes its arguments as JSON."""
-        text = json.dumps(dataclasses.asdict(self), indent=2)
-        write_text(path, text + "\n")
 
 
 def features(

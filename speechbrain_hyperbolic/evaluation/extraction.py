@@ -127,7 +127,8 @@ def extract(
     """
     if batch_seconds is None:
         batch_seconds = 600.0 if encoder.device.type == "cuda" else 60.0
-    if n_crops and not (n_crops > 0 and crop_length >= SHORTEST):
+    valid = isinstance(n_crops, int) and n_crops > 0
+    if n_crops and not (valid and crop_length >= SHORTEST):
         raise InputError(
             f"n_crops is {n_crops} and crop_length is {crop_length}, expected "
             f"0 or more crops of {SHORTEST} s or more"

@@ -20,7 +20,6 @@ from speechbrain_hyperbolic.evaluation.metrics import (
 SHOWN = ndtri([0.001, 0.6])  # error rates, on the probit scale
 # Okabe and Ito's palette without its yellow, too pale for a line on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-LINES = ("-", "--", ":", "-.")
 # Of different sizes, to see both where they coincide.
 MARKERS: dict[str, dict[str, Any]] = {
     "EER": {"marker": "o", "markersize": 10},
@@ -40,13 +39,12 @@ def save_figure(figure: Figure, path: StrPath) -> None:
 
 
 def plot_det(systems: dict, path: StrPath, title: str) -> None:
-    """Draws DET curves of name -> (target_scores, nontarget_scores).
+    """Draws DET curves of at most six name -> (target, nontarget scores).
 
     Each carries its EER point and its minDCF point, unless that is to accept or
     reject everything. A point beyond the plot sits on its edge.
     """
-    height = 22 / 3 + 0.2 * max(0, len(systems) - 4)
-    figure, axes = _new_axes(height, title)
+    figure, axes = _new_axes(22 / 3, title)
     labels = []
     for i, (name, scores) in enumerate(systems.items()):
         _, p_miss, p_fa = error_rates(*scores)
@@ -60,13 +58,11 @@ def plot_det(systems: dict, path: StrPath, title: str) -> None:
         # keeps the EER on the line.
         rates = np.stack([p_fa, p_miss])
         rates = np.insert(rates, np.argmax(p_miss >= p_fa), equal, axis=1)
-        style = {"color": COLORS[i % len(COLORS)]}
-        style["linestyle"] = LINES[i // len(COLORS) % len(LINES)]
-        DetCurveDisplay(fpr=rates[0], fnr=rates[1]).plot(axes, **style)
+        DetCurveDisplay(fpr=rates[0], fnr=rates[1]).plot(axes, color=COLORS[i])
         for mark, point in marks.items():
             axes.plot(
                 *ndtri(point).clip(*SHOWN),
-                color=style["color"],
+                color=COLORS[i],
                 markeredgecolor="white",
                 clip_on=False,
                 zorder=3,

@@ -8,27 +8,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from speechbrain_hyperbolic.dataio.corpus import find_audio
-from speechbrain_hyperbolic.dataio.files import StrPath, write_text
+from speechbrain_hyperbolic.dataio.corpus import Corpus
+from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.dataio.trials import TrialList
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation import bootstrap, metrics
 
 
 def locate(
-    trials: TrialList, data_folder: StrPath, trial_list: StrPath
-) -> dict:
+    trials: TrialList, corpus: Corpus, trial_list: StrPath
+) -> dict[str, str]:
     """The audio file of each utterance of a trial list; all must exist."""
-    paths = find_audio(data_folder, trials.utterances)
-    missing = [utterance for utterance, path in paths.items() if path is None]
-    if missing:
+    found = {name: corpus.find(name) for name in trials.utterances}
+    if trials.missing:
         raise InputError(
-            f"{trial_list}: {missing[0]} is not in data_folder {data_folder} "
-            f"({len(missing)} of {len(paths)} utterances are missing): "
+            f"{trial_list}: {trials.missing[0]} is not in data_folder {corpus} "
+            f"({len(trials.missing)} of {len(found)} utterances are missing): "
             "complete the folder, remove their trials, or pass an "
             "enrollment_file if these are models of several utterances"
         )
-    return paths
+    return {name: r.path for name, r in found.items() if r}
 
 
 def check_both_classes(trials: TrialList, trial_list: StrPath) -> None:
@@ -112,13 +111,8 @@ def evaluate_trials(
     }
 
 
-def write_results(results: dict, path: StrPath) -> None:
-    """Writes what ``evaluate_trials`` returned as JSON."""
-    write_text(path, json.dumps(results, indent=2) + "\n")
-
-
 def read_results(path: StrPath) -> dict:
-    """Reads what ``write_results`` wrote."""
+    """What ``evaluate_trials`` returned, from the JSON of a verification."""
     return json.loads(pathlib.Path(path).read_text())
 
 
@@ -153,8 +147,7 @@ def interval_note(results: dict) -> str:
         note += f", too narrow for as few as {fewest} speakers"
     if any(None in result["intervals"].values() for result in results.values()):
         note += (
-            f"; none where fewer than {bootstrap.MIN_ERRORS} speakers (EER: "
-            f"{bootstrap.MIN_ERRORS_OF_EER}) are missed or as few pairs of "
-            "speakers falsely accepted"
+            f"; none where fewer than {bootstrap.MIN_ERRORS} speakers are "
+            "missed or pairs of speakers falsely accepted at any threshold"
         )
     return note

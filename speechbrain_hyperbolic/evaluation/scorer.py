@@ -129,14 +129,12 @@ def _tell_of_the_cap(embeddings: Embeddings, c: float) -> None:
     """Says why hyperbolic scores may give the error rates of the cosine."""
     norms = embeddings.views.norm(dim=-1)
     share = 100 * float((norms >= cap_norm(c)).double().mean())
-    line = f"{share:.4g} % of the embeddings lie on the cap of clip_c = {c:g}, "
-    line += "where the distance is a function of the cosine"
-    if share == 100:
-        line += (
-            ": without crops, normalization and several utterances of a model, "
-            "all error rates are those of --score=cosine"
-        )
-    logger.info(line)
+    logger.info(
+        f"{share:.4g} % of the embeddings lie on the cap of clip_c = {c:g}, "
+        "where the distance is a function of the cosine: if all do, error "
+        "rates without crops, normalization and several utterances of a model "
+        "are those of --score=cosine"
+    )
 
 
 def _sides(
@@ -165,15 +163,15 @@ def check_held_out(calibration: TrialList, trials: TrialList) -> None:
 
 
 def warn_of_training_speakers(csv_file: StrPath, **lists: TrialList) -> None:
-    """Warns of speakers in trials who trained the encoder, by its train.csv."""
+    """Warns of speakers in trials whom the encoder's train.csv has too."""
     if not pathlib.Path(csv_file).is_file():
         return
-    trained = set(read_cohort(csv_file, per_speaker=1).values())
+    trained = {row["spk_id"] for _, row in read_table(csv_file, ["spk_id"])}
     for key, trials in lists.items():
         shared = trained & trial_speakers(trials)
         if shared:
             logger.warning(
-                f"{len(shared)} speakers of {key}, such as {min(shared)}, "
-                f"trained the encoder ({csv_file}): its error rates will be "
-                "too low"
+                f"{len(shared)} speakers of {key}, such as {min(shared)}, are "
+                f"training speakers ({csv_file}): its error rates will be too "
+                "low"
             )

@@ -20,7 +20,7 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.dataio.corpus import speaker_of
-from speechbrain_hyperbolic.dataio.files import StrPath
+from speechbrain_hyperbolic.dataio.files import StrPath, existing
 from speechbrain_hyperbolic.dataio.scores import read_score_table
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.evaluation.extraction import (
@@ -52,12 +52,13 @@ from speechbrain_hyperbolic.inference.model import (
     save_model,
 )
 from speechbrain_hyperbolic.training.checkpoints import average_epochs
+from speechbrain_hyperbolic.training.checks import SCORE_FILE, TRAIN_LOG
 
 logger = get_logger(__name__)
 
 MODEL = "model"  # a run's own model folder
 RESULTS = "results.json"
-SCORE_FILE, UNCALIBRATED = "scores.txt", "uncalibrated.txt"
+UNCALIBRATED = "uncalibrated.txt"
 
 
 def export_model(
@@ -107,17 +108,16 @@ def export_run(
     has what only the author knows, see ``make_card``.
     """
     run_folder, folder = pathlib.Path(run_folder), pathlib.Path(folder)
-    if card.get("license") is None:
-        logger.warning(
-            "The card states no license: choose one that the training data "
-            "allow, such as license='cc-by-4.0' (--license)."
-        )
     if onnx:
         check_packages()
+    model = run_folder / MODEL
+    if overwrite and folder.resolve() == model.resolve():
+        raise InputError(f"{folder} is the run's own model: name a new folder")
     _check_free(folder, overwrite)
+    for file in (HPARAMS, TRAIN_LOG):
+        existing(run_folder / file, "file of a training's output folder")
     nodes = read_nodes(run_folder / HPARAMS)
     training, speakers = describe_training(run_folder, nodes)
-    model = run_folder / MODEL
     if not (model / CONFIG).is_file():
         export_model(run_folder)
     config, modules = load_model(model, read_config(model).classes)
@@ -165,15 +165,21 @@ def export_run(
             onnx=onnx,
             **card,
         ).save(new / "README.md")
+    if card.get("license") is None:
+        logger.warning(
+            "The card states no license: choose one that the training data "
+            "allow, such as license='cc-by-4.0' (--license)."
+        )
     return folder
 
 
-def add_thresholds(folder: StrPath, verification_folder: StrPath) -> None:
-    """Gives a run's own model what its verification has measured."""
+def add_thresholds(folder: StrPath, verification_folder: StrPath) -> bool:
+    """Gives a run's own model what its verification has measured, if any."""
     config, modules = load_model(folder, read_config(folder).classes)
     _, fields = _read_verification(pathlib.Path(verification_folder), set())
     config = dataclasses.replace(config, **fields)
     save_model(folder, config, modules["embedding_model"].state_dict())
+    return bool(fields)
 
 
 def _check_free(folder: pathlib.Path, overwrite: bool) -> None:
@@ -222,7 +228,7 @@ def _find_verification(
         names = ", ".join(path.name for path in found)
         raise InputError(
             f"{run_folder} has several verifications ({names}): choose one as "
-            "verification_folder"
+            "verification_folder (--verification)"
         )
     if found:
         return found[0]
@@ -232,7 +238,8 @@ def _find_verification(
             f"them with --model_folder={run_folder / MODEL}"
         )
     logger.warning(
-        f"{run_folder} has no verification: no thresholds, no error rates"
+        f"{run_folder} has no verification: no thresholds, no error rates; "
+        f"for those, verify with --model_folder={run_folder / MODEL}"
     )
     return None
 

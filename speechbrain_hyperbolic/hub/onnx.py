@@ -15,7 +15,7 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.nnet.pooling import StatisticsPooling
 
 from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
-from speechbrain_hyperbolic.errors import InputError, how_to_install
+from speechbrain_hyperbolic.errors import InputError, requires
 from speechbrain_hyperbolic.evaluation.extraction import SHORTEST, Encoder
 from speechbrain_hyperbolic.inference.model import fingerprint, load_model
 
@@ -61,15 +61,10 @@ def export_onnx(folder: StrPath, trusted: Iterable[str] = ()) -> pathlib.Path:
 
 def check_packages() -> tuple[types.ModuleType, types.ModuleType]:
     """onnx and onnxruntime, or an InputError that says what to install."""
-    try:
+    with requires("onnx", "the ONNX export"):
         import onnx
         import onnxruntime
         import onnxscript  # noqa: F401, needed by torch.onnx.export
-    except ImportError as error:
-        raise InputError(
-            f"the ONNX export needs the package {error.name}: "
-            f"{how_to_install('onnx')}"
-        ) from error
     return onnx, onnxruntime
 
 

@@ -35,7 +35,8 @@ def push_model(
         raise InputError(f"you are not logged in to the Hub: {LOG_IN}")
     api = HfApi()
     with explain_errors(repo_id):
-        api.create_repo(repo_id, private=private, exist_ok=True)
+        created = api.create_repo(repo_id, private=private, exist_ok=True)
+        repo_id = created.repo_id  # "model" is that of the user
         if private and not api.model_info(repo_id).private:
             raise InputError(
                 f"{repo_id} exists and is public: push to another name, or "

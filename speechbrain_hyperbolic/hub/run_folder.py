@@ -17,6 +17,7 @@ import ruamel.yaml
 from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.hparams import tag_of
+from speechbrain_hyperbolic.training.checks import TRAIN_LOG
 
 _HYPERBOLIC = {"clip", "exponential", "smooth_cap"}
 _AUGMENTATIONS = {
@@ -103,8 +104,8 @@ def describe_training(
     run_folder: pathlib.Path, nodes: dict
 ) -> tuple[dict[str, Any], set[str]]:
     """What the card says about the training, and the speakers' names."""
-    log = run_folder / "train_log.txt"
-    text = log.read_text(encoding="utf-8") if log.is_file() else ""
+    log = run_folder / TRAIN_LOG
+    text = log.read_text(encoding="utf-8")
     ended = re.findall(r"^epoch: (\d+)", text, re.MULTILINE)
     if not ended:
         raise InputError(f"{log} has no epochs, expected a finished run")

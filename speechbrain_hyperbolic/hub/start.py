@@ -27,9 +27,9 @@ def options_of_start(settings: dict[str, Any], given: Collection[str]) -> str:
     name = str(settings["pretrain_path"])
     path = _find(name)
     options = f"pretrain_path: {json.dumps(str(path))}"
-    source = path / HPARAMS
-    if not source.is_file():
-        source = path.parent / HPARAMS  # of a run's save folder
+    # Of a model, or of the run that a save folder or a checkpoint is in
+    sources = [folder / HPARAMS for folder in (path, *path.parents[:2])]
+    source = next(filter(pathlib.Path.is_file, sources), sources[0])
     if {*_ENCODER, *_SIZES}.intersection(given) or not source.is_file():
         return options
     nodes = read_nodes(source)

@@ -19,7 +19,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
+from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path, existing
 from speechbrain_hyperbolic.errors import InputError, message_of
 from speechbrain_hyperbolic.evaluation.extraction import (
     SHORTEST,
@@ -166,8 +166,7 @@ def read_tensors(
     path: StrPath,
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """The tensors and the metadata of a safetensors file."""
-    if not pathlib.Path(path).is_file():
-        raise InputError(f"{path} is missing: no such file")
+    path = existing(path, "file")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             # Copies, since the file is memory-mapped and might change
@@ -190,7 +189,8 @@ def check_device(name: str | None) -> str:
     try:
         if name.startswith("cuda") and not torch.cuda.is_available():
             raise RuntimeError("it finds no GPU")
-        return torch.empty(0, device=name).device.type
+        torch.zeros(1, device=name).cpu()  # "meta" has no values
+        return torch.device(name).type
     except (AssertionError, RuntimeError) as error:
         raise InputError(
             f"device is {name}, which PyTorch can't use ({message_of(error)}): "

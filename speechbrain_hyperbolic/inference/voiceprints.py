@@ -12,6 +12,7 @@ import numpy.typing as npt
 import safetensors.numpy
 
 from speechbrain_hyperbolic.dataio.files import StrPath, atomic_path
+from speechbrain_hyperbolic.dataio.names import normalized
 from speechbrain_hyperbolic.errors import InputError, message_of, shown
 from speechbrain_hyperbolic.inference.model import read_tensors
 
@@ -58,11 +59,11 @@ class VoiceprintStore:
     @property
     def vectors(self) -> np.ndarray:
         """Their voiceprints: float32, shape [speakers, D]."""
-        vectors = [vector for vector, _ in self._voices.values()]
-        return np.array(vectors, np.float32)
+        return np.array([v for v, _ in self._voices.values()], np.float32)
 
     def embeddings(self, name: str) -> np.ndarray:
         """Those of a speaker's utterances, [N, D]."""
+        name = normalized(name)
         if name not in self._voices:
             raise InputError(
                 f"{shown(name)} is not among the {len(self)} enrolled "
@@ -82,12 +83,12 @@ class VoiceprintStore:
         None means that there is one, the vector.
         """
         # A control character in a stranger's store could rewrite a terminal.
-        if not (isinstance(name, str) and name.isprintable() and name):
+        if not (isinstance(name, str) and name.isprintable() and name.strip()):
             raise InputError(
                 f"a speaker's name is {ascii(name):.60}, expected printable "
                 "characters"
             )
-        vector = np.array(vector, np.float32)
+        name, vector = normalized(name), np.array(vector, np.float32)
         rows = vector[None] if embeddings is None else embeddings
         rows = np.array(rows, np.float32)
         size = self.vectors.shape[1] if self._voices else vector.size
@@ -104,8 +105,8 @@ class VoiceprintStore:
     def remove(self, name: str) -> None:
         """Removes a speaker."""
         self.embeddings(name)  # refuses an unknown name
-        del self._voices[name]
-        self._changed.add(name)
+        del self._voices[normalized(name)]
+        self._changed.add(normalized(name))
 
     def save(self, path: StrPath) -> None:
         """Writes a safetensors file, with the names in its header.
@@ -192,7 +193,7 @@ class VoiceprintStore:
 
 def _locked(path: StrPath) -> contextlib.AbstractContextManager:
     """Waits until no other process reads and writes a store."""
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     lock_path = path.with_name(f".{path.name}.lock")
     # One object for each path, so that ``update`` can ``save``

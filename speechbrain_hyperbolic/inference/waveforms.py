@@ -16,7 +16,7 @@ from speechbrain_hyperbolic.dataio.audio import (
     split_windows,
     to_mono,
 )
-from speechbrain_hyperbolic.errors import InputError
+from speechbrain_hyperbolic.errors import InputError, check_positive
 
 _MOST_CHANNELS = 64
 # Resampling and mixing exceed 1 by a little, unscaled integers by far.
@@ -40,13 +40,15 @@ def read_audio(
         name = os.fspath(audio)
         if name != "-":
             return name, read_windows(name, model_rate, channel)
-        name, audio = "standard input", sys.stdin.buffer
+        name = "standard input"
+        audio = getattr(sys.stdin, "buffer", io.BytesIO())  # if it is closed
     if hasattr(audio, "read"):
         file = io.BytesIO(audio.read())  # a pipe can't seek
         waveform = load(name, model_rate, file=file, channel=channel)
     else:
-        waveform = _mono(audio, channel)
-        waveform = resample(waveform, sample_rate or model_rate, model_rate)
+        rate = model_rate if sample_rate is None else sample_rate
+        rate = int(check_positive("sample_rate", rate))
+        waveform = resample(_mono(audio, channel), rate, model_rate)
     return name, split_windows(waveform, model_rate)
 
 
@@ -65,10 +67,8 @@ def _mono(
             f"the audio is of {audio.dtype}, expected floats in [-1, 1], "
             "int16, int32 or uint8"
         )
-    samples = (audio.astype(np.float32) - zero) / scale
-    if samples.ndim == 1:
-        samples = samples[:, None]
-    elif samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
+    samples = np.atleast_2d((audio.astype(np.float32) - zero) / scale)
+    if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
         samples = samples.T
     is_signal = samples.ndim == 2 and samples.size > 0
     if not is_signal or samples.shape[1] > _MOST_CHANNELS:

@@ -50,7 +50,7 @@ class HyperbolicClassifier(Classifier):
     learn_curvature : bool
         For "exponential": whether kappa is learned, within a factor of 10.
     cap : float
-        For "smooth_cap": the largest radius, > 0.
+        For "smooth_cap": the largest radius, > 0 and at most 14.
     embedding_scale : float
         For the hyperbolic maps: factor of the embeddings before the map, > 0.
     learn_scale : bool
@@ -118,7 +118,7 @@ class HyperbolicClassifier(Classifier):
         self.sub_centers = sub_centers
         self._targets: _Targets | None = _Targets()
         if init_std is None:
-            init_std = self.similarity.init_std
+            init_std = getattr(self.similarity, "init_std", None)
         if init_std is not None:
             torch.nn.init.normal_(self.weight, std=init_std)
         self.to(device)

@@ -8,7 +8,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.processing.features import InputNormalization
 
-from speechbrain_hyperbolic.errors import InputError, how_to_install
+from speechbrain_hyperbolic.errors import InputError, requires
 from speechbrain_hyperbolic.inference.download import explain_errors
 
 
@@ -37,11 +37,8 @@ a folder or a name such as microsoft/wavlm-base-plus
                 f"source is {source}, expected a folder or a name such as "
                 "microsoft/wavlm-base-plus"
             )
-        try:
+        with requires("wavlm", "WavLM"):
             from speechbrain.integrations.huggingface.wavlm import WavLM
-        except ImportError as error:
-            install = how_to_install("wavlm")
-            raise InputError(f"WavLM needs transformers: {install}") from error
         # Models are loaded on "meta", which from_pretrained refuses.
         with explain_errors(f"source {source}"), torch.device("cpu"):
             wavlm = WavLM(source, HF_HUB_CACHE, output_all_hiddens=True)

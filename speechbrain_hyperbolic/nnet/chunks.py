@@ -13,14 +13,14 @@ from torch.autograd.function import once_differentiable
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.nnet.losses import as_column, explain_labels
 from speechbrain_hyperbolic.nnet.margins import AdditiveMargin
-from speechbrain_hyperbolic.nnet.similarity import InnerProduct, compare
+from speechbrain_hyperbolic.nnet.similarity import compare
 
 
 def chunked_margin_softmax(
     embeddings: torch.Tensor,
     centers: torch.Tensor,
     targets: torch.Tensor,
-    similarity: InnerProduct,
+    similarity: torch.nn.Module,
     loss_fn: AdditiveMargin,
     chunk_size: int,
 ) -> torch.Tensor:
@@ -57,7 +57,7 @@ class _ChunkedSoftmax(torch.autograd.Function):
     def forward(
         ctx: Any,
         targets: torch.Tensor,
-        similarity: InnerProduct,
+        similarity: torch.nn.Module,
         loss_fn: AdditiveMargin,
         chunk_size: int,
         x: torch.Tensor,
@@ -81,7 +81,7 @@ class _ChunkedSoftmax(torch.autograd.Function):
                 logits.masked_fill_(logits < target, 0)
             highest.append(logits.amax(1))
             shares.append(logits.softmax(1).amax(1))
-        # log(p) = logit - log_total also holds for the highest logit.
+        # A chunk's log(sum exp) is any logit less the log of its share.
         log_totals = torch.stack(highest) - torch.stack(shares).log()
         log_total = log_totals.logsumexp(0).unsqueeze(1)
         by_target = torch.expm1(target - log_total)

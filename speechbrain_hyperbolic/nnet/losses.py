@@ -29,8 +29,9 @@ class MarginSoftmax(torch.nn.Module):
     Raises
     ------
     InputError
-        If there is not one label for each row or, on the CPU, one is outside
-        [0, classes). On a GPU, PyTorch's own check fails.
+        If an argument is of another kind, if there is not one label for each
+        row or, on the CPU, one is outside [0, classes). On a GPU, PyTorch's own
+        check fails.
 
     Example
     -------
@@ -96,8 +97,8 @@ class _MarginSoftmax(torch.autograd.Function):
         logits, ignored = loss_fn.logits(outputs, changed)
         log_p = logits.log_softmax(1)
         loss = nll_loss(log_p, targets.squeeze(1))
-        # The gradient of each row, but for a common factor: p - 1 or p, by
-        # the slopes where the margin changes outputs
+        # The gradient, but for a common factor: the probabilities, less 1 for
+        # the target, times the slopes where the margin changed the outputs
         rows = log_p.exp_()
         if ignored is not None:
             rows.masked_fill_(ignored, 0)
@@ -133,7 +134,7 @@ class JointLoss(torch.nn.Module):
     Raises
     ------
     InputError
-        If there is not one finite weight >= 0 for each loss.
+        If there is not one finite weight >= 0 or not one head for each loss.
 
     Example
     -------

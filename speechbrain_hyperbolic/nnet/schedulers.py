@@ -24,7 +24,8 @@ class MarginSchedule(torch.nn.Module):
 
     It is given to a loss as its margin. ``SpeakerBrain`` steps it once per
     optimizer step; another training loop calls ``step`` itself. The number of
-    steps is its state: put it among the checkpointer's recoverables.
+    steps is its state: put it among the checkpointer's recoverables. Do not
+    compile such a loss: torch.compile would begin anew at each step.
 
     Arguments
     ---------

@@ -31,9 +31,6 @@ from speechbrain_hyperbolic.geometry import (
 class InnerProduct(torch.nn.Module):
     """Inner products, without a bias: the usual softmax."""
 
-    # Standard deviation of the initial centers; None: Xavier's
-    init_std: float | None = None
-
     def forward(
         self, embeddings: torch.Tensor, centers: torch.Tensor
     ) -> torch.Tensor:
@@ -41,7 +38,7 @@ class InnerProduct(torch.nn.Module):
         return product(embeddings, centers)
 
 
-class Cosine(InnerProduct):
+class Cosine(torch.nn.Module):
     """Cosines, as in the stock classifier."""
 
     def forward(
@@ -50,7 +47,7 @@ class Cosine(InnerProduct):
         return product(normalize(embeddings), normalize(centers))
 
 
-class HyperbolicSimilarity(InnerProduct):
+class HyperbolicSimilarity(torch.nn.Module):
     """-distance of the points that a map makes of the vectors.
 
     ``embedding_scale`` multiplies the embeddings before the map: an encoder's
@@ -58,7 +55,7 @@ class HyperbolicSimilarity(InnerProduct):
     has no radius of its own. ``learn_scale``: within a factor of 10 either way.
     """
 
-    # Published: the centers find their radius from there.
+    # Of the initial centers, as published: they find their radius from there.
     init_std = 1e-3
     map: Map
     # The largest radius that the map allows, in units of curvature -1
@@ -92,7 +89,10 @@ class HyperbolicSimilarity(InnerProduct):
 
     def _scaled(self, vectors: torch.Tensor, embeddings: bool) -> torch.Tensor:
         scale = self.embedding_scale if embeddings else 1.0
-        return _times(scale * self.curvature**0.5, vectors)
+        factor = scale * self.curvature**0.5
+        if isinstance(factor, float) and factor == 1:
+            return vectors  # without a copy
+        return vectors * factor
 
 
 class ClippedDistance(HyperbolicSimilarity):
@@ -134,6 +134,11 @@ class SmoothCapDistance(HyperbolicSimilarity):
     def __init__(self, cap: float = 2.3, **scale: Any) -> None:
         super().__init__(**scale)
         self.cap = check_positive("cap", cap)
+        if cap > MAX_RADIUS:
+            raise InputError(
+                f"cap is {cap}, expected a radius of at most {MAX_RADIUS:g}: "
+                "farther out, float32 no longer tells neighbors apart"
+            )
         self.map = functools.partial(smooth_cap, cap=self.cap)
 
 
@@ -168,7 +173,7 @@ MAPS = {
 }
 
 
-def make_similarity(map: str, **parameters: Any) -> InnerProduct:
+def make_similarity(map: str, **parameters: Any) -> torch.nn.Module:
     """The similarity of a name in ``MAPS``, with the parameters it uses."""
     if map not in MAPS:
         raise InputError(f"map is {map!r}, expected one of {', '.join(MAPS)}")
@@ -183,7 +188,7 @@ def make_similarity(map: str, **parameters: Any) -> InnerProduct:
 
 
 def compare(
-    similarity: InnerProduct, x: torch.Tensor, centers: torch.Tensor
+    similarity: torch.nn.Module, x: torch.Tensor, centers: torch.Tensor
 ) -> torch.Tensor:
     """Outputs [N, M] of x [N, D] and speakers' K centers [M, K, D].
 
@@ -192,9 +197,3 @@ def compare(
     outputs = similarity(x, centers.flatten(0, 1))
     count = centers.shape[1]
     return outputs if count == 1 else outputs.unflatten(1, (-1, count)).amax(2)
-
-
-def _times(factor: float | torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    if isinstance(factor, float) and factor == 1:
-        return vectors  # without a copy
-    return vectors * factor

@@ -7,7 +7,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any
 
 import speechbrain as sb
@@ -249,7 +249,15 @@ class SpeakerBrain(sb.Brain):
             **loader_kwargs,
         }
         sampler = getattr(dataset, "sampler", None)
-        if stage == sb.Stage.TRAIN and sampler is not None:
+        train, size = stage == sb.Stage.TRAIN, options.get("batch_size") or 1
+        alone = getattr(self.hparams, "wav_augment", None) is None
+        if train and alone and isinstance(dataset, Sized):
+            processes = int(os.environ.get("WORLD_SIZE", 1))
+            rows = math.ceil(len(dataset) / processes)
+            if rows > size and rows % size == 1:
+                options["drop_last"] = True  # one row has no variance
+                logger.warning("The last utterance of each epoch is left out.")
+        if train and sampler is not None:
             options |= {"sampler": sampler, "shuffle": False}
             self.train_sampler = sampler  # whose epoch the stock Brain sets
         return super().make_dataloader(dataset, stage, *args, **options)

@@ -55,11 +55,6 @@ class RecentCheckpointer(Checkpointer):
     **options : dict
         Those of the stock Checkpointer, e.g. recoverables.
 
-    Raises
-    ------
-    InputError
-        If keep_epochs is below 1.
-
     Example
     -------
     >>> import torch
@@ -80,10 +75,6 @@ class RecentCheckpointer(Checkpointer):
         **options: Any,
     ) -> None:
         super().__init__(checkpoints_dir, **options)
-        if keep_epochs < 1:
-            raise InputError(
-                f"keep_epochs is {keep_epochs}, expected at least 1"
-            )
         self.keep_epochs = keep_epochs
         self.pretrainer = pretrainer
         self._damage: dict[pathlib.Path, str] = {}  # of those seen
@@ -321,6 +312,7 @@ class AveragedPretrainer(Pretrainer):
     ) -> None:
         loadables = loadables or {}
         names = list(loadables) if names is None else names
+        names = [names] if isinstance(names, str) else names
         for name in set(names) - set(loadables):
             raise InputError(
                 f"pretrain_modules has {name}, expected some of "
@@ -353,19 +345,19 @@ class AveragedPretrainer(Pretrainer):
                     'by --pretrain_modules="[embedding_model]"'
                 )
             if name == "classifier" and labels is not None:
-                keep_centers(module, state, *map(_speakers, (folder, labels)))
+                keep_centers(module, state, *map(speakers_in, (folder, labels)))
             load_weights(name, module, state, folder)
         logger.info(f"Loaded {', '.join(self.loadables)} from {folder}.")
 
 
-def _speakers(path: pathlib.Path) -> list[str]:
+def speakers_in(path: pathlib.Path) -> list[str]:
     """The speakers of a classifier, from their file or its folder."""
     files = [path, path / LABELS, path / "label_encoder.ckpt"]  # the stock's
     encoder = CategoricalEncoder()
     if not (found := [file for file in files if file.is_file()]):
         raise InputError(
-            f"{path} has no {LABELS}, which says whose the centers are: start "
-            "from the save folder of their training, or pass "
+            f"{path} has no {LABELS}, which says whose the centers are: "
+            "restore it, or start another training without them by "
             '--pretrain_modules="[embedding_model]"'
         )
     encoder.load(found[0])

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain_hyperbolic.dataio.files import StrPath
 from speechbrain_hyperbolic.errors import InputError, is_finite, message_of
 from speechbrain_hyperbolic.hparams import HPARAMS, read_settings
+from speechbrain_hyperbolic.inference.config import CONFIG
 from speechbrain_hyperbolic.inference.model import check_device
 from speechbrain_hyperbolic.training.monitor import summary_writer_class
 
@@ -23,14 +25,21 @@ logger = get_logger(__name__)
 _NUMBERS = {
     "batch_size": (1, True, "an integer of 1 or more"),
     "number_of_epochs": (1, True, "an integer of 1 or more"),
+    "epochs_to_average": (1, True, "an integer of 1 or more"),
     "num_workers": (0, True, "an integer of 0 or more; 0: no workers"),
     "sample_rate": (1000, True, "a rate in Hz, such as 16000"),
     "sentence_len": (0.1, False, "seconds of speech, such as 2.015"),
     "lr": (1e-30, False, "a number > 0, such as 0.001"),
+    "encoder_lr": (1e-30, False, "a number > 0, such as 0.0001"),
+    "weight_decay": (0, False, "a number >= 0"),
+    "channels": (1, True, "an integer of 1 or more, such as 1024"),
+    "emb_dim": (1, True, "an integer of 1 or more, such as 192"),
 }
+# Files of a training and of a verification, which keep to their own folders
+TRAIN_LOG, SCORE_FILE = "train_log.txt", "scores.txt"
 # What lies in a run's folder that must outlive an error
-_RESULTS = ("save/CKPT*", "save/skipped.txt", "diverged.json", "scores.txt")
-# What a resumed run may change, besides names that end as "_folder"
+_RESULTS = ("save/CKPT*", "save/skipped.txt", "diverged.json", SCORE_FILE)
+# What a resumed run may change, besides names with "_folder"
 _MAY_CHANGE = """
 number_of_epochs num_workers skip_prep check_audio ckpt_interval_minutes
 epochs_to_average pretrain_path verification_file train_log
@@ -41,6 +50,8 @@ def check_training(settings: dict[str, Any], run_opts: Any) -> None:
     """Refuses settings with which the training would end in an error."""
     for key, (least, whole, expected) in _NUMBERS.items():
         value = settings.get(key, least)
+        if isinstance(value, list):  # channels of an encoder's layers
+            continue
         valid = is_finite(value) and value >= least
         if not valid or (whole and value != int(value)):
             raise InputError(f"{key} is {value}, expected {expected}")
@@ -107,28 +118,44 @@ def check_resumable(
         return
     then = read_settings(saved)
     now = read_settings(hparams_file, overrides)
-    told = [
+    told: Any = [
         f"{key} {then.get(key)} -> {now.get(key)}"
         for key in sorted(then.keys() | now.keys())
         if then.get(key) != now.get(key)
         and key not in _MAY_CHANGE
-        and not key.endswith(("_folder", "_annotation"))
+        and "_folder" not in key
+        and not key.endswith("_annotation")
     ]
     if told:
-        logger.warning(
-            f"{saved.parent} is resumed with other settings: {', '.join(told)}"
-        )
+        told = ", ".join(told)
+        text = f"{saved.parent} is resumed with other settings: {told}"
+        counter = hparams["epoch_counter"]
+        if counter.current >= counter.limit:  # its settings would be replaced
+            raise InputError(
+                f"{text}. Nothing is left to train: pass another "
+                "--output_folder, or more --number_of_epochs"
+            )
+        logger.warning(text)
 
 
 @contextlib.contextmanager
-def no_trace_if_refused(folder: StrPath) -> Iterator[None]:
-    """Removes the folder that a refused run has made, if nothing came of it."""
-    folder = pathlib.Path(folder).absolute()
+def no_trace_if_refused(folder: StrPath, foreign: str) -> Iterator[None]:
+    """Refuses another command's folder, and removes that of a refused run."""
+    folder = pathlib.Path(os.path.abspath(folder))
+    for name in (foreign, CONFIG):
+        if (folder / name).is_file():
+            raise InputError(
+                f"output_folder {folder} holds another command's results "
+                f"({name}): pass another --output_folder"
+            )
     missing = [p for p in (folder, *folder.parents) if not p.exists()]
     try:
         yield
     except InputError:
         kept = any(any(folder.glob(pattern)) for pattern in _RESULTS)
         if missing and if_main_process() and not kept:
-            shutil.rmtree(missing[-1], ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # others may use those above
+                for parent in missing[1:]:
+                    parent.rmdir()
         raise

@@ -1,5 +1,6 @@
 """From a corpus to the data sets of the training recipe."""
 
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,6 @@ from speechbrain_hyperbolic.dataio.shards import (
     ShardSampler,
     open_member,
     read_shard_list,
-    shard_lists,
 )
 from speechbrain_hyperbolic.dataio.tables import read_table
 from speechbrain_hyperbolic.dataio.trials import (
@@ -27,6 +27,7 @@ from speechbrain_hyperbolic.dataio.trials import (
     trial_speakers,
 )
 from speechbrain_hyperbolic.errors import InputError, shown
+from speechbrain_hyperbolic.evaluation.scorer import warn_of_training_speakers
 from speechbrain_hyperbolic.training.checkpoints import LABELS
 
 
@@ -34,6 +35,7 @@ def prepare(hparams: dict[str, Any]) -> None:
     """Writes the CSV files, without the speakers of the trial list."""
     # The stock hparams files lack the keys that are read by get.
     if hparams.get("shards_folder") or hparams["skip_prep"]:
+        _warn_of_test_speakers(hparams)
         return  # shards are made from such files
     corpus = read_corpus(
         hparams["data_folder"],
@@ -58,6 +60,15 @@ def prepare(hparams: dict[str, Any]) -> None:
     )
 
 
+def _warn_of_test_speakers(hparams: dict[str, Any]) -> None:
+    """Of those in a list of trials, if it is a file, who train all the same."""
+    path = str(hparams.get("verification_file"))
+    if os.path.isfile(path):
+        trials = read_trials(path, hparams.get("enrollment_file"))
+        csv_file = _annotations(hparams)[0]
+        warn_of_training_speakers(csv_file, verification_file=trials)
+
+
 def count_speakers(settings: dict[str, Any]) -> int:
     """The number of training speakers, after the preparation."""
     rows = read_table(_annotations(settings)[0], ["spk_id"])
@@ -65,8 +76,9 @@ def count_speakers(settings: dict[str, Any]) -> int:
 
 
 def _annotations(settings: dict[str, Any]) -> list[Any]:
-    if settings.get("shards_folder"):
-        return shard_lists(settings["shards_folder"])
+    if packed := settings.get("shards_folder"):
+        names = "train.csv", "dev.csv"
+        return [pathlib.Path(packed, name) for name in names]
     return [settings["train_annotation"], settings["valid_annotation"]]
 
 

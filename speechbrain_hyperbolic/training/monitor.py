@@ -1,6 +1,5 @@
 """What training logs about its geometry, and reports when it diverges."""
 
-import json
 import math
 import os
 import pathlib
@@ -17,10 +16,11 @@ from speechbrain.utils.distributed import (
 from speechbrain_hyperbolic.dataio.files import (
     StrPath,
     naming_the_file,
+    write_json,
     write_text,
 )
 from speechbrain_hyperbolic.dataio.tables import read_table, write_table
-from speechbrain_hyperbolic.errors import InputError, how_to_install
+from speechbrain_hyperbolic.errors import InputError, requires
 from speechbrain_hyperbolic.training.processes import gather
 
 # Embeddings kept of an epoch, enough for a 5 % quantile
@@ -121,14 +121,8 @@ def _radii(name: str, radius: torch.Tensor, cap: float) -> dict[str, float]:
 
 def summary_writer_class() -> Any:
     """TensorBoard's, or an InputError that says how to install it."""
-    try:
+    with requires("tensorboard", "--tensorboard_folder, unless it is null,"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError(
-            "tensorboard_folder needs TensorBoard, which is not installed: "
-            f"{how_to_install('tensorboard')}, or pass "
-            "--tensorboard_folder=null"
-        ) from error
     return SummaryWriter
 
 
@@ -213,7 +207,7 @@ def stop_diverged(
     }
     path = pathlib.Path(output_folder) / "diverged.json"
     if if_main_process():
-        write_text(path, json.dumps(report, indent=2) + "\n")
+        write_json(path, report)
     ddp_barrier()  # the first process that ends would end the others
     raise InputError(
         f"epoch {place['epoch']}, batch {place['step']} has the loss "

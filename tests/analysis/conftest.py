@@ -23,7 +23,7 @@ HEADS = {
 }
 
 
-def write_run(folder, head="ham", more="", **recoverables):
+def write_run(folder, head="ham", more=""):
     """A folder as training leaves it; returns the head at each epoch's end."""
     folder.mkdir(parents=True)
     text = f"epochs_to_average: 2\nclassifier: {HEADS[head]}\n{more}"
@@ -31,7 +31,7 @@ def write_run(folder, head="ham", more="", **recoverables):
     torch.manual_seed(1)
     classifier = load_hyperpyyaml(text)["classifier"]
     checkpointer = RecentCheckpointer(
-        folder / "save", recoverables={"classifier": classifier, **recoverables}
+        folder / "save", recoverables={"classifier": classifier}
     )
     states = []
     for epoch in (1, 2, 3):

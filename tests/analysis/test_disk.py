@@ -6,13 +6,13 @@ import torch
 from scipy.cluster.hierarchy import linkage, to_tree
 from scipy.spatial.distance import squareform
 
-from speechbrain_hyperbolic.analysis.columns import columns_of
 from speechbrain_hyperbolic.analysis.disk import (
     distance_matrix,
     draw_disk,
     place_by_tree,
 )
-from speechbrain_hyperbolic.analysis.figures import draw_radii
+from speechbrain_hyperbolic.analysis.groups import columns_of
+from speechbrain_hyperbolic.analysis.radii import draw_radii
 from speechbrain_hyperbolic.errors import InputError
 from speechbrain_hyperbolic.geometry import (
     Points,

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from speechbrain_hyperbolic.analysis.columns import columns_of
 from speechbrain_hyperbolic.analysis.disk import distance_matrix
+from speechbrain_hyperbolic.analysis.groups import columns_of
 from speechbrain_hyperbolic.analysis.page import write_page
 from tests.analysis.conftest import SPEAKERS, disk_distance, some_points
 

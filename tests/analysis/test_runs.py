@@ -2,11 +2,8 @@
 
 import shutil
 
-import numpy as np
 import pytest
-import soundfile
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from matplotlib.image import imread
 
 from speechbrain_hyperbolic.analysis.__main__ import main
@@ -15,19 +12,8 @@ from speechbrain_hyperbolic.analysis.runs import (
     is_hyperbolic,
     read_run,
 )
-from speechbrain_hyperbolic.dataio.preparation import Utterance, write_csv
 from speechbrain_hyperbolic.errors import InputError
 from tests.analysis.conftest import HEADS, SPEAKERS, write_run
-
-# Entries as a run's hyperparams.yaml has them
-ENCODER = """
-data_folder: /gone
-compute_features: !new:speechbrain.lobes.features.Fbank {n_mels: 80}
-mean_var_norm: !new:speechbrain.processing.features.InputNormalization
-    {norm_type: sentence, std_norm: False}
-embedding_model: !new:speechbrain.lobes.models.Xvector.Xvector
-    {in_channels: 80, tdnn_channels: [4, 4, 4, 4, 4], lin_neurons: 8}
-"""
 
 
 def clipped_radius(vectors):
@@ -84,21 +70,13 @@ def test_what_is_written(tmp_path, table, capsys, head):
         assert imread(path)[..., :3].std() > 0.01
 
 
-def test_embeddings_of_the_training(tmp_path):
+def test_embeddings_of_the_training(demo, tmp_path):
     """Of a corpus that has moved since."""
-    encoder = load_hyperpyyaml(ENCODER)["embedding_model"]
-    run, corpus = tmp_path / "run", tmp_path / "corpus"
-    write_run(run, more=ENCODER, embedding_model=encoder)
-    rng, rows = np.random.default_rng(0), []
-    for speaker in SPEAKERS[:3]:
-        path = corpus / speaker / "1.wav"
-        path.parent.mkdir(parents=True)
-        soundfile.write(path, 0.1 * rng.normal(size=16000), 16000)
-        wav = f"/gone/{speaker}/1.wav"
-        rows.append(Utterance(f"{speaker}/1", 1.0, wav, 0, 16000, speaker))
-    write_csv(rows, run / "save" / "train.csv")
-    main([str(run), "--data_folder", str(corpus)])
+    run = shutil.copytree(demo.run, tmp_path / "run")
+    for file in (run / "hyperparams.yaml", run / "save" / "train.csv"):
+        file.write_text(file.read_text().replace(str(demo.corpus), "/gone"))
+    main([str(run), "--data_folder", str(demo.corpus)])
     assert (run / "analysis" / "radii.png").is_file()
     assert any((run / "embeddings").rglob("*.*"))
-    points = embed_training(read_run(run), corpus)
+    points = embed_training(read_run(run), demo.corpus)
     torch.testing.assert_close(points.radius, clipped_radius(points.vectors))

@@ -241,12 +241,11 @@ def test_a_wav_file_written_to_a_pipe(tmp_path):
 
 
 def test_unusable_samples_and_rates(tmp_path):
-    samples = tone()
-    samples[5] = np.nan
-    path = tmp_path / "a.wav"
-    soundfile.write(path, samples, 16000, subtype="FLOAT")
-    with pytest.raises(InputError, match="NaN"):
-        audio.load(path)
+    path, samples = tmp_path / "a.wav", tone()
+    for samples[5] in np.nan, 1e15:
+        soundfile.write(path, samples, 16000, subtype="FLOAT")
+        with pytest.raises(InputError, match="NaN, infinite or huge"):
+            audio.load(path)
     write(path, tone()[:0], 16000)
     with pytest.raises(InputError, match="a.wav is empty"):
         audio.info(path)

@@ -8,11 +8,7 @@ import unicodedata
 import pytest
 
 from speechbrain_hyperbolic import cli
-from speechbrain_hyperbolic.dataio.corpus import (
-    count_reasons,
-    find_audio,
-    read_corpus,
-)
+from speechbrain_hyperbolic.dataio.corpus import count_reasons, read_corpus
 from speechbrain_hyperbolic.dataio.preparation import prepare_corpus, read_csv
 from speechbrain_hyperbolic.dataio.trials import check_names, read_trials
 from speechbrain_hyperbolic.errors import InputError
@@ -29,10 +25,11 @@ def add(folder, *utterances, seconds=1.0, rate=16000):
 def test_audio_that_is_missing(tmp_path):
     add(tmp_path, "a/1.WAV", "a/2.Flac")
     assert list(read_corpus(tmp_path).paths()) == ["a/1", "a/2"]
+    find = read_corpus(tmp_path).find
     for name in ("a/1", "a/1.m4a"):  # the extension does not matter
-        assert find_audio(tmp_path, [name]) == {name: str(tmp_path / "a/1.WAV")}
+        assert find(name).path == str(tmp_path / "a/1.WAV")
     missing = ["a/3", "a/1/1", "b/1", "a", "3", "b/a/1", "a\0/1"]
-    assert find_audio(tmp_path, missing) == dict.fromkeys(missing)
+    assert not any(map(find, missing))
 
 
 def test_several_folders(tmp_path):
@@ -40,18 +37,19 @@ def test_several_folders(tmp_path):
     add(tmp_path / "one" / "wav", "a/1.flac", "a/1.ogg", "b/s/2.wav")
     add(tmp_path / "two", "a/1.wav", "b/s/2.wav", "b/s/3.wav")
     both = f"{tmp_path / 'one'}, {tmp_path / 'two'}"
-    assert find_audio(both, ["b/s/3", "a/1", "b/s/2"]) == {
-        "b/s/3": str(tmp_path / "two/b/s/3.wav"),
-        "a/1": str(tmp_path / "one/wav/a/1.flac"),
-        "b/s/2": str(tmp_path / "one/wav/b/s/2.wav"),
-    }
+    for name, path in {
+        "b/s/3": "two/b/s/3.wav",
+        "a/1": "one/wav/a/1.flac",
+        "b/s/2": "one/wav/b/s/2.wav",
+    }.items():
+        assert read_corpus(both).find(name).path == str(tmp_path / path)
     with pytest.raises(InputError, match="are both utterance a/1: rename"):
         read_corpus(tmp_path / "one").paths()
 
 
 def test_bad_folders_and_names(tmp_path):
     with pytest.raises(InputError, match="is not a folder"):
-        read_corpus(tmp_path / "missing").paths()
+        read_corpus(f"{tmp_path},").paths()
     with pytest.raises(InputError, match="has no audio"):
         read_corpus(tmp_path).paths()
     add(tmp_path, "a/1.wav")
@@ -83,11 +81,13 @@ LIBRI = [
         ("AISHELL", ["x/wav/train/S0002/BAC009S0002W0122.wav"], "S0002"),
         ("Speech Commands", ["bed/0a7c2a8d_nohash_0.wav"], "0a7c2a8d"),
         ("below test, train", ["train/a/1.wav", "test/b/1.wav"], "a b"),
+        ("below train/SPEECHDATA", ["train/SPEECHDATA/SV1/1.wav"], "SV1"),
         ("below female, male", ["male/01/1.wav", "female/02/1.wav"], "01 02"),
         # A speaker called data, wav or Val
         ("utterance", ["data/1.wav", "a/1.wav", "wav/1.wav"], "a data wav"),
         ("utterance", ["Val/s1/1.wav", "a/s1/1.wav"], "Val a"),
         ("utterance", ["spk1/x/1.wav", "spk2/y/1.wav"], "spk1 spk2"),
+        ("utterance", ["en_01/1.wav", "de_02/1.wav"], "de_02 en_01"),
         ("utterance", ["ABA/wav/1.wav", "SKA/wav/1.wav"], "ABA SKA"),
         ("utterance", ["a/1.wav", ".Trash-1000/b/1.wav", "a/._1.wav"], "a"),
         ("utterance", ["a/1.wav", "__MACOSX/a/1.wav", "@eaDir/1.wav"], "a"),
@@ -96,6 +96,7 @@ LIBRI = [
 )
 def test_layout(tmp_path, layout, files, speakers):
     add(tmp_path, *(f for f in files if not f.endswith(".txt")))
+    (tmp_path / "speakers.tsv").write_text("READER\tSUBSET\n9\ttrain-clean\n")
     corpus = read_corpus(tmp_path)
     assert layout in corpus.layouts[0]
     assert sorted(corpus.speakers) == speakers.split()
@@ -119,10 +120,13 @@ def test_layout(tmp_path, layout, files, speakers):
         (["2020-01-02/ann/1.wav", "2020-01-03/bo/1.wav"], ["=1: 2 ", "=2: 2 "]),
         (["mine/ann/1.wav", "mine/bo/1.wav"], ["=1: 1 ", "=2: 2 "]),
         (["train/ann/1.wav", "bo/1.wav"], ["=1: 2 ", "=2: 1 "]),
-        (["train/1.wav", "test/1.wav"], ["no folder has the name"]),
         (["male/01/1.wav", "female/01/1.wav"], ["01 is below female and"]),
         (["ann_1.wav", "bo_1.wav"], ["no folders"]),
         (["hall/ann/1.wav", "attic/ann/1.wav"], ["=1: 2 ", "=2: 1 "]),
+        (["en/s101/1.wav", "fr-FR/s201/1.wav"], ["=1: 2 ", "=2: 2 "]),
+        (["en/audio/1.wav", "fr_fr/audio/1.wav"], ["=1: 2 ", "=2: 1 "]),
+        (["V1/wav/id1/x/1.wav", "V2/wav/id3/x/1.wav"], ["=1: 2 ", "=3: 2 "]),
+        (["enroll/ann.wav", "test/ann-2.wav"], ["no folder has the name"]),
         (["c1/01/01_1.wav", "c2/01/01_2.wav"], ["=1: 2 ", "=2: 1 "]),
         ([f"{s}/1.wav" for s in ("a-day1", "a-day2", "b-day1")], ["2 folders"]),
         (["Ann/1.wav", "ann/2.wav"], ["Ann and ann differ in case only"]),
@@ -160,6 +164,7 @@ def test_links_end(tmp_path):
     add(tmp_path / "c", "a/1.wav", "b/1.wav")
     add(tmp_path / "elsewhere", "2.wav")
     links = {"a/loop": "..", "b/loop": "../..", "0": "b", "e": "nowhere"}
+    links["a/2.wav"] = "1.wav"
     for link, target in {**links, "d": "../elsewhere"}.items():
         os.symlink(target, tmp_path / "c" / link)
     corpus = read_corpus(tmp_path / "c")
@@ -167,6 +172,7 @@ def test_links_end(tmp_path):
     counts = count_reasons(corpus.skipped)
     assert counts == {
         "is a link to a folder that is read already": 3,
+        "is a file that is read already": 1,
         "is no audio": 1,
     }
 
@@ -209,7 +215,7 @@ def test_names_of_a_mac(tmp_path):
     (tmp_path / "t.txt").write_text(f"1 {nfc}/é.wav {nfd}/2.wav\n")
     trials = read_trials(tmp_path / "t.txt", corpus=read_corpus(tmp_path))
     assert trials.utterances == [f"{nfc}/2", f"{nfc}/é"] and not trials.missing
-    assert None not in find_audio(tmp_path, trials.utterances).values()
+    assert all(map(read_corpus(tmp_path).find, trials.utterances))
     prepare_corpus(tmp_path, tmp_path / "save", [])
     rows = read_csv(tmp_path / "save/train.csv").values()
     assert {row["spk_id"] for row in rows} == {"a", "b"}
@@ -232,7 +238,8 @@ def test_names_of_a_mac(tmp_path):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 def test_speakers_csv_of_any_program(tmp_path, table, held_out, encoding):
     add(tmp_path, "0001/1.wav", "0002/1.wav", "0003/1.wav")
-    (tmp_path / "Speakers.CSV").write_text(table, encoding)
+    name = {"utf-16": "speakers (1).tsv", "cp1252": "speakers.csv.txt"}
+    (tmp_path / name.get(encoding, "Speakers.CSV")).write_text(table, encoding)
     assert read_corpus(tmp_path).held_out([]) == held_out
 
 
@@ -260,9 +267,14 @@ def test_leaks(tmp_path):
     corpus, path = read_corpus(tmp_path), tmp_path / "t.txt"
     path.write_text("1 id10270/5r0d/1.wav x9\n")
     check_names(read_trials(path, corpus=corpus), corpus, path)
-    path.write_text("1 my/anna/1.wav my/anna/2.wav\n0 my/anna/1 my/bert/9\n")
-    with pytest.raises(InputError, match="0 of 3 .* my/anna/2, .* has 0003/1"):
-        check_names(read_trials(path, corpus=corpus), corpus, path)
+    for line in (
+        "my/anna/1 my/bert/9.wav",
+        "s_anna/1 id3/x/2",
+        "anna%2f1 bert%2f2",
+    ):
+        path.write_text(f"1 {line}\n")
+        with pytest.raises(InputError, match="0 of 2 .* where .* has 0003/1"):
+            check_names(read_trials(path, corpus=corpus), corpus, path)
     (tmp_path / "bert" / "3.wav").symlink_to(tmp_path / "anna" / "1.wav")
     with pytest.raises(InputError, match="two speakers, anna and bert"):
         read_corpus(tmp_path).paths()

@@ -14,8 +14,9 @@ from speechbrain_hyperbolic.errors import InputError
 
 def test_a_file_is_whole_or_as_before(tmp_path):
     path = tmp_path / "new" / "a.txt"
-    for text in ("first", "second"):
-        with atomic_path(path) as temporary:
+    (tmp_path / "link").symlink_to(path)
+    for name, text in ((path, "first"), (tmp_path / "link", "second")):
+        with atomic_path(name) as temporary:
             temporary.write_text(text)
             assert temporary.suffix == ".txt"
         assert path.read_text() == text
@@ -24,6 +25,8 @@ def test_a_file_is_whole_or_as_before(tmp_path):
         raise KeyError
     assert path.read_text() == "second"
     assert list(path.parent.iterdir()) == [path]
+    with pytest.raises(InputError, match="new is not a file: choose"):
+        atomic_path(path.parent).__enter__()
     umask = os.umask(0o027)
     with atomic_path(path) as temporary:
         temporary.write_text("third")

@@ -8,10 +8,11 @@ import soundfile
 
 from speechbrain_hyperbolic.dataio import audio
 from speechbrain_hyperbolic.dataio.check import check
-from speechbrain_hyperbolic.dataio.corpus import find_audio, read_corpus
+from speechbrain_hyperbolic.dataio.corpus import read_corpus
 from speechbrain_hyperbolic.dataio.make_trials import make_trial_list
 from speechbrain_hyperbolic.dataio.preparation import prepare_corpus, read_csv
 from speechbrain_hyperbolic.dataio.trials import read_trials
+from speechbrain_hyperbolic.evaluation.results import locate
 from tests.dataio.test_corpus import add
 
 NAMES = [f"{s}_{i}" for s in "abc" for i in range(3)]
@@ -74,8 +75,9 @@ def test_a_list_is_as_good_as_a_folder(tmp_path, make):
     trials = make_trial_list(source, tmp_path / "t.txt", test_share=1)
     for label, one, other in trials:
         assert label == (one[0] == other[0])
-    ids = read_trials(tmp_path / "t.txt", corpus=read_corpus(source)).utterances
-    assert all(audio.info(p).frames for p in find_audio(source, ids).values())
+    corpus = read_corpus(source)
+    listed = read_trials(tmp_path / "t.txt", corpus=corpus)
+    assert all(map(audio.info, locate(listed, corpus, "t.txt").values()))
     prepare_corpus(source, tmp_path, ["c"], [50, 50])
     train = read_csv(tmp_path / "train.csv")
     assert {row["spk_id"] for row in train.values()} == {"a", "b"}
@@ -123,8 +125,10 @@ def test_segments(tmp_path, kind):
 
 def test_files_of_a_list_that_are_missing(tmp_path):
     add(tmp_path, "1.wav", "2.wav", "3.wav", "4.wav")
-    lines = [f"{i}.wav,{'ab'[i % 2]}\n" for i in range(1, 6)]
-    (tmp_path / "list.csv").write_text("file,speaker_id\n" + "".join(lines))
+    lines = [f"{i}.wav,x/{'ab'[i % 2]},0,{i // 4}\n" for i in range(1, 6)]
+    header = "file,speaker_id,offset,duration\n1.wav,x/b,0.5,9\n"
+    (tmp_path / "list.csv").write_text(header + "".join(lines))
     found = check(tmp_path / "list.csv")
-    assert found["skipped"] == {"is missing or not a file": 1}
-    assert found["utterances"] == 4
+    missing = {"is missing or not a file": 1}
+    assert found["skipped"] == {"ends after its file": 1} | missing
+    assert (found["utterances"], found["speakers"]) == (4, 2)

@@ -73,7 +73,7 @@ def test_folders(tmp_path):
     for n, kind in enumerate(("noise", "music", "speech")):
         for count in range(n + 1):
             write(tmp_path / "musan" / kind / "x" / f"{count}.wav", random(99))
-    bank = make(tmp_path, tmp_path / "musan")
+    bank = make(tmp_path, tmp_path)  # at any level
     kinds = "noise", "music", "speech"
     assert [number(bank, kind) for kind in kinds] == [1, 2, 3]
     bank = make(tmp_path, tmp_path / "musan" / "music")

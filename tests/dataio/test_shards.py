@@ -18,7 +18,6 @@ from speechbrain_hyperbolic.dataio.shards import (
     open_member,
     pack,
     read_shard_list,
-    shard_lists,
 )
 from speechbrain_hyperbolic.errors import InputError
 from tests.corpora import make_corpus
@@ -55,7 +54,7 @@ def test_webdataset_reads_them(files, packed):
         found[entry.pop("id")] = sample["wav"], entry
     rows = read_csv(files / "train.csv")
     assert found.keys() == rows.keys() and len(urls) == -(-len(rows) // SHARD)
-    listed = read_shard_list(shard_lists(packed)[0], 16000)
+    listed = read_shard_list(packed / "train.csv", 16000)
     for name, row in rows.items():
         content, entry = found[name]
         with open(row["wav"], "rb") as file:
@@ -113,7 +112,7 @@ def test_bad_shards_are_refused(files, tmp_path, damage, message):
     pack(files, tmp_path, SHARD)
     damage(tmp_path / "train" / "train-000001.tar")
     with pytest.raises(InputError, match=message):
-        for row in read_shard_list(shard_lists(tmp_path)[0], 16000).values():
+        for row in read_shard_list(tmp_path / "train.csv", 16000).values():
             file = open_member(row["wav"], row["offset"], row["size"])
             audio.load(row["wav"], file=file)
 

@@ -36,6 +36,7 @@ NO_SPEECH = {
     "zeros": np.zeros(5 * RATE),
     "constant": np.full(RATE, 0.3),
     "music": music(),
+    "a click": noise(1)[:400],
 }
 SILENT = ("quiet room", "zeros", "constant")
 

@@ -28,6 +28,7 @@ def read_splits(path):
 
 def read_kaldi(path):
     path.with_name("utt2spk").write_text("u1 a\n")
+    path.with_name("wav.scp").touch()
     return read_corpus(path.parent)
 
 
@@ -38,6 +39,7 @@ READERS = {
     "train.csv": read_csv,
     "speakers.csv": read_splits,
     "wav.scp": read_kaldi,
+    "spk2utt": read_kaldi,
     "list.csv": read_corpus,
     "list.json": read_corpus,
 }
@@ -88,10 +90,18 @@ WRONG = {
         ("spk_id,split\na,later\n", "split of a is 'later', expected"),
         ("spk_id\nZo\u0081\n", "can't be read as CSV"),
     ],
-    "wav.scp": [("u1 sox a.wav -t wav - |\n", "a command, which is never")],
+    "wav.scp": [
+        ("u1 sox a.wav -t wav - |\n", "a command, which is never"),
+        ("u1 a.wav\nu1 b.wav\n", "line 2: .* each name once, not 'u1 b.wav'"),
+    ],
+    "spk2utt": [("a u1\nb u1\n", "name two speakers of u1: correct one")],
     "list.csv": [
         ("path,who\na.wav,a\n", "has no column spk_id"),
-        ("path,speaker\na.wav,\n", "line 2: expected a path and a"),
+        ("path,speaker\na.wav,NaN\n", "line 2: expected a path and a"),
+        (
+            "wav,spk_id,start,stop\na.wav,a,0,9\n",
+            "duration.* in place of start",
+        ),
         ("path,speaker,offset\na.wav,a,x\n", "offset is 'x'"),
         ("path,speaker,split\n1,a,train\n2,a,test\n", "one split"),
     ],

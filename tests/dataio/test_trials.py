@@ -71,7 +71,7 @@ def test_repeated_trials_count(tmp_path):
 
 TRIALS = [Trial(1, "a/s/1", "a/s/2"), Trial(0, "a/s/1", "b/s/1")]
 LABEL_FIRST, LABEL_LAST = "label enroll test", "enroll test label"
-WITH_SIDE = "enroll test side label"
+WITH_SIDE, MIDDLE = "enroll test side label", "enroll label test"
 
 
 def trial_list(form, target, nontarget, separator=" "):
@@ -89,12 +89,12 @@ def trial_list(form, target, nontarget, separator=" "):
     "labels",
     [
         *(("1", "0"), ("1.0", "0.0"), ("1", "-1"), ("TRUE", "FALSE")),
-        *(("tgt", "imp"), ("target", "nontarget"), ("Target", "impostor")),
+        *(("tgt", "imp"), ("yes", "no"), ("T", "F"), ("Target", "impostor")),
     ],
 )
 @pytest.mark.parametrize(
     "form",
-    [LABEL_FIRST, LABEL_LAST, f"{LABEL_LAST} score", WITH_SIDE],
+    [LABEL_FIRST, LABEL_LAST, MIDDLE, f"{LABEL_LAST} score", WITH_SIDE],
 )
 def test_forms(tmp_path, form, labels, separator):
     path = tmp_path / "t.txt"
@@ -111,17 +111,17 @@ LIST = trial_list(LABEL_FIRST, "1", "0")
     "text",
     [
         "label enroll test\n" + LIST,
-        "# a comment\n\n" + LIST,
+        "# a comment\n\n// another\n" + LIST,
         "modelid\tsegmentid\tside\ttargettype\n"
         + trial_list(WITH_SIDE, "target", "nontarget", "\t"),
-        "Enrol,Test,Is_Target,note\n"
+        "Enrol,Test,Same_Speaker,note\n"
         + trial_list(LABEL_LAST, "1", "0", ",").replace("\n", ",x\n"),
         'enroll,test,label\n"a/s/1","a/s/2",1\n"a/s/1","b/s/1",0\n',
         LIST.replace("a/s", "./a/s").replace("b/s", ".//b/s"),
         LIST.replace("/", "\\"),
         LIST.replace(" a/", " wav/a/").replace(" b/", " wav/b/"),
         LIST.replace(" a/", " VoxCeleb/wav/a/").replace(" b/", " wav/b/"),
-        LIST.replace(" a/", " CORPUS/a/").replace(" b/", " CORPUS/b/"),
+        LIST.replace(" a/", " CORPUS/a/").replace(" b/", " file://CORPUS/b/"),
         LIST.replace(".wav", ".m4a"),
         LIST.replace(".wav", ""),
         LIST.replace(".wav", "").replace("/", "-"),  # as in Kaldi
@@ -170,9 +170,14 @@ def test_leading_zeros_and_what_is_missing(tmp_path, caplog):
     add(tmp_path, "0001/1.wav", "0002/1.wav")
     path = tmp_path / "t.txt"
     path.write_text("1 1/1.wav 0001/1.wav\n0 0001/1 2/9.wav\n")
-    trials = read_trials(path, corpus=read_corpus(tmp_path))
+    corpus = read_corpus(tmp_path)
+    trials = read_trials(path, None, corpus)
     assert trials.utterances == ["0001/1", "0002/9"]
     assert trials.missing == ("0002/9",) and "such as 0002/9" in caplog.text
+    path.write_text("0 1/1 2/1\n1 2/1 0001/1\n1 2/1 2/1\n")  # both labels
+    with pytest.raises(InputError, match="line 2: line 1 has the same trial"):
+        read_trials(path, None, corpus)
+    assert "2 of 3 trials compare an utterance with itself, or" in caplog.text
 
 
 def test_an_extension_within_a_name(tmp_path):

@@ -31,19 +31,16 @@ from speechbrain_hyperbolic.evaluation.scores import (
     make_score,
     take,
 )
+from tests.nnet.reference import published_distances
 
 C = 1.5
 by_score = pytest.mark.parametrize("name", SCORES)
 
 
-def random_views(utterances, views, seed, dtype=torch.float64):
+def random_views(utterances, views):
     """Some inside the cap, some beyond."""
-    generator = torch.Generator().manual_seed(seed)
-    views = torch.randn(
-        utterances, views, 6, generator=generator, dtype=torch.float64
-    )
     scales = torch.logspace(-2, 1, utterances, dtype=torch.float64)
-    return (views * scales.view(-1, 1, 1)).to(dtype)
+    return torch.randn(utterances, views, 6) * scales.view(-1, 1, 1)
 
 
 def clip(x):
@@ -55,10 +52,8 @@ def naive_cosine(a, b):
 
 
 def naive_hyperbolic(a, b):
-    """Minus the distance in the Poincare ball."""
-    a, b = clip(a), clip(b)
-    apart = (a - b) @ (a - b) / (1 - a @ a) / (1 - b @ b)
-    return -np.arccosh(1 + 2 * apart)
+    a, b = (torch.from_numpy(x)[None] for x in (a, b))
+    return -published_distances(a, b, C).item()
 
 
 NAIVE = {"cosine": naive_cosine, "hyperbolic": naive_hyperbolic}
@@ -77,7 +72,7 @@ def naive_score(name, a, b):
 @pytest.mark.parametrize("n_enroll, n_test", [(1, 1), (2, 2), (4, 3)])
 @by_score
 def test_scores_are_those_of_a_double_loop(name, n_enroll, n_test, monkeypatch):
-    a, b = random_views(7, n_enroll, 0), random_views(5, n_test, 1)
+    a, b = random_views(7, n_enroll), random_views(5, n_test)
     expected = [[naive_score(name, x, y) for y in b] for x in a]
     score = make_score(name, C)
     enroll_table, test_table = score.prepare(a), score.prepare(b)
@@ -113,7 +108,7 @@ def naive_model(members, how):
 @pytest.mark.parametrize("how", ["mean", "midpoint"])
 def test_enrollment(how):
     """Models of different sizes, some sharing utterances."""
-    views = random_views(9, 2, 0)
+    views = random_views(9, 2)
     members = [[0, 8, 3], [4], np.array([5, 6]), [8], (1, 2), [7, 6, 5]]
     models = enroll(views, members, how, C)
     for model, rows in zip(models, members, strict=True):
@@ -238,7 +233,7 @@ def test_why_hyperbolic_scores_may_equal_the_cosine(caplog, clip_c, share):
     caplog.set_level("INFO")
     scored(list_of(), small, ("hyperbolic", clip_c))
     assert f"{share} % of the embeddings lie on the cap" in caplog.text
-    assert ("those of --score=cosine" in caplog.text) == (share == "100")
+    assert "those of --score=cosine" in caplog.text
 
 
 @pytest.fixture
@@ -270,5 +265,5 @@ def test_speakers_of_the_trials_elsewhere(train_csv, caplog):
     with pytest.raises(InputError, match="shares 1 speakers .* such as c"):
         check_held_out(TrialList.of([(0, "b/1", "c/9")]), trials)
     warn_of_training_speakers(train_csv, verification_file=trials)
-    assert "1 speakers of verification_file, such as a, trained" in caplog.text
+    assert "1 speakers of verification_file, such as a, are" in caplog.text
     warn_of_training_speakers("none.csv", verification_file=trials)

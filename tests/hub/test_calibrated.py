@@ -1,5 +1,6 @@
 """A calibrated verification, exported with its run."""
 
+import dataclasses
 import re
 import shutil
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from speechbrain_hyperbolic import HyperbolicSpeakerRecognition
+from speechbrain_hyperbolic.dataio.files import write_json
 from speechbrain_hyperbolic.dataio.scores import read_score_table, write_scores
 from speechbrain_hyperbolic.evaluation.calibration import Calibration
 from speechbrain_hyperbolic.hub.export import export_run
@@ -24,9 +26,8 @@ def test_the_model_gives_the_ratio_of_its_calibration(demo, tmp_path):
     columns = table.enroll, table.test, table.labels
     write_scores(verified / "uncalibrated.txt", *columns, table.scores)
     write_scores(verified / "scores.txt", *columns, 8 * table.scores - 3)
-    Calibration([8.0, 1.0, -1.0], -3.0, ["radius"]).save(
-        verified / "calibration.json"
-    )
+    calibration = Calibration([8.0, 1.0, -1.0], -3.0, ["radius"])
+    write_json(verified / "calibration.json", dataclasses.asdict(calibration))
     path = verified / "hyperparams.yaml"
     option = "calibration_file: held_out.txt\n"
     text = re.sub("(?m)^calibration_file:.*\n", option, path.read_text())

@@ -68,7 +68,7 @@ def test_the_model_goes_in_one_commit(hub, folder):
     push(hub, folder, "--speaker-names")  # sent only if asked for
     assert hub.files(MODEL) == content(folder, *NAMES, "label_encoder.txt")
     hub.requests.clear()
-    assert push(hub, folder) == f"{hub.url}/{MODEL}"
+    assert push(hub, folder, repo_id="voices") == f"{hub.url}/{MODEL}"
     assert hub.files(MODEL) == content(folder)
     assert not any(b"mine alone" in body for *_, body in hub.requests)
 

@@ -23,6 +23,8 @@ def test_any_rate_and_channels(model, tmp_path):
         same(model.embed(array, rate).vector, expected, 1e-4)
     tensor = torch.from_numpy(both).requires_grad_().bfloat16()
     same(model.embed(tensor, rate).vector, expected, 0.1)
+    with pytest.raises(InputError, match="sample_rate is 0, expected"):
+        model.embed(tensor, 0)
 
 
 @pytest.mark.parametrize("dtype", ["f8", "f2", ">f4", "i2", "i4", "u1"])
@@ -69,7 +71,6 @@ def test_windows(model, tmp_path, seconds, bounds):
 
 
 BAD_AUDIO = {
-    "of object": None,
     "of int64": np.ones(RATE, np.int64),  # of an unknown range
     r"shape \(16000, 99\)": np.ones((RATE, 99)),
     r"shape \(0,\)": np.zeros(0),
@@ -77,7 +78,6 @@ BAD_AUDIO = {
     "divide integers": voice() * 2**15,
     "is silent": np.zeros(100 * RATE),
     "0.025 s of audio, expected 0.5 s or more: record": voice()[:400],
-    "0.44 s of audio": voice()[:7000],
 }
 
 

@@ -39,7 +39,6 @@ def ours(margin=0.2, scale=30.0, chunk_size=None):
 # From a head and embeddings to the loss, in every way there is
 LOSSES = {
     "ours": lambda head, x, y, **kw: ours(**kw)(head(x), y),
-    "called": lambda head, x, y, **kw: head(x, y, ours(**kw)),
     "chunked": lambda head, x, y, **kw: head(x, y, ours(**kw, chunk_size=2)),
     "stock": lambda head, x, y, **kw: LogSoftmaxWrapper(AngularMargin(**kw))(
         head(x), y
@@ -55,15 +54,10 @@ LOSSES = {
     ids=["float64", "float32"],
 )
 def test_golden(case, loss, dtype, tol, grad_tol):
-    """Distances, loss and gradients of the authors' formula."""
+    """Loss and gradients of the authors' formula."""
     x = torch.tensor(case["embeddings"], dtype=dtype, requires_grad=True)
     head = head_of(torch.tensor(case["centers"], dtype=dtype), case["c"])
     labels = torch.tensor(case["labels"]).unsqueeze(1)
-
-    outputs = head(x.unsqueeze(1))
-    truth = torch.tensor(case["distances"], dtype=torch.float64)
-    error = (-outputs.squeeze(1).double() - truth).abs() / truth
-    assert error.max() < tol
 
     margin, scale = case["margin"], case["scale"]
     value = LOSSES[loss](
@@ -80,7 +74,6 @@ def test_golden(case, loss, dtype, tol, grad_tol):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_finite_at_extremes(loss, map, dtype):
     """Origin, coincident points, norms from 1e-8 to 1e8: all finite."""
-    torch.manual_seed(0)
     directions = torch.nn.functional.normalize(torch.randn(17, 192))
     norms = torch.logspace(-8, 8, 17).unsqueeze(1)
     centers = torch.cat([torch.zeros(1, 192), norms * directions])
@@ -102,7 +95,6 @@ def test_finite_at_extremes(loss, map, dtype):
 @pytest.mark.parametrize("loss", ["ours", "chunked"])
 def test_autocast_changes_nothing(loss, map, where, dtype):
     """Neither the loss nor the gradients."""
-    torch.manual_seed(0)
     head = HyperbolicClassifier(64, out_neurons=50, map=map)
     x, labels = torch.randn(8, 1, 64), torch.randint(50, (8, 1))
     results = []

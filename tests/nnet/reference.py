@@ -5,17 +5,10 @@ import math
 import torch
 
 
-def published_distances(x, w, c, eps=1e-5):
-    """arcosh distances of clipped vectors, [B, C], by a broadcast."""
-
-    def clip(v):
-        norm = v.norm(dim=-1, keepdim=True).clamp(min=eps)
-        return v * (((1 - eps) / c**0.5) / norm).clamp(max=1)
-
-    x, w = clip(x).unsqueeze(1), clip(w).unsqueeze(0)
-    x2, w2 = x.square().sum(-1), w.square().sum(-1)
-    d2 = (x - w).square().sum(-1)
-    return torch.acosh(1 + 2 * d2 / ((1 - x2) * (1 - w2)).clamp(min=eps))
+def published_distances(x, w, c):
+    """Distances of vectors that are shorter than the cap, or shortened."""
+    cap = (1 - 1e-5) / c**0.5
+    return ball_distances(x, w, lambda norm: 2 * norm.clamp(max=cap).atanh())
 
 
 def ball_distances(x, w, radius):

@@ -75,11 +75,6 @@ def test_half_precision_and_backward_twice():
     assert torch.equal(outputs, before)  # not overwritten
 
 
-def test_one_class():
-    loss = MarginSoftmax(AdditiveMargin(top_k=2))
-    assert loss(torch.randn(5, 1), torch.zeros(5)) == 0
-
-
 @pytest.mark.parametrize("wrapper", [MarginSoftmax, LogSoftmaxWrapper])
 def test_joint_loss_is_the_weighted_sum(wrapper):
     first, second = wrapper(AdditiveMargin()), wrapper(RealAdditiveMargin())

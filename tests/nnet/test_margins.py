@@ -4,7 +4,7 @@ import pytest
 import torch
 from speechbrain.nnet.losses import LogSoftmaxWrapper
 
-from speechbrain_hyperbolic.nnet.losses import JointLoss, MarginSoftmax
+from speechbrain_hyperbolic.nnet.losses import MarginSoftmax
 from speechbrain_hyperbolic.nnet.margins import (
     AdditiveAngularMargin,
     AdditiveMargin,
@@ -41,14 +41,7 @@ def test_a_loss_uses_the_schedule_and_never_steps_it(wrapper, loss_fn):
     assert schedule.steps == 2
 
 
-def test_distinct_schedules_of_a_joint_loss():
-    shared, own = MarginSchedule(), MarginSchedule()
-    losses = [
-        MarginSoftmax(AdditiveMargin(shared)),
-        LogSoftmaxWrapper(RealAdditiveMargin(shared)),
-        MarginSoftmax(AdditiveAngularMargin(own)),
-    ]
-    assert margin_schedules(JointLoss(losses, [1, 1, 1])) == [shared, own]
+def test_a_function_has_no_schedule():
     assert margin_schedules(torch.nn.functional.cross_entropy) == []
 
 

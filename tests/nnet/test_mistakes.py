@@ -36,6 +36,7 @@ def head(**options):
         (lambda: MarginSchedule(end=-1), "margin is -1"),
         (lambda: make_similarity("exponential", curvature=0), "curvature is 0"),
         (lambda: make_similarity("smooth_cap", cap="3"), "cap is .* expected"),
+        (lambda: make_similarity("smooth_cap", cap=20), "radius of at most 14"),
         (lambda: make_similarity("clip", embedding_scale=NAN), "scale is nan"),
         (lambda: make_similarity("clip", c=-1), "c is -1, expected"),
         (

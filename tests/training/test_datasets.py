@@ -122,7 +122,7 @@ def test_shards_give_what_files_give(tmp_path):
         make_datasets(values)
 
 
-def test_enrolled_speakers_do_not_train(tmp_path):
+def test_enrolled_speakers_do_not_train(tmp_path, caplog):
     """Nor those that are only in the enrollment map, under another name."""
     make_corpus(tmp_path, speakers=2, utterances=3)
     (tmp_path / "trials.txt").write_text("m1 s0/2 1\nm2 s0/2 0\n")
@@ -135,6 +135,11 @@ def test_enrolled_speakers_do_not_train(tmp_path):
     rows = read_csv(tmp_path / "save" / "train.csv").values()
     assert {row["spk_id"] for row in rows} == {"s2", "s3"}
     prepare({"shards_folder": "shards"})  # nothing to do
+    values |= {"skip_prep": True, "train_annotation": tmp_path / "own.csv"}
+    (tmp_path / "own.csv").write_text("ID,spk_id\na,s0\nb,s2\n")
+    with caplog.at_level("WARNING"):
+        prepare(values)
+    assert "1 speakers of" in caplog.text and "such as s0" in caplog.text
 
 
 def test_a_balanced_sampler(tmp_path):

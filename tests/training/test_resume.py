@@ -89,7 +89,12 @@ def test_other_settings_are_told_or_refused(corpus, options, whole, tmp_path):
     assert f"the weights in {output}/save do not fit (" in error
     assert "size mismatch" in error
     assert (output / "hyperparams.yaml").read_text() == before
-    with Run(corpus, output, *options, "--scale=20", "--lr=0.1") as run:
-        printed = run.succeed()
+    other = [*options, "--scale=20", "--lr=0.1"]
+    with Run(corpus, output, *other) as run:
+        error = run.error()
     told = "is resumed with other settings: lr 0.001 -> 0.1, scale 30 -> 20"
-    assert told in printed and "after epoch 3 of 3" in printed
+    assert f"{told}. Nothing is left to train: pass another" in error
+    assert (output / "hyperparams.yaml").read_text() == before
+    with Run(corpus, output, *other, "--number_of_epochs=4") as run:
+        printed = run.succeed()
+    assert told in printed and "after epoch 3 of 4" in printed
