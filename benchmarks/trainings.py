@@ -14,6 +14,7 @@ import speechbrain as sb
 import torch
 
 from benchmarks.corpus import write_tables
+from speechbrain_hyperbolic.dataio.files import write_text
 from speechbrain_hyperbolic.training.brain import SpeakerBrain
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -143,7 +144,7 @@ class Meter:
             "GiB": memory / 2**30,
             "parts": {k: statistics.median(v) for k, v in self.parts.items()},
         }
-        self.path.write_text(json.dumps(result))
+        write_text(self.path, json.dumps(result))
 
 
 def main(path, steps, script, *arguments):

@@ -95,13 +95,14 @@ def work(tmp_path_factory):
     return make_corpus(tmp_path_factory.mktemp("work"))
 
 
-def train(work, output, *options, hparams="ham_ecapa"):
+def train(work, output, *options, hparams="ham_ecapa", batch_size=8):
     return succeed(
         TRAIN,
         ROOT / "hparams" / f"{hparams}.yaml",
         f"--data_folder={work / 'corpus'}",
         f"--output_folder={output}",
-        *("--number_of_epochs=1", "--batch_size=8", "--num_workers=0"),
+        f"--batch_size={batch_size}",
+        *("--number_of_epochs=1", "--num_workers=0"),
         *("--sentence_len=0.6", "--wav_augment=null"),
         *options,
     )
@@ -112,7 +113,7 @@ def test_nothing_is_said_twice(work, tmp_path):
     trials = f"--verification_file={work / 'trials.txt'}"
     sizes = ("--channels=16", "--emb_dim=24", "--n_mels=32")
     # Batch normalization can't train on a last batch of one of 47.
-    printed = train(work, tmp_path / "run", trials, "--batch_size=23", *sizes)
+    printed = train(work, tmp_path / "run", trials, *sizes, batch_size=23)
     assert "6 training speakers" in printed
     assert "The last utterance of each epoch is left out" in printed
     stock = tmp_path / "stock"

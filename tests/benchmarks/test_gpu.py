@@ -40,7 +40,7 @@ def test_processes(root):
     options = ["--channels=8", "--batch_size=2", "--steps=1", "--rounds=1"]
     printed = run(root, "benchmarks.processes", *options)
     processes, speed, _ = cells(printed.splitlines()[-1])
-    assert processes == "2" and float(speed) > 0
+    assert processes == "2 separate" and float(speed) > 0
 
 
 def test_both_scripts_train_the_same(root):

@@ -54,7 +54,7 @@ def test_paths_that_speechbrain_cannot_take(demo, tmp_path):
 @pytest.mark.parametrize(
     "option, message",
     [
-        ("--data_folder=/no/such", "/no/such is not a folder"),
+        ("--data_folder=/no/such", "'/no/such' is not a folder"),
         ("--score=plda", "score is 'plda', expected"),
         ("--clip_c=0", "c is 0, expected"),
         ("--enrollment=max", "enrollment is 'max', expected"),
