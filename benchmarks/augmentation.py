@@ -3,11 +3,11 @@
 > OMP_NUM_THREADS=1 python -m benchmarks.augmentation
 
 Host work is what the training process does between two steps: to draw, read
-and copy the sounds of a batch of 256. The stock readers have no workers, as the
-hparams files of version 0.1 had it. A call augments 32 utterances: with what is
-read from files, which are in the page cache, and with sounds in memory.
+and copy the sounds of a batch of 256; the stock readers have no workers. A call
+augments 32 utterances: from files in the page cache, and with sounds in memory.
 """
 
+import itertools
 import pathlib
 import statistics
 import tempfile
@@ -23,6 +23,7 @@ from speechbrain_hyperbolic.augment import SpeakerAugmenter
 
 TIME = 32240  # 200 frames
 FILES = 100  # of each kind
+DRAWS = 50  # that take turns: rows with a room cost more than others
 SNR = {"noise": (0, 15), "music": (5, 15), "speech": (13, 20)}
 
 
@@ -47,7 +48,6 @@ def read_by_ours(augment, batch):
     draws = augment.draw(batch)
     augment.step += 1
     noise, rooms, _ = augment.read(draws, TIME)
-    # On CUDA, to the GPU. Here the copy stays in memory.
     return noise.clone(), rooms.clone()
 
 
@@ -93,18 +93,22 @@ def our_call(augment, batch, in_memory):
     if not in_memory:
         return lambda: augment(*batch)
     # The stock classes overwrite noise, so theirs is a copy; ours do not.
-    found = augment.read(augment.draw(len(batch[0])), TIME)
-    step = augment.step
+    found = []
+    for step in range(DRAWS):
+        augment.go_to(0, step)
+        found.append(augment.read(augment.draw(len(batch[0])), TIME))
+    steps = itertools.cycle(range(DRAWS))
 
     def call():
+        step = next(steps)
         augment.go_to(0, step)
+        augment.read = lambda *_: found[step]
         augment(*batch)
 
-    augment.read = lambda *_: found
     return call
 
 
-def compare(work, cases, target, rounds):
+def compare(work, cases, rounds):
     """The stock's cases, a batch has one of them, and ours."""
     # What other processes do does not count.
     seconds = in_turns(cases, rounds, clock=time.process_time)
@@ -112,7 +116,7 @@ def compare(work, cases, target, rounds):
     ours = medians.pop("ours")
     stock = statistics.fmean(medians.values())
     row = {"work": work, "stock, ms": stock, "ours, ms": ours}
-    return row | {"ours / stock": ours / stock, "must be at most": target}
+    return row | {"ours / stock": ours / stock}
 
 
 def main():
@@ -128,13 +132,13 @@ def main():
             "stock": lambda: read_by_stock(classes, 256),
             "ours": lambda: read_by_ours(augment, 256),
         }
-        rows = [compare("host, 256 x 2 s", host, "0.067, 25 ms", rounds)]
+        rows = [compare("host, 256 x 2 s", host, rounds)]
         batch = torch.randn(32, TIME), torch.ones(32)
         for in_memory in (False, True):
             cases = stock_calls(folder, batch, in_memory)
             cases["ours"] = our_call(augment, batch, in_memory)
             work = f"a call, 32 x 2 s{', in memory' if in_memory else ''}"
-            rows.append(compare(work, cases, 0.5, rounds))
+            rows.append(compare(work, cases, rounds))
     print(table(rows))
 
 

@@ -60,10 +60,8 @@ def main():
         }
         for number in range(options.rounds):
             for case, (trainings, processes) in CASES.items():
-                outputs = [
-                    folder / f"{number}-{trainings}-{processes}-{i}"
-                    for i in range(trainings)
-                ]
+                names = (f"{number}-{case}-{i}" for i in range(trainings))
+                outputs = [folder / name for name in names]
                 times[case].append(step_of(outputs, given, steps, processes))
     rows = []
     for case, found in times.items():
