@@ -7,7 +7,6 @@ import os
 import pathlib
 import sys
 import traceback
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -156,7 +155,9 @@ def verify(options: argparse.Namespace) -> int:
 
 def enroll(options: argparse.Namespace) -> None:
     """Add a speaker to a store of voiceprints."""
-    name = unicodedata.normalize("NFC", options.name.strip())
+    from speechbrain_hyperbolic.dataio.names import normalized
+
+    name = normalized(options.name)
     if os.path.isfile(name):
         raise InputError(f"{name} is a file: enroll NAME FILE ...")
     model = _load(options)

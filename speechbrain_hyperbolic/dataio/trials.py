@@ -196,16 +196,16 @@ def _check_labels(
     trials: TrialList, path: pathlib.Path, lines: list[int], known: bool
 ) -> None:
     """Refuses a trial with both labels, in any order; warns of odd ones."""
-    enroll, test = trials.speakers()
     members = enumerate(trials.members)
     rows = [m[0] if len(m) == 1 else -1 - i for i, m in members]
     sides = np.array(rows)[trials.enroll], trials.test
     doubtful = sides[0] == sides[1]
     if known:  # a target trial of two speakers, or a nontarget one of one
+        enroll, test = trials.speakers()
         doubtful |= trials.labels == (enroll != test)
     if doubtful.any():
         logger.warning(
-            f"{path}: {doubtful.sum()} of {len(test)} trials compare an "
+            f"{path}: {doubtful.sum()} of {len(lines)} trials compare an "
             "utterance with itself, or have a label that the speakers' names "
             f"contradict: the first is in line {lines[doubtful.argmax()]}"
         )

@@ -104,9 +104,10 @@ class VoiceprintStore:
 
     def remove(self, name: str) -> None:
         """Removes a speaker."""
+        name = normalized(name)
         self.embeddings(name)  # refuses an unknown name
-        del self._voices[normalized(name)]
-        self._changed.add(normalized(name))
+        del self._voices[name]
+        self._changed.add(name)
 
     def save(self, path: StrPath) -> None:
         """Writes a safetensors file, with the names in its header.

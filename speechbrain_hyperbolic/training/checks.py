@@ -118,7 +118,7 @@ def check_resumable(
         return
     then = read_settings(saved)
     now = read_settings(hparams_file, overrides)
-    told: Any = [
+    changed = [
         f"{key} {then.get(key)} -> {now.get(key)}"
         for key in sorted(then.keys() | now.keys())
         if then.get(key) != now.get(key)
@@ -126,8 +126,8 @@ def check_resumable(
         and "_folder" not in key
         and not key.endswith("_annotation")
     ]
-    if told:
-        told = ", ".join(told)
+    if changed:
+        told = ", ".join(changed)
         text = f"{saved.parent} is resumed with other settings: {told}"
         counter = hparams["epoch_counter"]
         if counter.current >= counter.limit:  # its settings would be replaced
